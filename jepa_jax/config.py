@@ -1,0 +1,272 @@
+"""Settings of a training run, as frozen dataclasses, and the one place where config files become them.
+
+A config file (`configs/*.py`) starts from `defaults(Config)`, changes what it needs and returns the ConfigDict, so that
+`--config.optim.peak_lr=3e-4` works on any key. `parse(Config, config_dict)` turns it into the dataclasses below and
+refuses what they do not know. Nothing further down reads a ConfigDict.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import ml_collections
+
+from jepa_jax.objectives import base, recipes
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used: says which, why, and what would be right."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """The clips a model sees: `frames` frames of `size`×`size` pixels."""
+
+    frames: int = 16
+    size: int = 224
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The Vision Transformer over tubelets (REFERENCE §1: arXiv:2605.17165, after V-JEPA 2.1)."""
+
+    size: str = "vit_base"  # a name of models.sizes.ENCODERS, or WIDTHxDEPTHxHEADS, as in 192x12x3
+    patch: int = 16
+    tubelet: int = 2
+    levels: int = 4  # outputs taken at the end of this many equal groups of blocks
+    rotary: Literal["interleaved", "tiled"] = "interleaved"  # tiled: the layout of released V-JEPA 2 weights
+    scan: bool = True  # False unrolls the blocks: slower to compile, sometimes faster to run
+    remat: bool = False  # recompute activations in the backward pass: less memory, more time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictorConfig:
+    """The narrow transformer that predicts target tokens from context tokens."""
+
+    size: str = "256x8x8"  # WIDTHxDEPTHxHEADS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """One mask a clip: what blocks cover is predicted, the rest is seen."""
+
+    blocks: int = 8
+    spatial_scale: float = 0.15  # a block's share of the H·W positions
+    temporal_scale: float = 1.0  # a block's share of the T time steps; 1 makes tubes
+    aspect: tuple[float, float] = (0.75, 1.5)
+    temporal_keep: float = 1.0  # the context is kept in this first share of time only (future prediction: 0.5)
+    motion_strength: float = 0.0  # > 0: block origins follow motion, probability ∝ motion^strength
+    motion_random_rate: float = 0.1  # share of origins drawn uniformly all the same
+    budget: Literal["mean", "truncated"] = "mean"  # token counts: the reference's means, or after its batch-8 cut
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with warm-up and cosine (constant where final_lr = peak_lr), decoupled weight decay."""
+
+    start_lr: float = 1e-4
+    peak_lr: float = 6e-4
+    final_lr: float = 6e-4
+    warmup_steps: int = 300
+    weight_decay: float = 0.04
+    final_weight_decay: float = 0.04
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmaConfig:
+    """The target encoder. Off: targets come from the online encoder, with gradient."""
+
+    enabled: bool = True
+    decay: float = 0.99925
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One set of clips."""
+
+    kind: Literal["sprites", "videos", "images"] = "videos"
+    path: str = ""  # videos: a folder (CLASS/clip.ext, or flat) or a CSV file of `path label`; images: a folder
+    weight: float = 1.0  # share of the clips drawn; 0 leaves the source out
+    frame_step: int = 1  # take every n-th frame
+    target_fps: int = 0  # > 0: take every (⌈fps⌉ // target_fps)-th frame instead
+    include: str = ""  # keep only paths in which this regular expression is found
+    exclude: str = ""  # drop paths in which this one is found
+    difficulty: Literal["easy", "standard"] = "easy"  # sprites only
+    split: Literal["train", "test"] = "train"  # sprites only
+    items: int = 100_000  # sprites only: how many clips the set has
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """One random resized crop and one flip a clip, the same for all its frames. Sprites are never cropped or flipped."""
+
+    crop_area: tuple[float, float] = (0.3, 1.0)
+    crop_aspect: tuple[float, float] = (0.75, 1.35)
+    flip_probability: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where clips come from. A config file lets the paths of its sources refer to `path`."""
+
+    path: str = ""
+    sources: Mapping[str, SourceConfig] = dataclasses.field(default_factory=dict)
+    augment: AugmentConfig = AugmentConfig()
+    workers: int = 2  # processes that decode; 0 decodes in the training process
+    prefetch: int = 2  # batches put on the device ahead of the step
+    max_skip_fraction: float = 0.05  # more undecodable items than this in a source is an error
+    render_in_step: bool = True  # sprites only: render inside the jitted step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices: the batch is split over data × fsdp, large parameters over fsdp. −1: all that remain."""
+
+    data: int = -1
+    fsdp: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the state is written, besides at the end, and how many are kept."""
+
+    every: int = 1000
+    keep: int = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """When metrics are written; `features_every` for feature spread and rank, and the collapse alarm."""
+
+    every: int = 10
+    features_every: int = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """A training run."""
+
+    recipe: str = "baseline"
+    seed: int = 239
+    steps: int = 30_000
+    batch_size: int = 32  # global
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of activations; parameters are float32
+    clip: ClipConfig = ClipConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    predictor: PredictorConfig = PredictorConfig()
+    masks: Mapping[str, MaskConfig] = dataclasses.field(
+        default_factory=lambda: {"short": MaskConfig(), "long": MaskConfig(blocks=2, spatial_scale=0.7)}
+    )
+    objectives: Mapping[str, base.Objective] = dataclasses.field(default_factory=recipes.baseline)
+    optim: OptimConfig = OptimConfig()
+    ema: EmaConfig = EmaConfig()
+    data: DataConfig = DataConfig()
+    mesh: MeshConfig = MeshConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+
+
+def to_dict(settings: Any) -> Any:
+    """Dataclasses and mappings as plain nested dicts; tuples stay tuples."""
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        return {f.name: to_dict(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+    if isinstance(settings, Mapping):
+        return {key: to_dict(value) for key, value in settings.items()}
+    return settings
+
+
+def to_config_dict(settings: Any) -> ml_collections.ConfigDict:
+    """A dataclass as a ConfigDict that flags can override."""
+    return ml_collections.ConfigDict(to_dict(settings), convert_dict=True)
+
+
+def defaults(cls: type) -> ml_collections.ConfigDict:
+    """The defaults of a settings class as a ConfigDict: where every config file starts."""
+    return to_config_dict(cls())
+
+
+T = typing.TypeVar("T")
+
+
+def parse(cls: type[T], config: ml_collections.ConfigDict | Mapping[str, Any], path: str = "config") -> T:
+    """The dataclass `cls` filled from `config`; keys left out keep their defaults.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest right one), a value of the wrong type, or one not allowed.
+    """
+    if not isinstance(config, Mapping | ml_collections.ConfigDict):
+        raise ConfigError(f"{path} is {config!r}; expected a group of settings ({_names(cls)}).")
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls) if f.init]  # pyright: ignore[reportArgumentType]
+    for key in config:
+        if key not in known:
+            raise ConfigError(f"{path}.{key} is not a setting.{nearest(key, known)}")
+    values = {key: _value(hints[key], config[key], f"{path}.{key}") for key in known if key in config}
+    try:
+        return cls(**values)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """' Did you mean …?' where a known word is near, and the list of all."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{hint} Known here: {', '.join(known)}."
+
+
+def difference(old: Any, new: Any, path: str = "config") -> list[str]:
+    """Lines `config.key: old → new`, one for each setting that differs."""
+    old, new = to_dict(old), to_dict(new)
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        lines = []
+        for key in [*old, *(key for key in new if key not in old)]:
+            lines += difference(old.get(key, "absent"), new.get(key, "absent"), f"{path}.{key}")
+        return lines
+    old, new = (list(x) if isinstance(x, tuple) else x for x in (old, new))
+    return [] if old == new else [f"{path}: {old!r} → {new!r}"]
+
+
+def _names(cls: type) -> str:
+    return ", ".join(f.name for f in dataclasses.fields(cls))  # pyright: ignore[reportArgumentType]
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+    """`value` checked against, and where that loses nothing converted to, the annotation `hint`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return parse(typing.cast(type, hint), value, path)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{path} is {value!r}; expected one of {', '.join(map(repr, arguments))}.")
+        return value
+    if origin is not None and issubclass(origin, Mapping):
+        if arguments[1] is base.Objective:
+            return {name: _objective(name, item, path) for name, item in value.items()}
+        return {name: _value(arguments[1], item, f"{path}.{name}") for name, item in value.items()}
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or len(value) != len(arguments):
+            raise ConfigError(f"{path} is {value!r}; expected {len(arguments)} values.")
+        return tuple(_value(a, v, f"{path}[{i}]") for i, (a, v) in enumerate(zip(arguments, value, strict=True)))
+    if isinstance(hint, types.UnionType):
+        hint = arguments
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{path} is {value!r}; expected {getattr(hint, '__name__', hint)}.")
+    return value
+
+
+def _objective(name: str, settings: Any, path: str) -> base.Objective:
+    if name not in recipes.OBJECTIVES:
+        raise ConfigError(f"{path}.{name} is not an objective.{nearest(name, recipes.OBJECTIVES)}")
+    return parse(recipes.OBJECTIVES[name], settings, f"{path}.{name}")

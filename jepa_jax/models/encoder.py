@@ -1,0 +1,136 @@
+"""The Video-JEPA encoder: a Vision Transformer over the tubelets that a mask leaves visible."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, Float, Int
+
+from jepa_jax.config import EncoderConfig
+from jepa_jax.models import layers, rope
+from jepa_jax.models.sizes import Size, parse_size
+
+modality_init = nn.initializers.normal(1e-6)
+
+
+def level_ends(depth: int, levels: int) -> list[int]:
+    """How many blocks have run at the end of each level: 3, 6, 9, 12 for depth 12 and 4 levels."""
+    if not 1 <= levels <= depth:
+        raise ValueError(f"levels is {levels}; expected between 1 and the encoder's depth, {depth}")
+    return [depth * (level + 1) // levels for level in range(levels)]
+
+
+def gather_tokens(tokens_BxNxE: Float[Array, "B N E"], index_BxS: Int[Array, "B S"]) -> Float[Array, "B S E"]:
+    """The tokens at the given positions of each clip."""
+    return jnp.take_along_axis(tokens_BxNxE, index_BxS[..., None], axis=1)
+
+
+class PatchEmbedding(nn.Module):
+    """Linear embedding of flattened tubelets (frames × patch × patch × colours)."""
+
+    width: int
+    shape: tuple[int, int, int, int]
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, patches_BxSxV: jax.Array) -> jax.Array:
+        """Patches [B, S, τ·P·P·C] → tokens [B, S, E]."""
+        kernel = self.param("kernel", layers.trunc_normal, (*self.shape, self.width))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        x, kernel, bias = nn.dtypes.promote_dtype(patches_BxSxV, kernel, bias, dtype=self.dtype)
+        return x @ kernel.reshape(-1, self.width) + bias
+
+
+class Encoder(nn.Module):
+    """Encoder of clips [B, F, Y, X, C] (normalised); F = 1 takes the image path (own patch and modality embedding)."""
+
+    size: Size
+    patch: int
+    tubelet: int
+    levels: int
+    rotary: rope.Layout
+    scan: bool
+    remat: bool
+    dtype: DTypeLike
+
+    def setup(self) -> None:
+        """Modules, in the order they run."""
+        ends = level_ends(self.size.depth, self.levels)
+        size, patch = self.size, self.patch
+        self.patch_embedding = PatchEmbedding(size.width, (self.tubelet, patch, patch, 3), self.dtype)
+        self.image_patch_embedding = PatchEmbedding(size.width, (1, patch, patch, 3), self.dtype)
+        self.video_modality = self.param("video_modality", modality_init, (1, 1, size.width))
+        self.image_modality = self.param("image_modality", modality_init, (1, 1, size.width))
+        self.groups = [
+            layers.Blocks(size, first, end - first, self.scan, self.remat, self.dtype)
+            for first, end in zip([0, *ends], ends, strict=False)
+        ]
+        self.norms = [nn.LayerNorm(layers.EPSILON, dtype=self.dtype) for _ in ends]
+
+    def grid(self, clips: Float[Array, "B F Y X C"]) -> tuple[int, int, int]:
+        """Tokens of these clips in time, height and width."""
+        frames, height, width = clips.shape[1:4]
+        tubelet = 1 if frames == 1 else self.tubelet
+        if frames % tubelet or height % self.patch or width % self.patch:
+            raise ValueError(
+                f"clips of {frames} frames, {height}×{width} pixels do not divide into tubelets of {tubelet} frames, "
+                f"{self.patch}×{self.patch} pixels"
+            )
+        return frames // tubelet, height // self.patch, width // self.patch
+
+    def patches(self, clips: Float[Array, "B F Y X C"]) -> Float[Array, "B N V"]:
+        """Clips cut into flattened tubelets, time-major."""
+        time, height, width = self.grid(clips)
+        tubelet = clips.shape[1] // time
+        x = clips.reshape(clips.shape[0], time, tubelet, height, self.patch, width, self.patch, clips.shape[-1])
+        return x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(clips.shape[0], time * height * width, -1)
+
+    def __call__(
+        self,
+        clips: Float[Array, "B F Y X C"],
+        index_BxK: Int[Array, "B K"] | None = None,
+        *,
+        all_levels: bool = False,
+    ) -> Float[Array, "B S width"]:
+        """Features of the tokens at `index_BxK` (all N if None), which see each other and nothing else.
+
+        Args:
+            clips: normalised clips; sides divisible by the patch, frames by the tubelet (or a single frame).
+            index_BxK: positions in time-major order.
+            all_levels: every level end to end ([B, K, D]) in place of the last ([B, K, E]).
+
+        Raises:
+            ValueError: clips that do not divide into tubelets.
+        """
+        image = clips.shape[1] == 1
+        patches_BxSxV = self.patches(clips)
+        index = jnp.arange(patches_BxSxV.shape[1])[None] if index_BxK is None else index_BxK
+        if index_BxK is not None:
+            # Gathered before the embedding: pixels need no gradient, so the backward pass has no scatter.
+            patches_BxSxV = gather_tokens(patches_BxSxV, index_BxK)
+        if self.is_initializing():
+            self.patch_embedding(jnp.zeros((1, 1, self.tubelet * self.patch**2 * 3)))
+            self.image_patch_embedding(jnp.zeros((1, 1, self.patch**2 * 3)))
+        x_BxSxE = (self.image_patch_embedding if image else self.patch_embedding)(patches_BxSxV)
+        x_BxSxE += (self.image_modality if image else self.video_modality).astype(x_BxSxE.dtype)
+
+        turns = rope.turns(index, self.grid(clips), self.size.width // self.size.heads, self.patch, self.rotary)
+        outputs = []
+        for level, (group, norm) in enumerate(zip(self.groups, self.norms, strict=True)):
+            x_BxSxE = group(x_BxSxE, turns)
+            if all_levels or level == self.levels - 1 or self.is_initializing():
+                outputs.append(norm(x_BxSxE))
+        return jnp.concatenate(outputs, axis=-1) if all_levels else outputs[-1]
+
+
+def build_encoder(config: EncoderConfig, dtype: DTypeLike = jnp.float32) -> Encoder:
+    """The encoder that `config` describes, computing in `dtype` (parameters stay float32)."""
+    return Encoder(
+        size=parse_size(config.size),
+        patch=config.patch,
+        tubelet=config.tubelet,
+        levels=config.levels,
+        rotary=config.rotary,
+        scan=config.scan,
+        remat=config.remat,
+        dtype=jnp.dtype(dtype),
+    )

@@ -1,0 +1,73 @@
+"""Transformer blocks, scanned."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, Float
+
+from jepa_jax.models import rope
+from jepa_jax.models.sizes import Size
+
+EPSILON = 1e-6  # of every LayerNorm in encoder and predictor
+trunc_normal = nn.initializers.truncated_normal(0.02, lower=-100.0, upper=100.0)  # cut at ±2, that is at 100 σ
+
+
+class Block(nn.Module):
+    """Pre-norm block: rotary self-attention, then an MLP with exact GELU.
+
+    `layer` (1-based) only scales initial values: the matrices that write to the residual are divided by √(2·layer).
+    """
+
+    size: Size
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x_BxSxE: jax.Array, turns: rope.Turns, layer: jax.Array) -> tuple[jax.Array, None]:
+        """x [B, S, E] → x [B, S, E] (and None: what `nn.scan` collects)."""
+        width, heads = self.size.width, self.size.heads
+
+        def to_residual(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+            return trunc_normal(key, shape, dtype) / jnp.sqrt(2.0 * layer)
+
+        def dense(features: int, name: str, init: nn.initializers.Initializer = trunc_normal) -> nn.Dense:
+            return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
+
+        y_BxSxE = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm_attention")(x_BxSxE)
+        qkv = dense(3 * width, "qkv")(y_BxSxE).reshape(*y_BxSxE.shape[:-1], 3, heads, width // heads)
+        q_BxSxAxG, k_BxSxAxG = rope.rotate(qkv[..., 0, :, :], turns), rope.rotate(qkv[..., 1, :, :], turns)
+        y_BxSxAxG = jax.nn.dot_product_attention(q_BxSxAxG, k_BxSxAxG, qkv[..., 2, :, :])
+        x_BxSxE += dense(width, "attention_out", to_residual)(y_BxSxAxG.reshape(x_BxSxE.shape))
+
+        y_BxSxE = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm_mlp")(x_BxSxE)
+        y = jax.nn.gelu(dense(round(width * self.size.mlp_ratio), "mlp_in")(y_BxSxE), approximate=False)
+        x_BxSxE += dense(width, "mlp_out", to_residual)(y)
+        return x_BxSxE, None
+
+
+class Blocks(nn.Module):
+    """`length` blocks whose parameters are stacked along a first axis, from block `first` (0-based) on.
+
+    Unrolled, the parameters keep that layout, so a checkpoint serves both.
+    """
+
+    size: Size
+    first: int
+    length: int
+    scan: bool
+    remat: bool
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x_BxSxE: Float[Array, "B S E"], turns: rope.Turns) -> Float[Array, "B S E"]:
+        """x [B, S, E] → x [B, S, E]."""
+        block = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
+        scanned = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, 0),
+            length=self.length,
+            unroll=1 if self.scan else self.length,
+        )
+        layers = self.first + jnp.arange(1, self.length + 1, dtype=jnp.float32)
+        return scanned(self.size, self.dtype, name="block")(x_BxSxE, turns, layers)[0]

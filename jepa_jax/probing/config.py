@@ -1,0 +1,100 @@
+"""Settings of an evaluation, parsed from `configs/eval/*.py` as those of a training run are."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from jepa_jax.config import ConfigError, SourceConfig
+
+Tokens = Literal["mean", "all"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """One probe, run for every label of the data, or for `task` only.
+
+    The defaults of epochs, lr and weight_decay are those of the study's attentive probe (arXiv:2605.17165): AdamW at a
+    constant rate, cross-entropy, no augmentation, the accuracy after the last epoch.
+    """
+
+    kind: Literal["linear", "attentive", "knn"] = "linear"
+    tokens: Tokens = "mean"  # a clip's tokens averaged to one, or all of them (attentive only)
+    task: str = ""  # a label of the data (sprites: appearance, motion, order); empty: all of them
+    standardise: bool = False  # each channel to mean 0, variance 1 over the training set
+    epochs: int = 100
+    batch_size: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    heads: int = 8  # attentive only
+    neighbours: int = 20  # knn only
+
+    def __post_init__(self):
+        if self.tokens == "all" and self.kind != "attentive":
+            raise ConfigError(f"a {self.kind} probe reads one vector a clip: tokens must be 'mean', not 'all'.")
+        for name in ("epochs", "batch_size", "heads", "neighbours"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} of a probe is {getattr(self, name)}; expected at least 1.")
+        if self.lr <= 0:
+            raise ConfigError(f"lr of a probe is {self.lr}; expected more than 0.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Frozen evaluation: features of two sets of clips, probes trained on the first and scored on the second."""
+
+    train: SourceConfig = SourceConfig()
+    test: SourceConfig = SourceConfig()
+    holdout: str = ""  # regular expression: clips of `train` whose path has it are the test set; `test` is not read
+    probes: Mapping[str, ProbeConfig] = dataclasses.field(default_factory=lambda: {"linear": ProbeConfig()})
+    seed: int = 0  # of the probes, and of the sprites drawn
+    frames: int = 0  # frames of a clip; 0: as the encoder was trained
+    size: int = 0  # side of a clip in pixels; 0: as the encoder was trained
+    dtype: Literal["trained", "float32", "bfloat16"] = "trained"  # what the encoder computes in
+    batch_size: int = 32  # clips encoded at once
+    workers: int = 2  # processes that decode; 0 decodes in the evaluating process
+    max_skip_fraction: float = 0.0  # more undecodable items than this in a source is an error
+    memory_limit: int = 4 * 2**30  # bytes; all-token features beyond it are kept on disk, beside the results
+    random_model: str = ""  # training config whose untrained encoder `--checkpoint random` means
+
+    def __post_init__(self):
+        if not self.probes:
+            raise ConfigError("probes is empty; name at least one, as in probes={'linear': ProbeConfig()}.")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size is {self.batch_size}; expected at least 1.")
+        sources = {"train": self.train, "test": self.test}
+        if self.holdout:
+            if self.train.kind == "sprites":
+                raise ConfigError("sprites have no paths: leave holdout empty, and give train and test a split each.")
+            if self.test != SourceConfig():
+                raise ConfigError("holdout takes the test set from `train`: leave `test` out, or holdout empty.")
+            sources.pop("test")
+        for name, source in sources.items():
+            if source.kind != "sprites" and not source.path:
+                raise ConfigError(f"{name}.path is empty; expected the folder or CSV file of the {source.kind}.")
+        if self.train == self.test:
+            raise ConfigError("train and test are the same clips; set holdout, or give test a path or split of its own.")
+
+    @property
+    def kinds_of_tokens(self) -> tuple[Tokens, ...]:
+        """The features that some probe reads."""
+        used = {probe.tokens for probe in self.probes.values()}
+        return tuple(kind for kind in ("mean", "all") if kind in used)
+
+    def split_sources(self) -> tuple[SourceConfig, SourceConfig]:
+        """The training and the test source, with `holdout` written out as what they include and exclude.
+
+        Raises:
+            ConfigError: `holdout` is no regular expression.
+        """
+        if not self.holdout:
+            return self.train, self.test
+        try:
+            re.compile(self.holdout)
+        except re.error as error:
+            raise ConfigError(f"holdout {self.holdout!r} is not a regular expression: {error}.") from error
+        source = self.train
+        exclude = f"(?:{source.exclude})|(?:{self.holdout})" if source.exclude else self.holdout
+        # Both must be found somewhere in the path: lookaheads from its start.
+        include = f"^(?=.*(?:{source.include}))(?=.*(?:{self.holdout}))" if source.include else self.holdout
+        return dataclasses.replace(source, exclude=exclude), dataclasses.replace(source, include=include)
