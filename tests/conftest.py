@@ -39,5 +39,10 @@ def golden():
 
 
 @pytest.fixture(scope="session")
+def golden_folder():
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
 def golden_meta():
     return json.loads((GOLDEN / "meta.json").read_text())

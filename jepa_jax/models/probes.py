@@ -1,7 +1,8 @@
 """Heads of the frozen evaluation: what is trained on features that no longer change.
 
-Initial values are PyTorch's defaults for the layers of the study (arXiv:2605.17165): Xavier-uniform packed query, key and
-value with zero biases, uniform ±1/√fan_in elsewhere (`torch.nn.MultiheadAttention`, `torch.nn.Linear`).
+Initial values are PyTorch's defaults for the layers of the study (arXiv:2605.17165). `torch.nn.MultiheadAttention`:
+Xavier-uniform packed query, key and value, uniform ±1/√fan_in output matrix, zero biases; `torch.nn.Linear`: uniform
+±1/√fan_in for matrix and bias.
 """
 
 import flax.linen as nn
@@ -20,15 +21,16 @@ class LinearProbe(nn.Module):
 
     @nn.compact
     def __call__(self, features_BxE: Float[Array, "B E"]) -> Float[Array, "B classes"]:
+        """Features of one vector a clip → logits."""
         return _torch_linear(self.classes, features_BxE.shape[-1], "head")(features_BxE)
 
 
 class AttentiveProbe(nn.Module):
     """A learned query looks at all tokens of a clip through one attention layer, and is classified.
 
-    The query q stands in front of the tokens x; with y = LayerNorm(s + MHA(s, s, s)), s = [q; x], the logits are an affine
-    map of y's first row. The other rows are never read, so only the query's is computed: the same numbers at a cost linear
-    in the number of tokens.
+    The query q stands in front of the tokens x; with y = LayerNorm(s + MHA(s, s, s)), s = [q; x], the logits are an
+    affine map of y's first row (arXiv:2605.17165). The other rows are never read, so only the query's is computed: the
+    same numbers at a cost linear in the number of tokens.
     """
 
     classes: int
@@ -36,6 +38,11 @@ class AttentiveProbe(nn.Module):
 
     @nn.compact
     def __call__(self, tokens_BxSxE: Float[Array, "B S E"]) -> Float[Array, "B classes"]:
+        """Any number of tokens a clip, in any order → logits.
+
+        Raises:
+            ValueError: heads that do not divide the width.
+        """
         batch, _, width = tokens_BxSxE.shape
         if width % self.heads:
             raise ValueError(f"an attentive probe of {self.heads} heads cannot divide features of width {width}.")

@@ -35,7 +35,7 @@ class Prediction:
 class ContextPrediction:
     """Mean over masks of mean(|c − h[context]|^p / √d) / p, d the distance to the nearest target token.
 
-    Its weight is 0 until `start` of the run (a fraction), rises linearly to `coefficient` at `end`, and stays.
+    Its weight is 0 until `start` of the run (a fraction), rises linearly to `coefficient` at `end`, and stays (start = end = 0: constant).
     The study starts at step 15,000 and ends at 30,000, whatever the run's length; at 30,000 steps the two agree.
     """
 
@@ -45,9 +45,9 @@ class ContextPrediction:
     end: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses a ramp that does not rise."""
-        if not 0 <= self.start < self.end:
-            raise ValueError(f"start is {self.start}, end {self.end}; expected 0 ≤ start < end (fractions of the run)")
+        """Refuses a ramp that runs backwards."""
+        if not 0 <= self.start <= self.end:
+            raise ValueError(f"start is {self.start}, end {self.end}; expected 0 ≤ start ≤ end (fractions of the run)")
 
     def init(self, key: jax.Array, dims: base.Dims) -> base.Params:
         """No head."""
@@ -55,7 +55,8 @@ class ContextPrediction:
 
     def weight(self, progress: Float[Array, "..."]) -> Float[Array, "..."]:
         """The coefficient at a fraction of the run."""
-        return self.coefficient * jnp.clip((progress - self.start) / (self.end - self.start), 0.0, 1.0)
+        rising = jnp.clip((progress - self.start) / max(self.end - self.start, 1e-9), 0.0, 1.0)
+        return self.coefficient * jnp.where(progress >= self.end, 1.0, rising)
 
     def __call__(
         self, head: base.Params, latents: base.Latents, moment: base.Moment
