@@ -170,6 +170,7 @@ class Config:
     mesh: MeshConfig = MeshConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
+    probe: str = ""  # an evaluation config to run, as a job of its own, when training is done
 
 
 def to_dict(settings: Any) -> Any:
@@ -194,7 +195,7 @@ def defaults(cls: type) -> ml_collections.ConfigDict:
 T = typing.TypeVar("T")
 
 
-def parse(cls: type[T], config: ml_collections.ConfigDict | Mapping[str, Any], path: str = "config") -> T:
+def parse(cls: type[T], config: Any, path: str = "config") -> T:
     """The dataclass `cls` filled from `config`; keys left out keep their defaults.
 
     Raises:

@@ -1,0 +1,28 @@
+"""Clips for training and evaluation: sources → order → decode → augment → batches.
+
+Training reads `TrainBatches` through `device_prefetch`; evaluation reads `EvaluationSet`. Files are decoded on hosts,
+in worker processes that never touch a device; sprites are rendered by JAX, in the training step where possible.
+"""
+
+from jepa_jax.data.decode import DecodeError
+from jepa_jax.data.evaluation import EvaluationSet
+from jepa_jax.data.loader import Batch, DevicePrefetch, TrainBatches, device_prefetch, new_ledger, renders_in_step
+from jepa_jax.data.skipped import Skip, SkipLedger, TooManySkippedError
+from jepa_jax.data.sources import Source, open_source, open_sources
+
+__all__ = [
+    "Batch",
+    "DecodeError",
+    "DevicePrefetch",
+    "EvaluationSet",
+    "Skip",
+    "SkipLedger",
+    "Source",
+    "TooManySkippedError",
+    "TrainBatches",
+    "device_prefetch",
+    "new_ledger",
+    "open_source",
+    "open_sources",
+    "renders_in_step",
+]

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 Params = Any  # nested dict of arrays
+ArrayLeaf = Any  # a jax.Array; while a pytree is taken apart, whatever jax puts in its place
 Metrics = dict[str, jax.Array]
 
 
@@ -16,11 +17,11 @@ Metrics = dict[str, jax.Array]
 class View:
     """One mask's view of the batch: what was seen, and what was made of it."""
 
-    context_index_BxK: Int[Array, "B K"]  # positions, time-major
-    target_index_BxM: Int[Array, "B M"]
-    context_BxKxD: Float[Array, "B K D"]  # online encoder, all levels, not normalised
-    predicted_target_BxMxD: Float[Array, "B M D"]
-    predicted_context_BxKxD: Float[Array, "B K D"]
+    context_index_BxK: ArrayLeaf  # int32 positions, time-major
+    target_index_BxM: ArrayLeaf
+    context_BxKxD: ArrayLeaf  # online encoder, all levels, not normalised
+    predicted_target_BxMxD: ArrayLeaf
+    predicted_context_BxKxD: ArrayLeaf
 
 
 @jax.tree_util.register_dataclass
@@ -29,8 +30,8 @@ class Latents:
     """All that objectives see of a step: never the model, never the encoders' inputs but as a mean colour a token."""
 
     views: tuple[View, ...]
-    target_BxNxD: Float[Array, "B N D"]  # each level normalised; no gradient unless EMA is off
-    colour_BxNxC: Float[Array, "B N C"]  # mean normalised RGB of a token's pixels
+    target_BxNxD: ArrayLeaf  # each level normalised; no gradient unless EMA is off
+    colour_BxNxC: ArrayLeaf  # mean normalised RGB of a token's pixels
     grid: tuple[int, int, int] = dataclasses.field(metadata={"static": True})
 
 
@@ -39,8 +40,8 @@ class Latents:
 class Moment:
     """When in the run this step is, and a key of its own."""
 
-    step: Int[Array, ""]  # 0-based
-    key: jax.Array
+    step: ArrayLeaf  # int32 scalar, 0-based
+    key: ArrayLeaf
     steps: int = dataclasses.field(metadata={"static": True})  # the run's length
 
     @property

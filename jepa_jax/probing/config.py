@@ -31,20 +31,20 @@ class ProbeConfig:
 
     def __post_init__(self):
         if self.tokens == "all" and self.kind != "attentive":
-            raise ConfigError(f"a {self.kind} probe reads one vector a clip: tokens must be 'mean', not 'all'.")
+            raise ValueError(f"a {self.kind} probe reads one vector a clip: tokens must be 'mean', not 'all'.")
         for name in ("epochs", "batch_size", "heads", "neighbours"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} of a probe is {getattr(self, name)}; expected at least 1.")
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1.")
         if self.lr <= 0:
-            raise ConfigError(f"lr of a probe is {self.lr}; expected more than 0.")
+            raise ValueError(f"lr is {self.lr}; expected more than 0.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """Frozen evaluation: features of two sets of clips, probes trained on the first and scored on the second."""
 
-    train: SourceConfig = SourceConfig()
-    test: SourceConfig = SourceConfig()
+    train: SourceConfig = dataclasses.field(default_factory=SourceConfig)
+    test: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     holdout: str = ""  # regular expression: clips of `train` whose path has it are the test set; `test` is not read
     probes: Mapping[str, ProbeConfig] = dataclasses.field(default_factory=lambda: {"linear": ProbeConfig()})
     seed: int = 0  # of the probes, and of the sprites drawn
@@ -53,27 +53,15 @@ class EvalConfig:
     dtype: Literal["trained", "float32", "bfloat16"] = "trained"  # what the encoder computes in
     batch_size: int = 32  # clips encoded at once
     workers: int = 2  # processes that decode; 0 decodes in the evaluating process
-    max_skip_fraction: float = 0.0  # more undecodable items than this in a source is an error
+    max_skip_fraction: float = 0.05  # more undecodable items than this in a source is an error
     memory_limit: int = 4 * 2**30  # bytes; all-token features beyond it are kept on disk, beside the results
-    random_model: str = ""  # training config whose untrained encoder `--checkpoint random` means
+    random_model: str = ""  # training config (or workdir) whose untrained encoder `--checkpoint random` means
 
     def __post_init__(self):
         if not self.probes:
-            raise ConfigError("probes is empty; name at least one, as in probes={'linear': ProbeConfig()}.")
+            raise ValueError("probes is empty; name at least one, as in probes={'linear': ProbeConfig()}.")
         if self.batch_size < 1:
-            raise ConfigError(f"batch_size is {self.batch_size}; expected at least 1.")
-        sources = {"train": self.train, "test": self.test}
-        if self.holdout:
-            if self.train.kind == "sprites":
-                raise ConfigError("sprites have no paths: leave holdout empty, and give train and test a split each.")
-            if self.test != SourceConfig():
-                raise ConfigError("holdout takes the test set from `train`: leave `test` out, or holdout empty.")
-            sources.pop("test")
-        for name, source in sources.items():
-            if source.kind != "sprites" and not source.path:
-                raise ConfigError(f"{name}.path is empty; expected the folder or CSV file of the {source.kind}.")
-        if self.train == self.test:
-            raise ConfigError("train and test are the same clips; set holdout, or give test a path or split of its own.")
+            raise ValueError(f"batch_size is {self.batch_size}; expected at least 1.")
 
     @property
     def kinds_of_tokens(self) -> tuple[Tokens, ...]:
@@ -85,14 +73,23 @@ class EvalConfig:
         """The training and the test source, with `holdout` written out as what they include and exclude.
 
         Raises:
-            ConfigError: `holdout` is no regular expression.
+            ConfigError: `holdout` is no regular expression, or not for these sources; both sets are the same clips.
         """
         if not self.holdout:
+            if self.train == self.test:
+                raise ConfigError(
+                    "config.train and config.test are the same clips: set config.holdout (a regular expression found "
+                    "in the paths of the test clips), or give config.test a path or split of its own."
+                )
             return self.train, self.test
+        if self.train.kind == "sprites":
+            raise ConfigError("config.holdout: sprites have no paths; leave it empty, and give test another split.")
+        if self.test.path:
+            raise ConfigError("config.holdout takes the test set from config.train.path; leave config.test.path out.")
         try:
             re.compile(self.holdout)
         except re.error as error:
-            raise ConfigError(f"holdout {self.holdout!r} is not a regular expression: {error}.") from error
+            raise ConfigError(f"config.holdout: {self.holdout!r} is no regular expression: {error}.") from error
         source = self.train
         exclude = f"(?:{source.exclude})|(?:{self.holdout})" if source.exclude else self.holdout
         # Both must be found somewhere in the path: lookaheads from its start.

@@ -3,20 +3,19 @@
 import dataclasses
 import pathlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
-from tqdm import tqdm
 
 from jepa_jax import models, pixels
 from jepa_jax.config import EncoderConfig
 from jepa_jax.probing.config import Tokens
+from jepa_jax.probing.progress import Progress
 
 Encode = Callable[[Num[Array | np.ndarray, "B F Y X 3"]], Mapping[str, jax.Array]]
 
@@ -41,7 +40,7 @@ class Features:
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """Where features go: all-token features of more than `memory_limit` bytes to a file in `folder`, others to memory."""
+    """Where features go: to memory, but all-token features of more than `memory_limit` bytes to a file in `folder`."""
 
     memory_limit: int
     folder: pathlib.Path
@@ -57,10 +56,11 @@ class Storage:
             return _aligned_empty(shape, dtype)
         free = shutil.disk_usage(self.folder).free
         if size > free:
+            dims = " × ".join(map(str, shape))
             raise OSError(
-                f"features of all tokens take {size / 2**30:.1f} GiB ({' × '.join(map(str, shape))} {np.dtype(dtype)}), "
-                f"and {self.folder} has {free / 2**30:.1f} GiB left: write the results to another disk, use a probe of "
-                "mean tokens, or fewer clips."
+                f"features of all tokens ({dims}, {np.dtype(dtype)}) take {size / 2**30:.1f} GiB, and "
+                f"{self.folder} has {free / 2**30:.1f} GiB left. Write the results to another disk, probe mean tokens, "
+                "or take fewer clips."
             )
         with tempfile.TemporaryFile(dir=self.folder) as file:
             return np.memmap(file, dtype=dtype, mode="w+", shape=tuple(shape))
@@ -75,7 +75,7 @@ def make_encode(config: EncoderConfig, params: Any, dtype: str, kinds: Sequence[
 
     @jax.jit
     def encode(params: Any, video: jax.Array) -> dict[str, Float[Array, "B *S E"]]:
-        tokens_BxNxE = encoder.apply({"params": params}, pixels.normalise(video))
+        tokens_BxNxE = cast(jax.Array, encoder.apply({"params": params}, pixels.normalise(video)))
         features = {"mean": tokens_BxNxE.astype(jnp.float32).mean(axis=1), "all": tokens_BxNxE}
         return {kind: features[kind] for kind in kinds}
 
@@ -113,7 +113,7 @@ def extract(encode: Encode, batches: Iterable[Mapping[str, Any]], items: int, st
             arrays[kind][rows] = batch if valid.all() else batch[valid]
         filled = rows.stop
 
-    with _progress(items, name) as bar:
+    with Progress(items, f"{name} features", "clips") as bar:
         waiting = None  # one batch is encoded while the one before is written
         for batch in batches:
             valid = np.asarray(batch["valid"])
@@ -126,7 +126,7 @@ def extract(encode: Encode, batches: Iterable[Mapping[str, Any]], items: int, st
             bar.update(int(valid.sum()))
         if waiting is not None:
             store(*waiting)
-        seconds = bar.format_dict["elapsed"]
+        seconds = bar.seconds
     if not filled:
         raise ValueError(f"the {name} set has no clips.")
     tokens = {kind: array[:filled] for kind, array in arrays.items()}
@@ -137,25 +137,19 @@ def channel_statistics(features: np.ndarray) -> tuple[Float[np.ndarray, "E"], Fl
     """Mean and standard deviation of each channel over all clips (and tokens); 1 in place of a deviation of 0."""
     count = features.size // features.shape[-1]
     axes = tuple(range(features.ndim - 1))
-    mean = sum(part.astype(np.float64).sum(axes) for part in chunks(features)) / count
-    variance = sum(np.square(part.astype(np.float64) - mean).sum(axes) for part in chunks(features)) / count
+    zero = np.zeros(features.shape[-1])
+    mean = sum((part.astype(np.float64).sum(axes) for part in chunks(features)), zero) / count
+    variance = sum((np.square(part.astype(np.float64) - mean).sum(axes) for part in chunks(features)), zero) / count
     deviation = np.sqrt(variance)
     # A channel that varies by rounding errors only would be blown up to noise.
     constant = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-30)
-    return np.float32(mean), np.where(constant, 1.0, deviation).astype(np.float32)
+    return mean.astype(np.float32), np.where(constant, 1.0, deviation).astype(np.float32)
 
 
 def chunks(array: np.ndarray, limit: int = 2**26) -> Iterable[np.ndarray]:
     """Views of consecutive rows, of about `limit` bytes each: a file on disk is never loaded as a whole."""
     rows = max(1, limit // max(array[:1].nbytes, 1))
     return (array[first : first + rows] for first in range(0, len(array), rows))
-
-
-def _progress(items: int, name: str) -> tqdm:
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        total=items, desc=f"{name} features", unit="clip", mininterval=0.2 if terminal else 30, dynamic_ncols=terminal
-    )
 
 
 def _aligned_empty(shape: Sequence[int], dtype: Any) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from jepa_jax.models import probes
 from jepa_jax.probing.config import ProbeConfig
 from jepa_jax.probing.features import channel_statistics
+from jepa_jax.probing.progress import Progress
 
 KNN_TEMPERATURE = 0.07
 PREDICTION_BATCH = 256
@@ -28,6 +29,7 @@ def run(
     test: np.ndarray,
     classes: int,
     key: PRNGKeyArray,
+    name: str = "probe",
 ) -> Int[np.ndarray, "test"]:
     """Classes that a probe trained on `train` gives to `test`.
 
@@ -38,6 +40,7 @@ def run(
         test: features of the same kind.
         classes: how many there are.
         key: of the initial parameters and of the order of the clips.
+        name: for the progress bar.
 
     Raises:
         ValueError: heads that do not divide the width.
@@ -53,21 +56,18 @@ def run(
     with jax.default_matmul_precision("highest"):
         if config.kind == "knn":
             return _knn(prepare, train, train_labels, test, classes, config.neighbours)
-        if config.kind == "linear":
-            model = probes.LinearProbe(classes)
-        else:
-            model = probes.AttentiveProbe(classes, config.heads)
+        attentive = config.kind == "attentive"
+        model = probes.AttentiveProbe(classes, config.heads) if attentive else probes.LinearProbe(classes)
 
         def apply(params: Any, features: Array) -> Float[Array, "B classes"]:
             features = prepare(features)
-            if config.kind == "attentive" and features.ndim == 2:
-                features = features[:, None]
-            return model.apply({"params": params}, features)
+            # The mean of a clip's tokens is a clip of one token.
+            features = features[:, None] if attentive and features.ndim == 2 else features
+            return cast(Array, model.apply({"params": params}, features))
 
         key_init, key_order = jax.random.split(key)
-        example = jnp.zeros((1, *train.shape[1:]))
-        params = model.init(key_init, example[:, None] if config.kind == "attentive" and example.ndim == 2 else example)
-        params = _fit(apply, params["params"], config, train, train_labels, key_order)
+        params = model.init(key_init, jnp.zeros((1, 1, width) if attentive else (1, width)))["params"]
+        params = _fit(apply, params, config, train, train_labels, key_order, name)
         return _predict(jax.jit(functools.partial(apply, params)), test)
 
 
@@ -78,6 +78,7 @@ def _fit(
     features: np.ndarray,
     labels: Int[np.ndarray, "n"],
     key: PRNGKeyArray,
+    name: str,
 ) -> Any:
     """Parameters after `config.epochs` passes of AdamW at a constant rate."""
     optimizer = optax.adamw(config.lr, weight_decay=config.weight_decay)
@@ -96,14 +97,17 @@ def _fit(
 
     epoch = _streamed_epoch(step, features) if isinstance(features, np.memmap) else _scanned_epoch(step, features)
     carry = params, optimizer.init(params)
-    for number in range(config.epochs):
-        index, counts = _batches(jax.random.fold_in(key, number), len(features), min(config.batch_size, len(features)))
-        carry, loss = epoch(carry, index, labels[index], counts)
-        if not np.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss of the {config.kind} probe is {loss} after epoch {number + 1}: lower its lr ({config.lr}), or "
-                "set standardise."
-            )
+    size = min(config.batch_size, len(features))
+    with Progress(config.epochs, name, "epochs") as bar:
+        for number in range(config.epochs):
+            index, counts = _batches(jax.random.fold_in(key, number), len(features), size)
+            carry, loss = epoch(carry, index, labels[index], counts)
+            if not np.isfinite(loss):
+                raise FloatingPointError(
+                    f"{name}: the loss of the {config.kind} probe is {loss} after epoch {number + 1}: lower its lr "
+                    f"({config.lr}), or set standardise."
+                )
+            bar.update()
     return carry[0]
 
 
@@ -150,7 +154,7 @@ def _streamed_epoch(step: Step, features: np.ndarray) -> Callable[..., tuple[Car
     return epoch
 
 
-def _predict(logits: Callable[[Array], Array], features: np.ndarray) -> Int[np.ndarray, "n"]:
+def _predict(logits: Callable[[np.ndarray], Array], features: np.ndarray) -> Int[np.ndarray, "n"]:
     """The likeliest class of every clip."""
     parts = [np.asarray(logits(rows).argmax(-1))[valid] for rows, valid in _row_batches(features)]
     return np.concatenate(parts).astype(np.int32)
@@ -172,9 +176,9 @@ def _knn(
     classes: int,
     neighbours: int,
 ) -> Int[np.ndarray, "test"]:
-    """The class with the most votes among the nearest training clips by cosine s, each voting with weight exp(s / 0.07).
+    """The class with the most votes among the nearest training clips by cosine.
 
-    Weighted votes after Wu et al. 2018 (arXiv:1805.01978).
+    A neighbour of cosine s votes with weight exp(s / 0.07) (arXiv:1805.01978); all vote if there are fewer.
     """
     neighbours = min(neighbours, len(train))
 

@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import jax
-from jaxtyping import Array, Int, UInt32
 
 
 @jax.tree_util.register_dataclass
@@ -12,8 +11,8 @@ from jaxtyping import Array, Int, UInt32
 class TrainState:
     """The state of a run; with the config it determines everything that follows, the data included."""
 
-    step: Int[Array, ""]  # updates made
+    step: Any  # int32 scalar: updates made
     params: dict[str, Any]  # encoder, predictor, heads (by objective)
     target_params: dict[str, Any]  # moving average of the encoder; {} when EMA is off
     opt_state: Any
-    key: UInt32[Array, "2"]  # raw data of the run's PRNG key; each step folds its number in
+    key: Any  # uint32 [2]: raw data of the run's PRNG key; each step folds its number in

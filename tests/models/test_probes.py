@@ -1,5 +1,3 @@
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +5,6 @@ import optax
 import pytest
 
 from jepa_jax.models import probes
-
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
 
 def from_torch(golden: dict, prefix: str) -> dict:
@@ -24,15 +20,10 @@ def from_torch(golden: dict, prefix: str) -> dict:
     }
 
 
-@pytest.fixture(scope="module")
-def golden():
-    with np.load(GOLDEN / "attentive_probe.npz") as arrays:
-        return dict(arrays)
-
-
 def test_attentive_probe_agrees_with_the_reference(golden):
+    golden = {name: jnp.asarray(value) for name, value in golden("attentive_probe").items()}
     probe = probes.AttentiveProbe(classes=7, heads=4)
-    params = jax.tree.map(jnp.asarray, from_torch(golden, "param."))
+    params = from_torch(golden, "param.")
 
     def loss(params):
         logits = probe.apply({"params": params}, golden["tokens"])

@@ -1,0 +1,242 @@
+"""Training batches, addressed by step: the batch of a step is the same however many workers and restarts it took."""
+
+import dataclasses
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import grain
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from jepa_jax import config
+from jepa_jax.data import augment, decode, sampling, skipped, sources, sprites, workers
+
+Batch = dict[str, np.ndarray]
+"""`video` uint8 [B, F, Y, X, C] (absent where the step renders it), `source` and `item` int32 [B]."""
+
+# Sprites among other clips are rendered this many at once, so that one compiled program serves any number of them.
+_SPRITES_AT_ONCE = 8
+_PATIENCE_S = 10.0
+
+
+def renders_in_step(settings: config.DataConfig) -> bool:
+    """Whether batches hold no video because the training step can render it: one source, of sprites, and so wished."""
+    return settings.render_in_step and [source.kind for source in settings.sources.values()] == ["sprites"]
+
+
+class TrainBatches(Iterator[Batch]):
+    """The host batches of steps `start_step` … `config.steps` − 1: those of their rows that this process holds."""
+
+    def __init__(
+        self,
+        settings: config.Config,
+        *,
+        start_step: int = 0,
+        rows: Sequence[int] | None = None,
+        ledger: skipped.SkipLedger | None = None,
+        opened: Sequence[sources.Source | None] | None = None,
+    ):
+        """Starts no process before the first batch is asked for.
+
+        Args:
+            settings: of the run.
+            start_step: the first step to give a batch for.
+            rows: which rows of the global batch, in the order wanted; all if left out.
+            ledger: where undecodable files are written down; in memory if left out.
+            opened: the sources, if they have been opened already (see `sources.open_sources`).
+
+        Raises:
+            ConfigError: a source that cannot be used.
+        """
+        self._settings = settings
+        self._sources = list(sources.open_sources(settings.data) if opened is None else opened)
+        self._ledger = ledger or new_ledger(settings.data, self._sources)
+        rows = range(settings.batch_size) if rows is None else rows
+        order = sampling.Order(
+            [source.size if source else 0 for source in self._sources],
+            [source.weight for source in settings.data.sources.values()],
+            settings.seed,
+        )
+        places = sampling.Rows(order, settings.batch_size, rows, start_step, settings.steps)
+        self._in_step = renders_in_step(settings.data)
+        example = _Example(
+            tuple(self._sources),
+            None if self._in_step else settings.clip,
+            settings.data.augment,
+            settings.data.max_skip_fraction,
+        )
+        dataset = grain.MapDataset.source(places).map(example).batch(len(rows), batch_fn=stack)
+        files = any(source.kind != "sprites" for source in self._sources if source)
+        batch_bytes = len(rows) * settings.clip.frames * settings.clip.size**2 * 3
+        self._batches = workers.iterate(dataset, settings.data.workers if files else 0, batch_bytes)
+
+    def __next__(self) -> Batch:
+        """The next step's batch.
+
+        Raises:
+            TooManySkippedError: a source has more undecodable files than `max_skip_fraction`.
+        """
+        batch = dict(next(self._batches))
+        self._ledger.add(batch.pop("skips"))
+        if not self._in_step:
+            batch["video"] = np.asarray(batch["video"])
+            self._render_sprites(batch)
+        return batch
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._batches.close()
+
+    def _render_sprites(self, batch: Batch) -> None:
+        """Fills in the clips of sprite sources; workers leave them out, since they keep off devices."""
+        for number, source in enumerate(self._sources):
+            if source is None or source.kind != "sprites":
+                continue
+            (rows,) = np.nonzero(batch["source"] == number)
+            for start in range(0, len(rows), _SPRITES_AT_ONCE):
+                some = rows[start : start + _SPRITES_AT_ONCE]
+                items = np.resize(batch["item"][some], _SPRITES_AT_ONCE)
+                spec = sprites.SpriteSpec(
+                    self._settings.clip.frames, self._settings.clip.size, source.settings.difficulty
+                )
+                batch["video"][some] = render_sprites(spec, self._settings.seed, source.settings.split, items)[0][
+                    : len(some)
+                ]
+
+
+def new_ledger(
+    settings: config.DataConfig, opened: Sequence[sources.Source | None], file: Any = None
+) -> skipped.SkipLedger:
+    """The ledger of a run's sources; `file` is its `skipped.jsonl`, a pathlib.Path."""
+    sizes = {source.name: source.size for source in opened if source}
+    return skipped.SkipLedger(file, sizes, settings.max_skip_fraction)
+
+
+def render_sprites(
+    spec: sprites.SpriteSpec, seed: int, split: str, item_B: np.ndarray
+) -> tuple[UInt8[np.ndarray, "B F Y X 3"], dict[str, np.ndarray]]:
+    """Sprite clips and their labels as arrays of the host, rendered on the CPU where JAX has one."""
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS names accelerators only
+        device = None
+    with jax.default_device(device):
+        video_BxFxYxXxC, labels = sprites.render(spec, seed, split, item_B.astype(np.int32))
+    return np.asarray(video_BxFxYxXxC), {task: np.asarray(label_B) for task, label_B in labels.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Example:
+    """A draw → its clip, decoded and augmented. Runs in the workers."""
+
+    opened: tuple[sources.Source | None, ...]
+    clip: config.ClipConfig | None  # None: no video wanted
+    augment: config.AugmentConfig
+    max_skip_fraction: float
+
+    def __call__(self, draw: sampling.Draw) -> dict[str, Any]:
+        source = self.opened[draw.source]
+        assert source is not None  # sources of weight 0 are never drawn
+        example = {"source": np.int32(draw.source), "item": np.int32(draw.item), "skips": ()}
+        if self.clip is None:
+            return example
+        shape = (self.clip.frames, self.clip.size, self.clip.size, 3)
+        if source.kind == "sprites":
+            return example | {"video": np.zeros(shape, np.uint8)}
+        item, video_FxYxXxC, skips = skipped.first_decodable(
+            source.name, source.paths, draw.item, lambda path: self._read(path, source, draw), self.max_skip_fraction
+        )
+        if video_FxYxXxC is None:  # too many skips: the process that reads them refuses the source
+            video_FxYxXxC = np.zeros(shape, np.uint8)
+        return example | {"item": np.int32(item), "skips": skips, "video": video_FxYxXxC}
+
+    def _read(self, path: str, source: sources.Source, draw: sampling.Draw) -> UInt8[np.ndarray, "F Y X 3"]:
+        assert self.clip is not None
+        frames, rng = self.clip.frames, draw.generator()
+        if source.kind == "images":
+            image_1xYxXxC = augment.augment(decode.read_image(path)[None], self.clip.size, self.augment, rng)
+            return np.repeat(image_1xYxXxC, frames, axis=0)
+
+        def choose(count: int, fps: float) -> np.ndarray:
+            step = sampling.stride(fps, source.settings.frame_step, source.settings.target_fps)
+            return sampling.random_window(count, frames, step, rng)
+
+        return augment.augment(decode.read_clip(path, choose), self.clip.size, self.augment, rng)
+
+
+def stack(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Examples as one batch: arrays stacked, `skips` one after another."""
+    arrays = {key: np.stack([example[key] for example in examples]) for key in examples[0] if key != "skips"}
+    return arrays | {"skips": tuple(skip for example in examples for skip in example["skips"])}
+
+
+@runtime_checkable
+class HostBatches(Protocol):
+    """An iterator of batches that can be told to end."""
+
+    def __next__(self) -> Batch: ...
+
+    def close(self) -> None:
+        """Frees what makes the batches."""
+        ...
+
+
+T = TypeVar("T")
+
+
+class DevicePrefetch(Iterator[T]):
+    """Puts batches on devices ahead of the step, from a thread of its own; close() ends it and its source."""
+
+    def __init__(self, batches: HostBatches, put: Callable[[Batch], T], size: int):
+        """Keeps up to `size` results of `put` ready; 0 does all in the caller's thread."""
+        self._batches = batches
+        self._put = put
+        self._ready: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+        self._free = threading.Semaphore(size)
+        self._stop = threading.Event()
+        self._end: BaseException | None = None
+        self._thread = None
+        if size:
+            self._thread = threading.Thread(target=self._run, name="device-prefetch", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            self._free.acquire()
+            if self._stop.is_set():
+                return
+            try:
+                self._ready.put((self._put(next(self._batches)), None))
+            except BaseException as error:  # handed to the caller, StopIteration too
+                self._ready.put((None, error))
+                return
+
+    def __next__(self) -> T:
+        """The next batch on devices; raises what the source or `put` raised."""
+        if self._end is not None:
+            raise self._end
+        if self._thread is None:
+            return self._put(next(self._batches))
+        batch, self._end = self._ready.get()
+        if self._end is not None:
+            raise self._end
+        self._free.release()
+        return batch  # pyright: ignore[reportReturnType]
+
+    def close(self) -> None:
+        """Ends the thread, drops what was ready and closes the source. A second call does nothing."""
+        self._stop.set()
+        self._free.release()
+        if self._thread is not None:
+            self._thread.join(timeout=_PATIENCE_S)  # a worker may hang on a dead disk: closing its source ends it
+        self._end = self._end or StopIteration()
+        self._ready = queue.SimpleQueue()
+        self._batches.close()
+
+
+def device_prefetch(batches: HostBatches, put: Callable[[Batch], T], size: int) -> DevicePrefetch[T]:
+    """Batches on devices: `put(host batch)` is called up to `size` batches ahead of the one last asked for."""
+    return DevicePrefetch(batches, put, size)

@@ -1,0 +1,161 @@
+"""Sources of clips: what files a folder or a CSV file holds, and their classes. Only names are read here."""
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from jepa_jax import config
+
+VIDEO_SUFFIXES = tuple(
+    f".{name}"
+    for name in (
+        *("3gp", "asf", "avi", "flv", "gif", "m2ts", "m4v", "mkv", "mov"),
+        *("mp4", "mpeg", "mpg", "mts", "ogv", "ts", "vob", "webm", "wmv"),
+    )
+)
+IMAGE_SUFFIXES = tuple(f".{name}" for name in ("bmp", "gif", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp"))
+UNLABELLED = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A set of clips. Items are numbered 0 … size − 1; the order does not depend on the machine."""
+
+    name: str
+    kind: Literal["sprites", "videos", "images"]
+    settings: config.SourceConfig
+    size: int
+    paths: tuple[str, ...] = ()  # none for sprites
+    labels: tuple[int, ...] = ()  # indices into `classes`, or UNLABELLED
+    classes: tuple[str, ...] = ()
+
+
+def open_source(settings: config.SourceConfig, name: str, setting: str | None = None) -> Source:
+    """The items of a source.
+
+    Args:
+        settings: which set; only its names are read.
+        name: how the source is called in errors and in skipped.jsonl.
+        setting: where the settings stand in the config, for errors; `config.data.sources.NAME` if left out.
+
+    Raises:
+        ConfigError: a missing path, a folder or CSV file with nothing in it, a line that is not `path label`, a file
+            listed but not there, a pattern that is no regular expression or leaves nothing.
+    """
+    setting = setting or f"config.data.sources.{name}"
+    if settings.kind == "sprites":
+        if settings.items < 1:
+            raise config.ConfigError(f"{setting}.items is {settings.items}; expected at least 1.")
+        return Source(name, "sprites", settings, settings.items)
+    if not settings.path:
+        raise config.ConfigError(f"{setting}.path is empty; expected a folder or a CSV file of `path label` lines.")
+    root = pathlib.Path(settings.path)
+    if root.is_dir():
+        files = _scan_folder(root, settings.kind, setting)
+    elif root.is_file():
+        files = _read_csv(root)
+    else:
+        raise config.ConfigError(f"{setting}.path: there is no {root} (looked from {os.getcwd()}).")
+    files = _filter(files, settings, setting)
+    names = {label for _, label in files if label is not None}
+    # Labels of a CSV file are numbers already, and gaps between them are kept.
+    classes = sorted(names, key=str) if root.is_dir() else [str(i) for i in range(max(map(int, names), default=-1) + 1)]
+    number = {label: i for i, label in enumerate(classes)}
+    return Source(
+        name=name,
+        kind=settings.kind,
+        settings=settings,
+        size=len(files),
+        paths=tuple(str(root / path if root.is_dir() else root.parent / path) for path, _ in files),
+        labels=tuple(UNLABELLED if label is None else number[label] for _, label in files),
+        classes=tuple(classes),
+    )
+
+
+def open_sources(settings: config.DataConfig) -> list[Source | None]:
+    """The sources of a run in the order of the config; None for one that is left out (weight 0).
+
+    Raises:
+        ConfigError: as `open_source`; a negative weight; nothing to draw from.
+    """
+    for name, source in settings.sources.items():
+        if source.weight < 0:
+            raise config.ConfigError(f"config.data.sources.{name}.weight is {source.weight}; expected 0 or more.")
+    if not any(source.weight > 0 for source in settings.sources.values()):
+        raise config.ConfigError("config.data.sources has no source with a weight above 0; nothing to train on.")
+    return [open_source(source, name) if source.weight else None for name, source in settings.sources.items()]
+
+
+_Files = Sequence[tuple[str, str | None]]  # (path as given, class name or None)
+
+
+def _scan_folder(root: pathlib.Path, kind: Literal["videos", "images"], setting: str) -> _Files:
+    """Files below `root` by suffix; the class is the first folder on the way to them."""
+    suffixes = VIDEO_SUFFIXES if kind == "videos" else IMAGE_SUFFIXES
+    files = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = pathlib.Path(folder).relative_to(root)
+        for name in names:
+            if os.path.splitext(name)[1].lower() in suffixes and not name.startswith("."):
+                files.append(((inside / name).as_posix(), inside.parts[0] if inside.parts else None))
+    if not files:
+        found = sorted({os.path.splitext(n)[1] or n for _, _, names in os.walk(root) for n in names})[:10]
+        raise config.ConfigError(
+            f"{setting}.path: no {kind} in {root}: expected CLASS/file or file with one of the endings "
+            f"{', '.join(suffixes)}; found {', '.join(found) or 'nothing'}."
+        )
+    return sorted(files)
+
+
+def _read_csv(file: pathlib.Path) -> _Files:
+    """`path label` lines: the label, a number, comes after the last space; paths start from the file's folder."""
+    files, listings = [], {}
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise config.ConfigError(f"{file} is not text: expected lines of `path label`, in UTF-8 ({error}).") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        path, label = line.rsplit(maxsplit=1) if len(line.split()) > 1 else (line, "")
+        if not (label.isascii() and label.isdigit()):
+            raise config.ConfigError(
+                f"{file}:{number}: {line!r} is not `path label`: expected a path, a space and a class number (0, 1, …)."
+            )
+        path = path.lstrip()
+        if not _exists(file.parent / path, listings):
+            raise config.ConfigError(f"{file}:{number}: there is no file {file.parent / path}.")
+        files.append((path, str(int(label))))
+    if not files:
+        raise config.ConfigError(f"{file} has no line in it; expected lines of `path label`.")
+    return files
+
+
+def _exists(path: pathlib.Path, listings: dict[pathlib.Path, frozenset[str]]) -> bool:
+    """Whether a file is there; a folder is listed once, for hundreds of thousands of files of one on a slow disk."""
+    if path.parent not in listings:
+        listings[path.parent] = frozenset(os.listdir(path.parent)) if path.parent.is_dir() else frozenset()
+    return path.name in listings[path.parent]
+
+
+def _filter(files: _Files, settings: config.SourceConfig, setting: str) -> _Files:
+    """Files whose paths, as seen from the folder or CSV file, have `include` in them and not `exclude`."""
+    for key, keep in (("include", True), ("exclude", False)):
+        pattern = getattr(settings, key)
+        if not pattern:
+            continue
+        try:
+            expression = re.compile(pattern)
+        except re.error as error:
+            raise config.ConfigError(f"{setting}.{key}: {pattern!r} is no regular expression: {error}.") from error
+        kept = [(path, label) for path, label in files if bool(expression.search(path)) is keep]
+        if not kept:
+            raise config.ConfigError(
+                f"{setting}.{key}: {pattern!r} leaves none of {len(files)} files, such as {files[0][0]!r}."
+            )
+        files = kept
+    return files

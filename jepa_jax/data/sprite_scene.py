@@ -1,0 +1,262 @@
+"""What happens in a sprite clip: labels, path, events. Pixels are drawn in sprite_drawing.py.
+
+Positions and angles are integers in 1/65536 of the frame side and of a full turn, added modulo 65536. The start is
+uniform over these integers and independent of all else, so the state at any one time is *exactly* uniform whatever the
+motion, not just up to rounding.
+"""
+
+import dataclasses
+import functools
+import itertools
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jepa_jax.config import ConfigError
+
+Difficulty = Literal["easy", "standard"]
+
+TURN = 1 << 16  # units of position in a frame side, units of angle in a full turn
+
+SPLITS = ("train", "test")
+SHAPES = ("crescent", "ell", "dart", "lollipop")
+TEXTURES = ("stripes", "dots", "rings", "halves")
+MOTIONS = (
+    "linear",
+    "accelerate",
+    "decelerate",
+    "orbit_ccw",
+    "orbit_cw",
+    "spin_ccw",
+    "spin_cw",
+    "zigzag",
+    "out_and_back",
+    "stop_and_go",
+    "turn_left",
+    "turn_right",
+)
+EVENTS = ("invert", "shrink", "brighten")  # the texture's tones are swapped, the sprite shrinks, the background brightens
+ORDERS = tuple(itertools.permutations(range(len(EVENTS))))
+
+CLASSES: dict[str, tuple[str, ...]] = {
+    "appearance": tuple(f"{shape} {texture}" for shape in SHAPES for texture in TEXTURES),
+    "motion": MOTIONS,
+    "order": tuple(", ".join(EVENTS[event] for event in order) for order in ORDERS),
+}
+"""Names of the classes of each task; a label is an index into them."""
+
+_REVERSE = {
+    "accelerate": "decelerate",
+    "orbit_ccw": "orbit_cw",
+    "spin_ccw": "spin_cw",
+    "turn_left": "turn_right",
+}
+_REVERSE |= {after: before for before, after in _REVERSE.items()}
+REVERSE_MOTION = tuple(MOTIONS.index(_REVERSE.get(name, name)) for name in MOTIONS)
+"""For each motion label the label of the same clip played backwards."""
+REVERSE_ORDER = tuple(ORDERS.index(order[::-1]) for order in ORDERS)
+"""For each order label the label of the same clip played backwards."""
+
+_TRAVEL = 0.3  # frame sides, over half a clip at an even pace
+_MIN_FRAMES = 4  # three events and one frame at rest
+_MIN_SIZE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class SpriteSpec:
+    """The form of a sprite set: `frames` frames of `size`×`size` pixels.
+
+    `difficulty` "easy" shows one large sprite of fixed size, speed and texture phase on a plain background; "standard"
+    varies size, speed, texture phase, a background pattern and brightness, and adds a moving distractor.
+
+    Raises:
+        ConfigError: fewer than 4 frames, a size below 8 pixels, or a difficulty that does not exist.
+    """
+
+    frames: int = 8
+    size: int = 64
+    difficulty: Difficulty = "easy"
+
+    def __post_init__(self) -> None:
+        if self.frames < _MIN_FRAMES:
+            raise ConfigError(
+                f"sprites: frames is {self.frames}; a clip needs at least {_MIN_FRAMES}: "
+                f"one for each of its {len(EVENTS)} events and one at rest."
+            )
+        if self.size < _MIN_SIZE:
+            raise ConfigError(f"sprites: size is {self.size} pixels; expected at least {_MIN_SIZE}.")
+        if self.difficulty not in ("easy", "standard"):
+            raise ConfigError(f"sprites: difficulty is {self.difficulty!r}; expected 'easy' or 'standard'.")
+
+
+class Pose(NamedTuple):
+    """Where something is, frame by frame: integers in [0, 65536), see TURN. x runs right, y down, angles turn
+    counter-clockwise on the screen.
+    """
+
+    x: Int[Array, "*F"]
+    y: Int[Array, "*F"]
+    angle: Int[Array, "*F"]
+
+
+class Look(NamedTuple):
+    """What is the same in all frames of a clip."""
+
+    appearance: Int[Array, "*B"]  # index into CLASSES["appearance"]
+    radius: Float[Array, "*B"]  # of the sprite, in frame sides
+    texture_phase: Float[Array, "*B 2"]  # shift of the texture along its axes, in its periods
+    brightness: Float[Array, "*B"]  # factor on all colours
+    pattern_wave: Float[Array, "*B 2"]  # of the background pattern, in periods a frame side along x and y
+    pattern_phase: Float[Array, "*B"]  # in periods
+    pattern_contrast: Float[Array, "*B"]  # share of the background colour; 0 is a plain background
+
+
+class Scene(NamedTuple):
+    """All that determines the pixels of a clip, and its labels."""
+
+    sprite: Pose
+    distractor: Pose
+    events: Float[Array, "*F 3"]  # intensity of each of EVENTS in [0, 1]
+    look: Look
+    labels: dict[str, Int[Array, "*B"]]  # by the keys of CLASSES
+
+
+def scene(spec: SpriteSpec, seed: int | Array, split: str, item: int | Array) -> Scene:
+    """The true state of one clip, a function of its arguments only: what `render` draws and what an oracle may see.
+
+    Args:
+        spec: form of the set.
+        seed: chooses the set.
+        split: "train" or "test", disjoint random streams.
+        item: index of the clip in the split, a scalar.
+
+    Raises:
+        ConfigError: a split that does not exist.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"sprites: split is {split!r}; expected one of {', '.join(map(repr, SPLITS))}.")
+    # The generator is named: another default (rbg) would make a clip depend on the batch it is drawn in.
+    key = jax.random.key(seed, impl="threefry2x32")
+    key = jax.random.fold_in(jax.random.fold_in(key, SPLITS.index(split)), item)
+    label_key, pose_key, schedule_key, look_key = jax.random.split(key, 4)
+
+    bits = jax.random.bits(label_key, (len(CLASSES),), jnp.uint32)
+    labels = {
+        task: (word % len(names)).astype(jnp.int32) for word, (task, names) in zip(bits, CLASSES.items(), strict=True)
+    }
+    x, y, angle, heading, far_x, far_y, far_heading = jax.random.bits(pose_key, (7,), jnp.uint16).astype(jnp.int32)
+    look, speed, far_speed = _look(spec, look_key, labels["appearance"])
+
+    path_Fx3 = jnp.asarray(_paths(spec.frames), jnp.float32)[labels["motion"]] * speed
+    far_path_Fx3 = jnp.asarray(_paths(spec.frames)[MOTIONS.index("linear")], jnp.float32) * far_speed
+    return Scene(
+        sprite=_place(path_Fx3, x, y, angle, heading),
+        distractor=_place(far_path_Fx3, far_x, far_y, jnp.int32(0), far_heading),
+        events=_events(spec.frames, schedule_key, labels["order"]),
+        look=look,
+        labels=labels,
+    )
+
+
+def reverse(forward: Scene) -> Scene:
+    """The same clip played backwards, labelled so; frames are the first axis of poses and events."""
+    flip = functools.partial(jnp.flip, axis=0)
+    sprite, distractor, events = jax.tree.map(flip, (forward.sprite, forward.distractor, forward.events))
+    labels = dict(forward.labels)
+    labels["motion"] = jnp.asarray(REVERSE_MOTION, jnp.int32)[labels["motion"]]
+    labels["order"] = jnp.asarray(REVERSE_ORDER, jnp.int32)[labels["order"]]
+    return Scene(sprite, distractor, events, forward.look, labels)
+
+
+def _look(spec: SpriteSpec, key: Array, appearance: Array) -> tuple[Look, Array, Array]:
+    """The look of a clip, and the speeds of sprite and distractor as factors on the usual one."""
+    if spec.difficulty == "easy":
+        zero, one = jnp.float32(0), jnp.float32(1)
+        look = Look(appearance, jnp.float32(0.36), jnp.zeros(2), one, jnp.zeros(2), zero, zero)
+        return look, one, zero
+
+    def between(low: float, high: float, uniform: Array) -> Array:
+        return low + (high - low) * uniform
+
+    uniform = jax.random.uniform(key, (10,))
+    wave_angle = 2 * jnp.pi * uniform[0]
+    wave = between(2.0, 5.0, uniform[1]) * jnp.stack([jnp.cos(wave_angle), jnp.sin(wave_angle)])
+    look = Look(
+        appearance=appearance,
+        radius=between(0.18, 0.28, uniform[2]),
+        texture_phase=uniform[3:5],
+        brightness=between(0.7, 1.0, uniform[5]),
+        pattern_wave=wave,
+        pattern_phase=uniform[6],
+        pattern_contrast=between(0.2, 0.5, uniform[7]),
+    )
+    return look, between(0.7, 1.2, uniform[8]), between(0.5, 1.5, uniform[9])
+
+
+def _place(path_Fx3: Array, x: Array, y: Array, angle: Array, heading: Array) -> Pose:
+    """x_t = x0 + R(heading) d(t), θ_t = θ0 + r(t), modulo the torus and the circle."""
+    turn = heading * (2 * jnp.pi / TURN)
+    cos, sin = jnp.cos(turn), jnp.sin(turn)
+    right_F, up_F, turned_F = jnp.moveaxis(path_Fx3 * TURN, -1, 0)
+
+    def add(start: Array, units_F: Array) -> Array:
+        return (start + jnp.round(units_F).astype(jnp.int32)) & (TURN - 1)
+
+    # The path has y up, as paths are drawn in books; the screen has y down.
+    return Pose(
+        x=add(x, cos * right_F - sin * up_F), y=add(y, -(sin * right_F + cos * up_F)), angle=add(angle, turned_F)
+    )
+
+
+@functools.cache
+def _paths(frames: int) -> np.ndarray:
+    """Each motion's path: rightwards and upwards in frame sides, counter-clockwise in turns, [12, F, 3].
+
+    Times run from −1 to 1. A path read backwards is, but for a shift and a rotation, the path of the reverse motion:
+    odd paths (linear, zigzag, stop_and_go) come back turned by half a turn, even ones (out_and_back) unchanged, and the
+    others as their partners.
+    """
+    s = np.linspace(-1.0, 1.0, frames)
+    zero = np.zeros(frames)
+    skew = 0.45 * (s**2 - 1)  # pace from 0.1 to 1.9 of the even one
+    orbit = 0.75 * np.pi * s  # three quarters of a turn, so that start and end differ
+    legs = np.abs((1.5 * s + 0.5) % 2 - 1) * 2 - 1  # three straight legs: corners at −1/3 and 1/3, odd in s
+    before, after = np.minimum(s, 0), np.maximum(s, 0)
+    waiting = np.sign(s) * np.maximum(np.abs(s) - 0.5, 0) * 2
+    circle = 2 / (1.5 * np.pi)  # radius of an orbit as long as the linear path
+    travel = {
+        "linear": (s, zero),
+        "accelerate": (s + skew, zero),
+        "decelerate": (s - skew, zero),
+        "orbit_ccw": (circle * np.cos(orbit), circle * np.sin(orbit)),
+        "orbit_cw": (circle * np.cos(orbit), -circle * np.sin(orbit)),
+        "spin_ccw": (zero, zero),
+        "spin_cw": (zero, zero),
+        "zigzag": (0.6 * s, 0.4 * legs),
+        "out_and_back": (np.abs(s), zero),
+        "stop_and_go": (waiting, zero),
+        "turn_left": (before, after),
+        "turn_right": (before, -after),
+    }
+    turned = {"spin_ccw": 0.375 * s, "spin_cw": -0.375 * s}
+    paths = [(*(_TRAVEL * axis for axis in travel[name]), turned.get(name, zero)) for name in MOTIONS]
+    return np.stack([np.stack(path, -1) for path in paths])
+
+
+def _events(frames: int, key: Array, order: Array) -> Float[Array, "F 3"]:
+    """On/off intensities of the three events. Each is on for the same number of frames, in the given order.
+
+    Of the frames left over each falls with equal chance before, between or after the events: a schedule and its mirror
+    image are equally likely.
+    """
+    lasting = max(1, frames // 4)
+    gap = jax.random.randint(key, (frames - len(EVENTS) * lasting,), 0, len(EVENTS) + 1)
+    slot = jnp.arange(len(EVENTS))
+    start_3 = slot * lasting + (gap[:, None] <= slot).sum(0)
+    since_Fx3 = jnp.arange(frames)[:, None] - start_3
+    on_Fx3 = ((since_Fx3 >= 0) & (since_Fx3 < lasting)).astype(jnp.float32)
+    slot_of_event = jnp.asarray(np.argsort(ORDERS, axis=1))[order]
+    return on_Fx3[:, slot_of_event]

@@ -1,0 +1,59 @@
+"""Probes a frozen encoder: `python -m jepa_jax.evaluate --config FILE --checkpoint WORKDIR [--out results.json]`.
+
+`--checkpoint` is WORKDIR (its newest checkpoint), WORKDIR:STEP, or an untrained encoder: random:WORKDIR (the one that
+run began with), random:CONFIG.py, or `random` alone for the model that the evaluation's config names.
+"""
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from jepa_jax.config import ConfigError, parse
+from jepa_jax.data import TooManySkippedError
+from jepa_jax.probing import results
+from jepa_jax.probing.config import EvalConfig
+from jepa_jax.probing.job import evaluate
+from jepa_jax.probing.labels import LabelError
+from jepa_jax.training.checkpoint import CheckpointError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/eval/, and after a colon its argument.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "WORKDIR[:STEP], random:WORKDIR, random:CONFIG.py or random.")
+OUT = flags.DEFINE_string("out", None, "Where results.json is written. Default: nowhere, the table is all.")
+
+
+def main(arguments: list[str]) -> int:
+    """Flags in, one evaluation, exit code out."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"Unexpected argument {arguments[1]!r}; settings are given as --config.key=value.")
+    logging.set_verbosity(logging.WARNING)  # orbax tells much at INFO
+    try:
+        found = evaluate(parse(EvalConfig, CONFIG.value), CHECKPOINT.value or "", OUT.value)
+    except KeyboardInterrupt:
+        print("Stopped; no results were written.", file=sys.stderr)
+        return 130
+    except (ConfigError, CheckpointError, LabelError, TooManySkippedError, FloatingPointError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    print(results.table(found))
+    if OUT.value:
+        print(f"Written to {OUT.value}.")
+    return 0
+
+
+def parse_flags(arguments: list[str]) -> list[str]:
+    """absl's parser, with a mistyped setting or config file as one line instead of a traceback."""
+    try:
+        remaining = app.parse_flags_with_usage(arguments)
+        _ = CONFIG.value.lock  # a file that could not be loaded says so at the first look
+        return remaining
+    except (AttributeError, KeyError, OSError) as error:
+        reason = error
+        while isinstance(reason, BaseException) and reason.args and not isinstance(reason, OSError):
+            reason = reason.args[0]
+        sys.exit(f"Error in --config: {reason}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "checkpoint"])
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,145 @@
+"""An evaluation from end to end: checkpoint → features → probes → results."""
+
+import pathlib
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jepa_jax import models
+from jepa_jax.config import ClipConfig, Config, ConfigError, nearest, to_dict
+from jepa_jax.data.evaluation import EvaluationSet
+from jepa_jax.probing import encoders, features, labels, probes, results
+from jepa_jax.probing.config import EvalConfig
+from jepa_jax.training import workdir
+
+Classes = Mapping[str, Sequence[str]]
+
+
+def evaluate(config: EvalConfig, reference: str, out: str | pathlib.Path | None = None) -> list[results.ProbeResult]:
+    """Probes the encoder that `reference` names, one result for each task and probe.
+
+    Args:
+        config: the clips and the probes.
+        reference: WORKDIR, WORKDIR:STEP, `random`, random:WORKDIR or random:CONFIG.py[:RECIPE].
+        out: where results.json is written; replaced if it is there.
+
+    Raises:
+        ConfigError: settings, a folder or a checkpoint reference that cannot be used.
+        CheckpointError: no checkpoint, none of that step, or a damaged one.
+        LabelError: a single class, or a test class that training lacks.
+        TooManySkippedError: too many clips that cannot be decoded.
+        FloatingPointError: features or a probe's loss that are not finite.
+        OSError: no room for features, or results that cannot be written.
+    """
+    started = time.monotonic()
+    out = None if out is None else pathlib.Path(out)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.is_dir():
+            raise ConfigError(f"--out={out} is a folder; name a file in it, as in {out / 'results.json'}.")
+    encoder = encoders.load(reference, config.random_model)
+    trained = encoder.config
+    clip = ClipConfig(frames=config.frames or trained.clip.frames, size=config.size or trained.clip.size)
+    check_fit(config, trained, clip)
+    train_set, test_set = open_sets(config, clip)
+    pairs = pair_probes(config, train_set.classes)
+
+    dtype = trained.dtype if config.dtype == "trained" else config.dtype
+    encode = features.make_encode(trained.encoder, encoder.params, dtype, config.kinds_of_tokens)
+    storage = features.Storage(config.memory_limit, out.parent if out else pathlib.Path(tempfile.gettempdir()))
+    train, test = (
+        features.extract(encode, data.batches(config.batch_size, config.workers), data.size, storage, name)
+        for name, data in (("train", train_set), ("test", test_set))
+    )
+    found = run_probes(config, pairs, train, test, train_set.classes)
+    if out is not None:
+        skipped = {"train": train_set.skipped, "test": test_set.skipped}
+        record = {
+            "results": [vars(result) for result in found],
+            "checkpoint": {"source": encoder.source, "step": encoder.step, "weights": encoder.weights},
+            "clip": to_dict(clip),
+            "dtype": dtype,
+            "skipped": {name: [skip.path for skip in skips] for name, skips in skipped.items()},
+            "feature_seconds": {"train": round(train.seconds, 2), "test": round(test.seconds, 2)},
+            "seconds": round(time.monotonic() - started, 2),
+            "device": jax.devices()[0].device_kind,
+            "settings": to_dict(config),
+            "training_settings": to_dict(trained),
+            "versions": workdir.versions(),
+        }
+        results.write(out, record)
+    return found
+
+
+def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:
+    """Finds out before the first clip what would fail after the last.
+
+    Raises:
+        ConfigError: clips that the encoder cannot cut into tokens, or heads that do not divide its width.
+    """
+    encoder = models.build_encoder(trained.encoder)
+    try:
+        encoder.grid(jnp.zeros((1, clip.frames, clip.size, clip.size, 3)))
+    except ValueError as error:
+        raise ConfigError(f"config.frames, config.size: {error}.") from error
+    for name, probe in config.probes.items():
+        if probe.kind == "attentive" and encoder.size.width % probe.heads:
+            raise ConfigError(
+                f"config.probes.{name}.heads is {probe.heads}, which does not divide the encoder's width, "
+                f"{encoder.size.width}."
+            )
+
+
+def open_sets(config: EvalConfig, clip: ClipConfig) -> tuple[EvaluationSet, EvaluationSet]:
+    """The clips that probes are trained on, and those they are scored on; only names are read."""
+    train_source, test_source = config.split_sources()
+    options = {"clip": clip, "seed": config.seed, "max_skip_fraction": config.max_skip_fraction}
+    train = EvaluationSet(train_source, name="train", setting="config.train", **options)
+    setting = "config.train" if config.holdout else "config.test"
+    return train, EvaluationSet(test_source, name="test", setting=setting, classes=train.classes, **options)
+
+
+def pair_probes(config: EvalConfig, tasks: Classes) -> list[tuple[str, str]]:
+    """The (task, probe) pairs to run, in the order of the tasks.
+
+    Raises:
+        ConfigError: a probe for a task that the clips have no labels of.
+    """
+    for name, probe in config.probes.items():
+        if probe.task and probe.task not in tasks:
+            hint = nearest(probe.task, tasks)
+            raise ConfigError(f"config.probes.{name}.task is {probe.task!r}, which the clips have no labels of.{hint}")
+    return [(task, name) for task in tasks for name, probe in config.probes.items() if probe.task in ("", task)]
+
+
+def run_probes(
+    config: EvalConfig,
+    pairs: Sequence[tuple[str, str]],
+    train: features.Features,
+    test: features.Features,
+    tasks: Classes,
+) -> list[results.ProbeResult]:
+    """Trains and scores every probe of `pairs`."""
+    needed = dict.fromkeys(task for task, _ in pairs)
+    known = {task: labels.seen_classes(task, train.labels[task], test.labels[task], tasks[task]) for task in needed}
+    found = []
+    for number, (task, name) in enumerate(pairs):
+        probe = config.probes[name]
+        train_labels, test_labels, classes = known[task]
+        key = jax.random.fold_in(jax.random.key(config.seed), number)
+        started = time.monotonic()
+        predicted = probes.run(
+            probe,
+            train.tokens[probe.tokens],
+            train_labels,
+            test.tokens[probe.tokens],
+            len(classes),
+            key,
+            f"{task} {name}",
+        )
+        seconds = time.monotonic() - started
+        found.append(results.score(task, name, predicted, train_labels, test_labels, len(classes), seconds))
+    return found

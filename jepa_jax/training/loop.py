@@ -1,0 +1,207 @@
+"""A training run from start to end: the only place of training that touches files, devices, signals and clocks.
+
+Order within a step is a contract: check finite → save → next batch → step. The metrics of a step are read after the
+next one has been dispatched, so the device never waits for the host.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jepa_jax import data
+from jepa_jax.config import Config
+from jepa_jax.training import collapse, sharding, step
+from jepa_jax.training.checkpoint import Checkpointer
+from jepa_jax.training.interrupt import StopRequest, stop_on_signal
+from jepa_jax.training.metrics import MetricsWriter
+from jepa_jax.training.progress import Progress
+from jepa_jax.training.state import TrainState
+from jepa_jax.training.workdir import open_workdir
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or the state is NaN or infinite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    step: int
+    finished: bool  # False: a signal stopped it
+
+
+def train(config: Config, workdir: str | pathlib.Path, resume: Literal["auto", "overwrite"] = "auto") -> Outcome:
+    """Trains until `config.steps`, or until a signal; goes on with what `workdir` holds.
+
+    Raises:
+        ConfigError: settings that cannot be used, before anything is written, or another run's folder.
+        CheckpointError: checkpoints of another model, or none that is whole.
+        NonFiniteLossError: the loss became NaN or infinite.
+        TooManySkippedError: too much of a source cannot be decoded.
+    """
+    mesh = sharding.make_mesh(config.mesh, config.batch_size)
+    opened = data.open_sources(config.data)
+    learner = step.build_learner(config)
+    folder = open_workdir(workdir, config, resume)
+    ledger = data.new_ledger(config.data, opened, folder / "skipped.jsonl")
+
+    init = functools.partial(step.init_state, learner)
+    abstract = jax.eval_shape(init, config.seed)
+    shardings = sharding.state_shardings(abstract, mesh)
+    with Checkpointer(folder, keep=config.checkpoint.keep) as checkpointer, stop_on_signal() as stop:
+        restored = checkpointer.restore(
+            jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+        )
+        if restored is None:
+            start, state = 0, jax.jit(init, out_shardings=shardings)(config.seed)
+        else:
+            start, state = restored
+            print(f"Resuming {folder} at step {start}.", flush=True)
+        if start >= config.steps:
+            print(f"{folder} is already at step {start} of {config.steps}: nothing to do.")
+            return Outcome(start, finished=True)
+
+        run = _Run(config, folder, checkpointer, MetricsWriter(folder, start), start)
+        batches = data.device_prefetch(
+            data.TrainBatches(
+                config,
+                start_step=start,
+                rows=sharding.local_rows(mesh, config.batch_size),
+                ledger=ledger,
+                opened=opened,
+            ),
+            functools.partial(sharding.put_batch, mesh=mesh),
+            config.data.prefetch,
+        )
+        try:
+            train_step = jax.jit(
+                functools.partial(step.train_step, learner), donate_argnums=0, out_shardings=(shardings, None)
+            )
+            done = _iterate(run, train_step, state, batches, stop)
+        finally:
+            batches.close()
+            run.close()
+    finished = done == config.steps
+    if not finished:
+        assert stop.received is not None
+        print(f"Stopped by {stop.received.name} at step {done} of {config.steps}, which is saved.")
+        print("To go on, give the same command again.")
+    return Outcome(done, finished)
+
+
+def _iterate(
+    run: "_Run",
+    train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]],
+    state: TrainState,
+    batches: data.DevicePrefetch[dict[str, jax.Array]],
+    stop: StopRequest,
+) -> int:
+    """Steps until the end or a signal; returns the number of updates made, all of them saved."""
+    config, done = run.config, run.first_step
+    while True:
+        batch = next(batches)
+        state, metrics = train_step(state, batch)
+        done += 1
+        run.read_pending()
+        run.pending = _Pending(done, metrics, {name: batch[name] for name in ("source", "item")})
+        last = done == config.steps or bool(stop)
+        if last or done % config.checkpoint.every == 0:
+            run.read_pending()
+            run.save(done, state)
+        run.report_saved()
+        if last:
+            return done
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pending:
+    """Metrics of an update that have not been read from the device."""
+
+    step: int
+    metrics: dict[str, Any]
+    ids: dict[str, jax.Array]
+
+
+class _Run:
+    """What a run tells: metrics, progress, checkpoints saved, and why it stopped."""
+
+    def __init__(
+        self, config: Config, folder: pathlib.Path, checkpointer: Checkpointer, writer: MetricsWriter, step: int
+    ):
+        self.config, self.first_step = config, step
+        self.pending: _Pending | None = None
+        self._folder, self._checkpointer, self._writer = folder, checkpointer, writer
+        self._progress = Progress(step, config.steps, config.batch_size)
+        self._alarmed = False
+        self._all_finite = jax.jit(_all_finite)
+
+    def read_pending(self) -> None:
+        """Reads the last update's metrics: checks that they are finite, shows and writes them."""
+        if self.pending is None:
+            return
+        pending, self.pending = self.pending, None
+        features = pending.metrics.pop("features")
+        scalars = {name: float(value) for name, value in jax.device_get(pending.metrics).items()}
+        if not all(map(math.isfinite, scalars.values())):
+            self._stop_non_finite(pending, [name for name, value in scalars.items() if not math.isfinite(value)])
+        log, now = self.config.log, pending.step
+        if now % log.features_every == 0 or now == self.config.steps:
+            measures = collapse.measure({name: np.asarray(value) for name, value in features.items()})
+            scalars |= measures
+            message = collapse.alarm(measures)
+            if message and not self._alarmed:
+                self._alarmed = True
+                self._progress.say(f"Step {now}: {message}")
+        if now % log.every == 0 or now % log.features_every == 0 or now == self.config.steps:
+            self._writer.write(now, scalars | {"clips_per_second": self._progress.clips_per_second(now)})
+        self._progress.update(now, scalars["loss"], scalars["learning_rate"])
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Starts saving the state, if all of it is finite."""
+        if not self._all_finite(state):
+            raise NonFiniteLossError(
+                f"The state after step {step} holds values that are not finite; it is not saved. {self._last_good()}"
+            )
+        self._checkpointer.save(step, state)
+
+    def report_saved(self) -> None:
+        """Says which checkpoints have been completed since the last call."""
+        for step in self._checkpointer.finished():
+            self._progress.say(f"Saved step {step} in {self._folder}.")
+
+    def close(self) -> None:
+        """Completes what is being saved and closes the files."""
+        try:
+            self._checkpointer.wait()
+            self.report_saved()
+        finally:
+            self._progress.close()
+            self._writer.close()
+
+    def _stop_non_finite(self, pending: _Pending, names: list[str]) -> None:
+        names_of = list(self.config.data.sources)
+        ids = {name: np.asarray(value).tolist() for name, value in pending.ids.items()}
+        clips = ", ".join(f"{names_of[s]}:{i}" for s, i in zip(ids["source"], ids["item"], strict=True))
+        raise NonFiniteLossError(
+            f"{', '.join(names)} not finite at step {pending.step} (step {pending.step - 1} was finite). "
+            f"{self._last_good()} Clips of that batch (source:item): {clips}. "
+            "Nothing of it was saved. Try a lower --config.optim.peak_lr or --config.dtype=float32."
+        )
+
+    def _last_good(self) -> str:
+        self._checkpointer.wait()
+        last = self._checkpointer.last_good
+        return f"The last good checkpoint is step {last}." if last is not None else "There is no checkpoint yet."
+
+
+def _all_finite(state: TrainState) -> jax.Array:
+    floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(x).all() for x in floats]).all()

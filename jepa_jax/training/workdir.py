@@ -1,0 +1,143 @@
+"""The folder of one training run: its settings, the versions it began with, and its metrics cut back on resume."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any, Literal
+
+from absl import logging
+
+from jepa_jax.config import Config, ConfigError, difference, parse, to_dict
+
+CONFIG, VERSIONS = "config.json", "versions.json"
+PACKAGES = ("jepa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def open_workdir(
+    path: str | pathlib.Path, config: Config, resume: Literal["auto", "overwrite"] = "auto"
+) -> pathlib.Path:
+    """Makes the folder of a run, or opens it again for the same run.
+
+    Args:
+        path: the folder; may not exist yet.
+        config: of the run to start or resume.
+        resume: "auto" goes on with what is there; "overwrite" moves it aside, to PATH.old-1, -2, …, and starts anew.
+
+    Raises:
+        ConfigError: the folder belongs to a run with other settings (says which), or to something else.
+    """
+    path = pathlib.Path(path).absolute()
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"The working directory {path} is a file; name a folder.")
+    # A kill between making the folder and writing the settings leaves these two at most.
+    others = sorted({entry.name for entry in path.iterdir()} - {VERSIONS, CONFIG + ".tmp"}) if path.exists() else []
+    if others and CONFIG not in others:
+        shown = ", ".join(others[:5]) + (", …" if len(others) > 5 else "")
+        raise ConfigError(f"{path} is not the folder of a training run (no {CONFIG}; it holds {shown}). Name another.")
+    if others and resume == "overwrite":
+        logging.info("Moved the run in %s aside, to %s.", path, _move_aside(path))
+    elif others:
+        _require_same(path, config)
+        return path
+    path.mkdir(parents=True, exist_ok=True)
+    _write(path / VERSIONS, json.dumps(versions(), indent=2) + "\n")
+    save_config(path, config)
+    return path
+
+
+def save_config(workdir: str | pathlib.Path, config: Config) -> None:
+    """Writes config.json; afterwards the folder is that of a run."""
+    _write(pathlib.Path(workdir) / CONFIG, json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def load_config(workdir: str | pathlib.Path) -> Config:
+    """The settings of the run in `workdir`.
+
+    Raises:
+        ConfigError: no such folder, no config.json in it, or one this version cannot read.
+    """
+    workdir = pathlib.Path(workdir)
+    if not workdir.is_dir():
+        raise ConfigError(f"There is no folder {workdir}; name the --workdir of a training run.")
+    file = workdir / CONFIG
+    try:
+        content = json.loads(file.read_text())
+        if not isinstance(content, dict):
+            raise ConfigError("it holds no settings.")
+        return parse(Config, content)
+    except FileNotFoundError:
+        raise ConfigError(f"{workdir} is not the folder of a training run: it has no {CONFIG}.") from None
+    except ValueError as error:  # not JSON, not UTF-8, or a ConfigError
+        raise ConfigError(f"{file} is not a configuration this version can read: {error}") from error
+
+
+def versions() -> dict[str, Any]:
+    """Versions of Python and of the packages that decide what a run computes, and the commit if run from a checkout."""
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found | {"commit": _commit()}
+
+
+def cut_back(metrics: str | pathlib.Path, step: int) -> None:
+    """Drops the lines of a metrics.jsonl that a run resumed at `step` will write again: those of later steps.
+
+    `step` counts steps done; a line's "step" is the number of steps done when it was written. A last line cut short by
+    a kill is dropped too. Without such a file nothing happens.
+    """
+    metrics = pathlib.Path(metrics)
+    if not metrics.exists():
+        return
+    kept = []
+    for line in filter(None, metrics.read_text(errors="replace").split("\n")):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, TypeError, KeyError):
+            logging.warning("Dropped a line of %s that is not a record: %.80s", metrics, line)
+    _write(metrics, "".join(kept))
+
+
+def _require_same(path: pathlib.Path, config: Config) -> None:
+    try:
+        lines = difference(load_config(path), config)
+    except ConfigError as error:
+        lines = [str(error)]
+    if lines:
+        raise ConfigError(
+            f"{path} holds a run with other settings (there → here):\n  " + "\n  ".join(lines) + "\n"
+            "Use another --workdir, or --resume=overwrite to move that run aside and start anew."
+        )
+
+
+def _move_aside(path: pathlib.Path) -> pathlib.Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    return path.rename(aside)
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    """All of the file or, if killed, none of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this package runs from, with -dirty if it was changed; None if installed."""
+    git = ["git", "-C", str(pathlib.Path(__file__).parent)]
+    try:  # A package installed into somebody else's checkout is not one of its files.
+        subprocess.run(
+            [*git, "ls-files", "--error-unmatch", pathlib.Path(__file__).name], check=True, capture_output=True
+        )
+        described = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(described, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from jepa_jax import config, pixels
+from jepa_jax.data import augment, sampling
+
+SETTINGS = config.AugmentConfig()
+
+
+@pytest.mark.parametrize("case", ["21to16_crop32", "9to16_crop24"])
+def test_evaluation_view_agrees_with_the_reference(golden, case):
+    arrays = golden("eval_preprocessing")
+    count = int(case.split("to")[0])
+    frames = arrays["frames_uint8"][:count]
+    window = sampling.spread_window(count, 16)
+    np.testing.assert_array_equal(window, arrays[f"indices_{case.split('_')[0]}"])
+    clip = augment.centre_view(frames[window], int(case.split("crop")[1]))
+    expected_FxYxXxC = np.moveaxis(arrays[f"clip_{case}"], 0, -1)
+    np.testing.assert_allclose(pixels.normalise(clip[None])[0], expected_FxYxXxC, atol=1e-5, rtol=0)
+
+
+def test_images_are_antialiased_and_cut_from_the_centre():
+    stripes = np.zeros((400, 800, 3), np.uint8)
+    stripes[:, ::2] = 255
+    stripes[:, :100] = stripes[:, 700:] = 0
+    view = augment.centre_view_of_image(stripes, 40)
+    assert view.shape == (40, 40, 3)
+    assert abs(view[:, 2:-2].astype(int) - 127).max() <= 2
+    picture = np.random.default_rng(0).integers(0, 255, (50, 30, 3), np.uint8)
+    whole = np.asarray(Image.fromarray(picture).resize((20, 33), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(augment.centre_view_of_image(picture, 20), whole[6:26])
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (32, 32), (320, 180), (2, 3)])
+def test_random_boxes_lie_inside_with_the_area_and_aspect_asked_for(height, width):
+    rng = np.random.default_rng(0)
+    boxes = [augment.random_box(height, width, SETTINGS, rng) for _ in range(2000)]
+    for top, left, h, w in boxes:
+        assert 0 <= top <= height - h
+        assert 0 <= left <= width - w
+        # Sides are rounded to whole pixels, by half a pixel at most.
+        assert (h + 0.5) * (w + 0.5) >= 0.3 * height * width
+        assert (w + 0.5) / (h - 0.5) >= 0.75
+        assert (w - 0.5) / (h + 0.5) <= 1.35
+    assert len({(b.top, b.left) for b in boxes}) > min(3, height)
+
+
+def test_areas_are_uniform_and_aspects_log_uniform_where_all_fit():
+    settings = config.AugmentConfig(crop_area=(0.1, 0.5), crop_aspect=(0.5, 2.0))
+    rng = np.random.default_rng(0)
+    boxes = [augment.random_box(1000, 1000, settings, rng) for _ in range(4000)]
+    area = np.array([b.height * b.width for b in boxes]) / 1e6
+    log_aspect = np.log([b.width / b.height for b in boxes]) / np.log(2)
+    for values, low, high in ((area, 0.1, 0.5), (log_aspect, -1, 1)):
+        quartiles = (np.quantile(values, [0.25, 0.5, 0.75]) - low) / (high - low)
+        np.testing.assert_allclose(quartiles, [0.25, 0.5, 0.75], atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [(100, 1000, (0, 432, 100, 135)), (1000, 100, (433, 0, 133, 100)), (100, 110, (0, 0, 100, 110))],
+)
+def test_where_no_draw_fits_the_largest_centred_box_is_taken(height, width, expected):
+    # Ten times the area never fits.
+    settings = config.AugmentConfig(crop_area=(10.0, 10.0))
+    assert augment.random_box(height, width, settings, np.random.default_rng(0)) == expected
+
+
+def test_crop_and_flip_are_the_same_for_all_frames_and_a_function_of_the_seed():
+    frame = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    clip = np.repeat(frame[None], 5, axis=0)
+    seen = set()
+    for seed in range(20):
+        a = augment.augment(clip, 16, SETTINGS, np.random.default_rng(seed))
+        assert a.shape == (5, 16, 16, 3)
+        assert (a == a[:1]).all()
+        np.testing.assert_array_equal(a, augment.augment(clip, 16, SETTINGS, np.random.default_rng(seed)))
+        seen.add(a.tobytes())
+    assert len(seen) == 20
+
+
+def test_flip_probability():
+    ramp = np.broadcast_to(np.arange(0, 240, 10, dtype=np.uint8)[None, None, :, None], (1, 24, 24, 3)).copy()
+    for probability, low, high in ((0.0, 0, 0), (1.0, 400, 400), (0.5, 160, 240)):
+        settings = config.AugmentConfig(flip_probability=probability)
+        rng = np.random.default_rng(0)
+        flipped = sum(
+            np.diff(augment.augment(ramp, 8, settings, rng)[0, 0, :, 0].astype(int)).sum() < 0 for _ in range(400)
+        )
+        assert low <= flipped <= high
+
+
+def test_resizing_is_bilinear_with_half_pixel_centres_and_no_antialiasing():
+    settings = config.AugmentConfig(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip_probability=0.0)
+    frame = np.random.default_rng(0).integers(0, 255, (30, 30, 3), np.uint8)
+    result = augment.augment(frame[None], 12, settings, np.random.default_rng(0))[0]
+    at = (np.arange(12) + 0.5) * 30 / 12 - 0.5
+    low, part = np.floor(at).astype(int), at - np.floor(at)
+    rows = frame[low] * (1 - part)[:, None, None] + frame[low + 1] * part[:, None, None]
+    expected = rows[:, low] * (1 - part)[None, :, None] + rows[:, low + 1] * part[None, :, None]
+    assert abs(result - expected).max() <= 1

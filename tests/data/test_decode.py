@@ -1,0 +1,216 @@
+import pickle
+import struct
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from jepa_jax.data import decode
+
+
+def all_frames(count, fps):
+    return np.arange(count)
+
+
+def at(*wanted):
+    return lambda count, fps: np.array(wanted)
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv", ".webm", ".mpg"])
+def test_every_container_gives_the_frames_asked_for(tmp_path, suffix, write_video, numbers):
+    path = write_video(tmp_path / f"clip{suffix}")
+    seen = []
+
+    def choose(count, fps):
+        seen.append((count, fps))
+        return np.array([3, 13, 14, 22, 22])
+
+    frames = decode.read_clip(path, choose)
+    assert seen == [(24, 25.0)]
+    assert frames.shape == (5, 48, 64, 3)
+    assert frames.dtype == np.uint8
+    assert numbers(frames) == [3, 13, 14, 22, 22]
+
+
+@pytest.mark.parametrize("gop", [1, 12, 100])
+@pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])
+def test_seeking_changes_no_pixel(tmp_path, suffix, gop, write_video):
+    rng = np.random.default_rng(0)
+    texture = rng.integers(0, 255, (48, 200, 3), np.uint8)
+    path = write_video(tmp_path / f"clip{suffix}", gop=gop, picture=lambda k: texture[:, 4 * k : 4 * k + 64])
+    every, count = decode._read_by_count(path, np.arange(24))
+    assert count == 24
+    for wanted in ([23], [12], [11, 13], [0, 8, 16, 23], [5, 6, 7]):
+        frames = decode.read_clip(path, at(*wanted))
+        for frame, k in zip(frames, wanted, strict=True):
+            np.testing.assert_array_equal(frame, every[k])
+
+
+def test_variable_frame_rate_goes_by_frame_number(tmp_path, write_video, numbers):
+    times = np.cumsum([40 if k % 3 else 200 for k in range(24)]).tolist()
+    path = write_video(tmp_path / "clip.mkv", times=times)
+    assert numbers(decode.read_clip(path, all_frames)) == list(range(24))
+    assert numbers(decode.read_clip(path, at(7, 20))) == [7, 20]
+
+
+def test_a_sound_track_does_not_matter(tmp_path, write_video, numbers):
+    path = write_video(tmp_path / "clip.mkv", sound=True)
+    assert numbers(decode.read_clip(path, all_frames)) == list(range(24))
+
+
+@pytest.mark.parametrize("fps", [1, 12, 30, 60, 120])
+def test_frame_rate_is_that_of_the_file(tmp_path, fps, write_video):
+    rates = []
+    path = write_video(tmp_path / "clip.mp4", frames=8, fps=fps)
+    decode.read_clip(path, lambda count, rate: rates.append(rate) or np.array([0]))
+    assert rates == [fps]
+
+
+def test_a_turned_video_is_shown_upright(tmp_path, write_video, grey):
+    """Phones store portrait videos lying on their side, with a display matrix in the track header."""
+
+    def lying(k):
+        frame = grey(10)
+        frame[:, :8] = 255  # a bright left edge, which is up once turned a quarter clockwise
+        return frame
+
+    path = tmp_path / "phone.mp4"
+    write_video(path, frames=4, picture=lying)
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 4 + 40
+    one = 1 << 16
+    assert struct.unpack_from(">9i", content, matrix)[0] == one
+    struct.pack_into(">9i", content, matrix, 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    frames = decode.read_clip(str(path), at(1))
+    assert frames.shape == (1, 64, 48, 3)
+    assert frames[0, :6].mean() > 240
+    assert frames[0, 12:].mean() < 120
+
+
+def test_a_stream_shorter_than_its_packets_promise_is_asked_about_again(tmp_path, monkeypatch, write_video, numbers):
+    path = write_video(tmp_path / "clip.avi", frames=10)
+    index = decode._index
+    # What packed B-frames of DivX do: more packets than frames, and times that tell nothing.
+    monkeypatch.setattr(decode, "_index", lambda *a: index(*a)._replace(frames=14, times=None, keys=[]))
+    assert numbers(decode.read_clip(path, lambda count, fps: np.array([0, count - 1]))) == [0, 9]
+
+
+def test_times_that_no_frame_has_fall_back_to_counting(tmp_path, monkeypatch, write_video, numbers):
+    path = write_video(tmp_path / "clip.mp4")
+    index = decode._index
+
+    def shifted(*arguments):
+        found = index(*arguments)
+        return found._replace(times=[time + 1 for time in found.times])
+
+    monkeypatch.setattr(decode, "_index", shifted)
+    assert numbers(decode.read_clip(path, at(2, 20))) == [2, 20]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mpg", ".avi"])
+def test_a_file_cut_short_gives_what_is_left(tmp_path, suffix, write_video):
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"clip{suffix}"
+    write_video(path, frames=30, picture=lambda k: rng.integers(0, 255, (48, 64, 3), np.uint8))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    frames = decode.read_clip(str(path), all_frames)
+    assert 5 < len(frames) < 28
+
+
+def bad_files(folder, write_video):
+    garbage = np.random.default_rng(0).integers(0, 255, 5000, np.uint8).tobytes()
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "garbage.avi").write_bytes(garbage)
+    (folder / "text.mkv").write_text("not a video\n" * 100)
+    whole = (folder / "cut.mp4", write_video(folder / "cut.mp4"))[0]
+    whole.write_bytes(whole.read_bytes()[:1000])  # an mp4 has its index at the end
+    with av.open(str(folder / "sound.mkv"), "w") as container:
+        stream = container.add_stream("mp2", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 2304), np.int16), format="s16", layout="stereo")
+        frame.rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    (folder / "folder.mp4").mkdir()
+    return {
+        "empty.mp4": "the file is empty",
+        "garbage.avi": "Invalid data",
+        "text.mkv": "Invalid data",
+        "cut.mp4": "Invalid data",
+        "sound.mkv": "no video stream",
+        "missing.mp4": "No such file",
+        "folder.mp4": "Is a directory",
+    }
+
+
+def test_an_undecodable_video_says_why(tmp_path, write_video):
+    for name, reason in bad_files(tmp_path, write_video).items():
+        path = str(tmp_path / name)
+        with pytest.raises(decode.DecodeError, match=reason) as caught:
+            decode.read_clip(path, all_frames)
+        assert caught.value.path == path
+        assert str(caught.value).startswith(f"{path}: ")
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (again.path, again.reason) == (path, caught.value.reason)
+
+
+def test_images_of_every_mode_become_rgb(tmp_path, grey):
+    rgb = Image.fromarray(grey(4))
+    for mode, name in [("RGB", "a.png"), ("L", "b.jpg"), ("P", "c.gif"), ("RGBA", "d.png"), ("CMYK", "e.jpg")]:
+        (rgb.quantize(4) if mode == "P" else rgb.convert(mode)).save(tmp_path / name)
+        image = decode.read_image(str(tmp_path / name))
+        assert image.shape == (48, 64, 3)
+        assert abs(image.astype(int) - 40).max() <= 3
+
+
+def test_an_image_taken_sideways_is_turned(tmp_path, grey):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(grey(4)).save(tmp_path / "a.jpg", exif=exif)
+    assert decode.read_image(str(tmp_path / "a.jpg")).shape == (64, 48, 3)
+
+
+def test_an_undecodable_image_says_why(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "cut.jpg")
+    content = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.png").write_text("hello")
+    for name, reason in [("cut.jpg", "truncated"), ("text.png", "cannot identify"), ("none.png", "No such file")]:
+        with pytest.raises(decode.DecodeError, match=reason):
+            decode.read_image(str(tmp_path / name))
+
+
+def test_real_formats_decode(real_data):
+    files = sorted((real_data / "formats").iterdir())
+    assert len(files) > 10
+    for file in files:
+        frames = decode.read_clip(str(file), lambda count, fps: np.linspace(count // 2, count - 1, 4).astype(int))
+        assert frames.std() > 5, file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv", ".webm", ".mpg"])
+def test_damaged_files_decode_or_say_why(tmp_path, suffix, write_video):
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"clip{suffix}"
+    write_video(path, picture=lambda k: rng.integers(0, 255, (48, 64, 3), np.uint8))
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    decoded, reasons = 0, []
+    for _ in range(150):
+        damaged = content.copy()
+        where = rng.integers(0, len(content), rng.integers(1, 30))
+        damaged[where] = rng.integers(0, 255, len(where))
+        end = rng.integers(len(content) // 4, len(content)) if rng.random() < 0.3 else len(content)
+        path.write_bytes(damaged[:end].tobytes())
+        try:
+            frames = decode.read_clip(str(path), lambda count, fps: np.arange(min(count, 8)) + max(0, count - 8) // 2)
+            assert frames.dtype == np.uint8
+            assert len(frames)
+            decoded += 1
+        except decode.DecodeError as error:
+            reasons.append(error.reason)
+    assert decoded
+    assert reasons
+    assert all(reasons)

@@ -1,0 +1,97 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from jepa_jax import config, data
+from jepa_jax.data import sprites
+
+SourceConfig = config.SourceConfig
+CLIP = config.ClipConfig(frames=4, size=16)
+
+
+def opened(clip=CLIP, **settings):
+    arguments = {key: settings.pop(key) for key in ("classes", "max_skip_fraction", "seed") if key in settings}
+    return data.EvaluationSet(SourceConfig(**settings), clip=clip, **arguments)
+
+
+def read(evaluation_set, batch_size=3, workers=0):
+    return list(evaluation_set.batches(batch_size, workers))
+
+
+def valid(batches, key):
+    return np.concatenate([batch[key][batch["valid"]] for batch in batches])
+
+
+def test_videos_come_in_order_labelled_and_padded(clips):
+    evaluation = opened(path=str(clips))
+    batches = read(evaluation)
+    assert evaluation.classes == {"class": ("a", "b")}
+    assert evaluation.size == 8
+    assert [batch["valid"].tolist() for batch in batches] == [[True] * 3, [True] * 3, [True, True, False]]
+    for batch in batches:
+        assert batch["video"].shape == (3, 4, 16, 16, 3)
+        assert batch["video"].dtype == np.float32
+        assert batch["item"].dtype == batch["labels"]["class"].dtype == np.int32
+    np.testing.assert_array_equal(batches[2]["video"][2], batches[2]["video"][1])
+    assert valid(batches, "item").tolist() == list(range(8))
+    assert np.concatenate([batch["labels"]["class"] for batch in batches])[:8].tolist() == [0] * 5 + [1] * 3
+    # 24 grey frames, at 0, 7, 15 and 23; four at 0 to 3.
+    levels = valid(batches, "video").mean(axis=(2, 3, 4))
+    np.testing.assert_allclose(levels[0], [8, 64, 128, 192], atol=2)
+    np.testing.assert_allclose(levels[7], [8, 16, 24, 32], atol=2)
+
+
+def test_images_are_repeated_to_clips(pictures):
+    batches = read(opened(kind="images", path=str(pictures)), batch_size=6)
+    video = batches[0]["video"]
+    assert video.shape == (6, 4, 16, 16, 3)
+    assert video.dtype == np.uint8
+    assert video[:, :, 0, 0, 0].tolist() == [[level] * 4 for level in (8, 24, 40, 16, 32, 48)]
+
+
+def test_workers_change_nothing(clips):
+    wanted, got = read(opened(path=str(clips))), read(opened(path=str(clips)), workers=1)
+    for a, b in zip(wanted, got, strict=True):
+        for key in ("video", "item", "valid"):
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_undecodable_clips_are_left_out_and_counted(clips, tmp_path):
+    shutil.copytree(clips, tmp_path / "clips")
+    (tmp_path / "clips" / "a" / "4.mp4").write_bytes(b"nonsense")
+    evaluation = opened(path=str(tmp_path / "clips"), max_skip_fraction=0.2)
+    for _ in range(2):
+        batches = read(evaluation)
+        assert valid(batches, "item").tolist() == [0, 1, 2, 3, 5, 6, 7]
+        (skip,) = evaluation.skipped
+        assert (skip.item, skip.path) == (4, f"{tmp_path}/clips/a/4.mp4")
+        assert "Invalid data" in skip.reason
+    with pytest.raises(data.TooManySkippedError, match=r"1 of 8 items"):
+        read(opened(path=str(tmp_path / "clips")))
+
+
+def test_labels_follow_the_classes_of_the_training_set(clips):
+    test_set = opened(path=str(clips), include="^b/", classes={"class": ("a", "b", "c")})
+    assert test_set.classes == {"class": ("a", "b", "c")}
+    assert set(valid(read(test_set), "item").tolist()) == {0, 1, 2}
+    assert set(read(test_set)[0]["labels"]["class"].tolist()) == {1}
+    with pytest.raises(config.ConfigError, match=r"a/0.mp4 is of class 'a'.*They have: b"):
+        opened(path=str(clips), classes={"class": ("b",)})
+
+
+def test_clips_without_a_class_are_an_error(clips):
+    with pytest.raises(config.ConfigError, match=r"config.test.path: .*/0.mp4 has no class"):
+        opened(path=str(clips / "a"))
+
+
+def test_sprites_carry_their_three_labels():
+    evaluation = opened(kind="sprites", split="test", items=5, seed=3)
+    assert evaluation.classes == sprites.CLASSES
+    batches = read(evaluation)
+    assert valid(batches, "item").tolist() == list(range(5))
+    video, labels = sprites.render(sprites.SpriteSpec(4, 16, "easy"), 3, "test", np.arange(5, dtype=np.int32))
+    np.testing.assert_array_equal(valid(batches, "video"), video)
+    for task, wanted in labels.items():
+        got = np.concatenate([batch["labels"][task][batch["valid"]] for batch in batches])
+        np.testing.assert_array_equal(got, wanted)

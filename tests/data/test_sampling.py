@@ -1,0 +1,114 @@
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jepa_jax.data import sampling
+
+
+def test_one_source_gives_each_item_once_an_epoch_in_a_new_order():
+    order = sampling.Order([7], [1.0], seed=3)
+    epochs = [[order[e * 7 + i] for i in range(7)] for e in range(6)]
+    for e, draws in enumerate(epochs):
+        assert sorted(draw.item for draw in draws) == list(range(7))
+        assert {draw.epoch for draw in draws} == {e}
+    assert len({tuple(draw.item for draw in draws) for draws in epochs}) > 3
+
+
+def test_mixed_sources_keep_their_weights_and_give_each_item_once_an_epoch():
+    sizes, weights = [50, 0, 300, 1], [0.2, 0.0, 0.7, 0.1]
+    order = sampling.Order(sizes, weights, seed=0)
+    draws = [order[i] for i in range(4096)]
+    counts = np.bincount([draw.source for draw in draws], minlength=4)
+    np.testing.assert_allclose(counts / len(draws), weights, atol=0.002)
+    for source in (0, 2, 3):
+        epochs = [[d.item for d in draws if d.source == source and d.epoch == e] for e in range(2)]
+        for items in epochs:
+            assert sorted(items) == list(range(sizes[source]))
+    # Not a fixed pattern: the gaps between draws of a source vary.
+    gaps = np.diff([i for i, draw in enumerate(draws) if draw.source == 0])
+    assert len(set(gaps.tolist())) > 5
+
+
+def test_a_draw_depends_on_seed_and_index_alone():
+    make = lambda seed: sampling.Order([50, 300], [1.0, 3.0], seed)  # noqa: E731
+    late_first = make(5)
+    late = [late_first[i] for i in (10**6, 3, 0)]
+    early_first = make(5)
+    assert [early_first[i] for i in (0, 3, 10**6)] == late[::-1]
+    assert [make(6)[i][:3] for i in range(20)] != [make(5)[i][:3] for i in range(20)]
+    seeds = {make(5)[i].generator().integers(2**62) for i in range(100)}
+    assert len(seeds) == 100
+
+
+@pytest.mark.parametrize("seed", [0, 239, 2**31, 2**32 - 1, 2**40])
+def test_any_place_of_any_run_is_found_at_once(seed):
+    order = sampling.Order([1000, 7], [0.9, 0.1], seed)
+    start = time.perf_counter()
+    for index in range(10**9, 10**9 + 500):
+        order[index]
+    order[10**13]
+    assert time.perf_counter() - start < 1.0  # 15 ms; going there step by step would take hours
+
+
+def test_processes_hold_disjoint_rows_that_make_up_the_batch():
+    order = sampling.Order([100, 30], [0.5, 0.5], seed=1)
+    whole = sampling.Rows(order, 6, range(6), 0, 4)
+    parts = [sampling.Rows(order, 6, rows, 0, 4) for rows in ([0, 1, 2], [5, 3, 4])]
+    assert len(whole) == 24
+    assert [len(part) for part in parts] == [12, 12]
+    for step in range(4):
+        held = [parts[0][step * 3 + j] for j in range(3)] + [parts[1][step * 3 + j] for j in (1, 2, 0)]
+        assert held == [whole[step * 6 + row] for row in range(6)]
+
+
+def test_a_run_can_start_at_any_step():
+    order = sampling.Order([100], [1.0], seed=1)
+    whole, rest = sampling.Rows(order, 4, range(4), 0, 10), sampling.Rows(order, 4, range(4), 7, 10)
+    assert [rest[j] for j in range(len(rest))] == [whole[j] for j in range(28, 40)]
+    assert len(sampling.Rows(order, 4, range(4), 10, 10)) == 0
+
+
+@given(st.integers(1, 400), st.integers(1, 20), st.integers(1, 10), st.integers(0, 2**32))
+def test_windows_stay_inside_and_repeat_the_last_frame_only_if_short(count, frames, step, seed):
+    window = sampling.random_window(count, frames, step, np.random.default_rng(seed))
+    assert len(window) == frames
+    assert window.min() >= 0
+    assert window.max() < count
+    steps = np.diff(window)
+    if (frames - 1) * step < count:
+        assert (steps == step).all()
+    else:
+        assert window[0] == 0
+        assert window[-1] == count - 1
+        assert ((steps == step) | (window[1:] == count - 1)).all()
+
+
+def test_window_starts_are_uniform():
+    rng = np.random.default_rng(0)
+    starts = [sampling.random_window(20, 4, 5, rng)[0] for _ in range(5000)]
+    np.testing.assert_allclose(np.bincount(starts, minlength=5) / 5000, 1 / 5, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("fps", "frame_step", "target_fps", "expected"),
+    [
+        (25, 2, 0, 2),
+        (25, 1, 16, 1),
+        (29.97, 1, 16, 1),
+        (32, 1, 16, 2),
+        (31.2, 5, 16, 2),
+        (12, 1, 16, 1),
+        (60, 1, 4, 15),
+    ],
+)
+def test_stride(fps, frame_step, target_fps, expected):
+    assert sampling.stride(float(fps), frame_step, target_fps) == expected
+
+
+def test_evaluation_frames_run_from_first_to_last():
+    assert sampling.spread_window(100, 16).tolist() == [0, 6, 13, 19, 26, 33, 39, 46, 52, 59, 66, 72, 79, 85, 92, 99]
+    assert sampling.spread_window(3, 6).tolist() == [0, 1, 2, 2, 2, 2]
+    assert sampling.spread_window(1, 1).tolist() == [0]

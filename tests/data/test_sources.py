@@ -1,0 +1,139 @@
+import shutil
+
+import pytest
+
+from jepa_jax import config
+from jepa_jax.data import sources
+
+SourceConfig = config.SourceConfig
+
+
+def opened(**settings):
+    return sources.open_source(SourceConfig(**settings), "mine")
+
+
+def names(source, root):
+    return [path.removeprefix(f"{root}/") for path in source.paths]
+
+
+def test_a_folder_of_classes(clips):
+    source = opened(path=str(clips))
+    assert source.size == 8
+    assert names(source, clips)[:2] == ["a/0.mp4", "a/1.mp4"]
+    assert names(source, clips)[-1] == "b/2 with space.avi"
+    assert source.classes == ("a", "b")
+    assert source.labels == (0,) * 5 + (1,) * 3
+
+
+def test_a_flat_folder_has_no_labels(clips):
+    source = opened(path=str(clips / "a"))
+    assert source.size == 5
+    assert source.classes == ()
+    assert set(source.labels) == {sources.UNLABELLED}
+
+
+def test_other_files_and_hidden_ones_are_passed_over(tmp_path):
+    for name in ("a/1.MP4", "a/notes.txt", "a/._1.mp4", ".cache/2.mp4", "a/deep/3.webm", "b/picture.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert names(opened(path=str(tmp_path)), tmp_path) == ["a/1.MP4", "a/deep/3.webm"]
+    assert names(opened(path=str(tmp_path), kind="images"), tmp_path) == ["b/picture.jpg"]
+
+
+def test_include_and_exclude_choose_paths_and_with_them_classes(clips):
+    assert names(opened(path=str(clips), include=r"[12]", exclude="space"), clips) == ["a/1.mp4", "a/2.mp4"]
+    only_b = opened(path=str(clips), include="^b/")
+    assert only_b.classes == ("b",)
+    assert set(only_b.labels) == {0}
+
+
+def test_csv_lines_are_path_and_label(clips, tmp_path):
+    shutil.copytree(clips / "b", tmp_path / "videos")
+    file = tmp_path / "train.csv"
+    file.write_text(f"videos/0 with space.avi 4\n\n{clips}/a/0.mp4 0\n  videos/1 with space.avi\t2 \n")
+    source = opened(path=str(file))
+    assert source.paths == (
+        f"{tmp_path}/videos/0 with space.avi",
+        f"{clips}/a/0.mp4",
+        f"{tmp_path}/videos/1 with space.avi",
+    )
+    assert source.labels == (4, 0, 2)
+    assert source.classes == ("0", "1", "2", "3", "4")
+
+
+@pytest.mark.parametrize("line", ["a.mp4", "a.mp4 walk", "a.mp4 1.5", "a.mp4 -1", "3", "path,label", "a.mp4,3"])
+def test_a_line_that_is_not_path_and_label_is_named(tmp_path, line):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "list.csv").write_text(f"a.mp4 0\n{line}\na.mp4 1\n")
+    with pytest.raises(config.ConfigError) as caught:
+        opened(path=str(tmp_path / "list.csv"))
+    assert f"{tmp_path}/list.csv:2: {line!r}" in str(caught.value)
+
+
+def test_a_listed_file_that_is_not_there_is_named(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    for path in ("b.mp4", "nowhere/a.mp4"):
+        (tmp_path / "list.csv").write_text(f"a.mp4 0\n{path} 1\n")
+        with pytest.raises(config.ConfigError, match=rf"list.csv:2: there is no file {tmp_path}/{path}"):
+            opened(path=str(tmp_path / "list.csv"))
+
+
+def test_an_empty_or_binary_list(tmp_path):
+    (tmp_path / "list.csv").write_text("\n\n")
+    with pytest.raises(config.ConfigError, match=r"list.csv has no line"):
+        opened(path=str(tmp_path / "list.csv"))
+    (tmp_path / "list.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(config.ConfigError, match=r"list.csv is not text"):
+        opened(path=str(tmp_path / "list.csv"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"config.data.sources.mine.path is empty"),
+        ({"path": "/no/such/folder"}, r"config.data.sources.mine.path: there is no /no/such/folder"),
+        ({"kind": "sprites", "items": 0}, r"config.data.sources.mine.items is 0"),
+    ],
+)
+def test_unusable_settings_are_named(settings, message):
+    with pytest.raises(config.ConfigError, match=message):
+        opened(**settings)
+
+
+def test_a_folder_without_clips_says_what_it_has(tmp_path):
+    with pytest.raises(config.ConfigError, match=r"no videos in .*found nothing"):
+        opened(path=str(tmp_path))
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(config.ConfigError, match=r"no videos in .*\.mp4.*found \.jpg"):
+        opened(path=str(tmp_path))
+
+
+def test_patterns_that_leave_nothing_or_are_none(clips):
+    with pytest.raises(config.ConfigError, match=r"mine.include: 'nothing' leaves none of 8 files, such as 'a/0.mp4'"):
+        opened(path=str(clips), include="nothing")
+    with pytest.raises(config.ConfigError, match=r"mine.exclude: '\.' leaves none"):
+        opened(path=str(clips), exclude=".")
+    with pytest.raises(config.ConfigError, match=r"mine.include: '\(' is no regular expression"):
+        opened(path=str(clips), include="(")
+
+
+def test_sources_of_weight_0_are_not_opened(clips):
+    settings = {"off": SourceConfig(path="/no/such/folder", weight=0.0), "on": SourceConfig(path=str(clips))}
+    off, on = sources.open_sources(config.DataConfig(sources=settings))
+    assert off is None
+    assert on is not None
+    assert on.name == "on"
+
+
+def test_weights_that_draw_nothing(clips):
+    for weights, message in (({}, "no source"), ({"a": 0.0}, "no source"), ({"a": -1.0, "b": 1.0}, r"a.weight is -1")):
+        settings = {name: SourceConfig(path=str(clips), weight=weight) for name, weight in weights.items()}
+        with pytest.raises(config.ConfigError, match=message):
+            sources.open_sources(config.DataConfig(sources=settings))
+
+
+def test_real_folders(real_data):
+    source = opened(path=str(real_data / "ut_interaction"))
+    assert source.size == 120
+    assert len(source.classes) == 6
+    assert opened(path=str(real_data / "cifar10_small" / "test"), kind="images").size == 2000

@@ -1,0 +1,124 @@
+import dataclasses
+import json
+import re
+
+import pytest
+
+from jepa_jax.config import ConfigError, SourceConfig, to_dict
+from jepa_jax.probing.config import EvalConfig, ProbeConfig
+from jepa_jax.probing.job import evaluate
+from jepa_jax.training import workdir
+
+
+def with_probe(evaluation, **settings):
+    return dataclasses.replace(evaluation, probes={"one": ProbeConfig(**settings)})
+
+
+def test_an_evaluation_from_end_to_end(evaluation, training_run, tmp_path):
+    out = tmp_path / "new" / "results.json"
+    found = evaluate(evaluation, f"random:{training_run}", out)
+    assert [(result.task, result.probe) for result in found] == [
+        ("class", "linear"),
+        ("class", "attentive"),
+        ("class", "knn"),
+    ]
+    assert all(result.accuracy == 1 for result in found)
+
+    record = json.loads(out.read_text())
+    assert record["results"] == [dataclasses.asdict(result) for result in found]
+    first = record["results"][0]
+    assert (first["chance"], first["majority"], first["classes"], first["train"], first["test"]) == (
+        0.5,
+        0.5,
+        2,
+        20,
+        12,
+    )
+    assert record["checkpoint"] == {"source": str(training_run), "step": 0, "weights": "random"}
+    assert record["clip"] == {"frames": 2, "size": 16}
+    assert record["dtype"] == "float32"
+    assert record["skipped"] == {"train": [], "test": []}
+    assert record["settings"] == to_dict(evaluation)
+    assert record["training_settings"] == json.loads(json.dumps(to_dict(workdir.load_config(training_run))))
+    assert {"python", "jax", "flax", "jepa_jax"} <= record["versions"].keys()
+    assert [path.name for path in out.parent.iterdir()] == ["results.json"]
+
+
+def test_evaluating_again_gives_the_same(evaluation, training_run, tmp_path):
+    out = tmp_path / "results.json"
+    runs = []
+    for _ in range(2):
+        evaluate(evaluation, f"{training_run}:3", out)
+        record = json.loads(out.read_text())
+        assert record["checkpoint"] == {"source": str(training_run), "step": 3, "weights": "ema"}
+        runs.append([{k: v for k, v in result.items() if k != "seconds"} for result in record["results"]])
+    assert runs[0] == runs[1]
+
+
+def test_features_on_disk_give_the_same_results(evaluation, training_run):
+    on_disk = dataclasses.replace(evaluation, memory_limit=0)
+    accuracies = [
+        [result.accuracy for result in evaluate(config, f"random:{training_run}")] for config in (evaluation, on_disk)
+    ]
+    assert accuracies[0] == accuracies[1]
+
+
+def test_holdout_takes_the_test_set_from_the_training_path(evaluation, training_run):
+    config = dataclasses.replace(evaluation, test=SourceConfig(), holdout=r"[789]\.png")
+    assert {(result.train, result.test) for result in evaluate(config, f"random:{training_run}")} == {(14, 6)}
+
+
+def test_sprites_give_three_tasks_from_one_extraction(training_run):
+    config = EvalConfig(
+        train=SourceConfig(kind="sprites", split="train", items=200),
+        test=SourceConfig(kind="sprites", split="test", items=40),
+        probes={"linear": ProbeConfig(epochs=1), "motion_knn": ProbeConfig(kind="knn", task="motion")},
+        batch_size=40,
+    )
+    found = evaluate(config, f"random:{training_run}")
+    assert [(result.task, result.probe, result.classes) for result in found] == [
+        ("appearance", "linear", 16),
+        ("motion", "linear", 12),
+        ("motion", "motion_knn", 12),
+        ("order", "linear", 6),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": 18}, "config.frames, config.size: clips of 2 frames, 18×18 pixels do not divide"),
+        ({"frames": 3}, "config.frames, config.size: clips of 3 frames"),
+        ({"probes": {"one": ProbeConfig(task="clas")}}, "task is 'clas', which the clips have no labels of. Did you"),
+        (
+            {"probes": {"one": ProbeConfig(kind="attentive", heads=5)}},
+            "config.probes.one.heads is 5, which does not divide the encoder's width, 16",
+        ),
+    ],
+)
+def test_what_cannot_work_is_found_out_first(evaluation, training_run, changes, message, monkeypatch):
+    monkeypatch.setattr("jepa_jax.probing.features.extract", pytest.fail)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        evaluate(dataclasses.replace(evaluation, **changes), f"random:{training_run}")
+
+
+@pytest.mark.parametrize(
+    ("include", "message"),
+    [("blue", "probes are trained on do not have"), ("green", "leaves none of")],
+)
+def test_test_classes_have_to_be_in_training(evaluation, training_run, include, message):
+    """Training on one colour only: the test set has another, or no clip is left."""
+    config = dataclasses.replace(evaluation, train=dataclasses.replace(evaluation.train, include=include))
+    with pytest.raises(ConfigError, match=message):
+        evaluate(config, f"random:{training_run}")
+
+
+def test_a_single_class_is_an_error(evaluation, training_run):
+    only = {name: dataclasses.replace(getattr(evaluation, name), include="blue") for name in ("train", "test")}
+    with pytest.raises(ValueError, match="all training clips are of class 'blue'"):
+        evaluate(dataclasses.replace(evaluation, **only), f"random:{training_run}")
+
+
+def test_out_has_to_be_a_file(evaluation, training_run, tmp_path):
+    with pytest.raises(ConfigError, match=r"is a folder; name a file in it"):
+        evaluate(evaluation, f"random:{training_run}", tmp_path)

@@ -1,0 +1,474 @@
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jepa_jax.config import Config, ConfigError, EmaConfig
+from jepa_jax.training.checkpoint import (
+    CheckpointDamaged,
+    Checkpointer,
+    CheckpointError,
+    CheckpointMismatch,
+    read_encoder,
+)
+from jepa_jax.training.workdir import save_config
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    step: Any
+    params: Any
+    target_params: Any
+    opt_state: Any
+    key: Any
+
+
+def make_state(seed=0, width=12, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    encoder = {"blocks": {"kernel": jax.random.normal(keys[0], (4, 16, width), dtype), "bias": jnp.zeros(4, dtype)}}
+    params = {"encoder": encoder, "predictor": {"kernel": jax.random.normal(keys[1], (width, 3))}, "heads": {}}
+    optimizer = optax.adamw(1e-3)
+    gradients = jax.tree.map(lambda x: x + 1, params)
+    _, opt_state = optimizer.update(gradients, optimizer.init(params), params)
+    target = jax.tree.map(lambda x: 2 * x, encoder)
+    return State(jnp.int32(seed), params, target, opt_state, jax.random.key_data(keys[2]))
+
+
+def abstract(state):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+
+
+def assert_same(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for path, leaf in jax.tree.leaves_with_path(actual):
+        other = functools.reduce(lambda node, key: _get(node, key), path, expected)
+        assert leaf.dtype == other.dtype
+        np.testing.assert_array_equal(leaf, other, err_msg=jax.tree_util.keystr(path))
+
+
+def _get(node, key):
+    return getattr(node, key.name) if hasattr(key, "name") else node[getattr(key, "key", getattr(key, "idx", None))]
+
+
+def save_all(workdir, steps, keep=10):
+    with Checkpointer(workdir, keep=keep) as checkpointer:
+        for step in steps:
+            checkpointer.save(step, make_state(step))
+    return workdir / "checkpoints"
+
+
+def restore(workdir, state=None):
+    with Checkpointer(workdir, keep=2) as checkpointer:
+        return checkpointer.restore(abstract(make_state() if state is None else state))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A run with checkpoints of steps 1 and 2, to be copied."""
+    workdir = tmp_path_factory.mktemp("saved")
+    save_all(workdir, [1, 2])
+    return workdir
+
+
+@pytest.fixture
+def workdir(saved, tmp_path):
+    return pathlib.Path(shutil.copytree(saved, tmp_path / "run"))
+
+
+def files_of(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# Save and restore
+
+
+def test_what_is_restored_is_what_was_saved(workdir):
+    step, state = restore(workdir)
+    assert step == 2
+    assert_same(state, make_state(2))
+
+
+def test_no_checkpoint_restores_nothing(tmp_path):
+    assert restore(tmp_path / "new") is None
+
+
+def test_arrays_come_back_with_the_shardings_asked_for(workdir):
+    mesh = jax.make_mesh((2, 4), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    split, replicated = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((None, "fsdp"), ()))
+    shardings = jax.tree.map(lambda x: split if x.ndim == 3 else replicated, make_state())
+    wanted = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), make_state(), shardings)
+    with Checkpointer(workdir, keep=2) as checkpointer:
+        _, state = checkpointer.restore(wanted)
+        assert jax.tree.map(lambda x: x.sharding, state) == shardings
+        assert_same(state, make_state(2))
+        checkpointer.save(3, state)  # and a sharded state is saved as well as any
+    assert_same(restore(workdir)[1], make_state(2))
+
+
+def test_typed_keys_and_bfloat16_are_kept(tmp_path):
+    state = {"key": jax.random.key(3), "x": jnp.arange(5, dtype=jnp.bfloat16)}
+    with Checkpointer(tmp_path, keep=1) as checkpointer:
+        checkpointer.save(1, state)
+        checkpointer.wait()
+        _, restored = checkpointer.restore(abstract(state))
+    assert restored["key"].dtype == state["key"].dtype
+    np.testing.assert_array_equal(jax.random.key_data(restored["key"]), jax.random.key_data(state["key"]))
+    assert restored["x"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(restored["x"], state["x"])
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_state_may_be_donated_right_after_save(tmp_path, devices):
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    shape = (512, 2000)  # large enough that files are still being written when the next steps run
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def next_step(state):
+        return jax.tree.map(lambda x: x + 1, state)
+
+    state = {"a": jax.device_put(jnp.zeros(shape), sharding), "b": jax.device_put(jnp.zeros(shape), sharding)}
+    with Checkpointer(tmp_path, keep=9) as checkpointer:
+        for step in range(4):
+            checkpointer.save(step, state)
+            for _ in range(3):
+                state = next_step(state)
+            jax.block_until_ready(state)
+        checkpointer.wait()
+        for step in reversed(range(4)):
+            found, restored = checkpointer.restore(abstract(state))
+            assert found == step
+            assert all((np.asarray(x) == 3 * step).all() for x in restored.values())
+            shutil.rmtree(tmp_path / "checkpoints" / str(step))
+
+
+def test_only_finished_saves_are_reported(tmp_path, monkeypatch):
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        commit = checkpointer._commit
+        monkeypatch.setattr(checkpointer, "_commit", lambda *args: (time.sleep(0.5), commit(*args))[1])
+        begun = time.monotonic()
+        checkpointer.save(7, make_state())
+        assert time.monotonic() - begun < 0.45
+        assert checkpointer.finished() == []
+        assert checkpointer.saved_steps == []
+        assert checkpointer.last_good is None
+        checkpointer.wait()
+        assert checkpointer.finished() == [7]
+        assert checkpointer.finished() == []
+        assert checkpointer.saved_steps == [7]
+        assert checkpointer.last_good == 7
+
+
+def test_a_failed_save_is_raised_not_reported(tmp_path):
+    checkpointer = Checkpointer(tmp_path, keep=2)
+    checkpointer.save(1, make_state())
+    checkpointer.wait()
+    (tmp_path / "checkpoints" / "2").touch()  # a file where the folder has to go
+    checkpointer.save(2, make_state())
+    with pytest.raises(OSError, match="checkpoints/2"):
+        checkpointer.close()
+    assert checkpointer.finished() == [1]
+    assert checkpointer.last_good == 1
+
+
+def test_a_whole_checkpoint_is_not_written_again(workdir):
+    with Checkpointer(workdir, keep=2) as checkpointer:
+        checkpointer.restore(abstract(make_state()))
+        checkpointer.save(2, make_state(2))
+        assert checkpointer._pending is None
+
+
+# How many are kept
+
+
+def test_the_newest_are_kept(tmp_path):
+    save_all(tmp_path, [1, 2, 3, 10, 11], keep=2)
+    with Checkpointer(tmp_path, keep=2) as checkpointer:
+        assert checkpointer.saved_steps == [10, 11]
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_damaged_checkpoints_are_not_counted_as_kept(tmp_path, keep):
+    folder = save_all(tmp_path, [10, 20, 30, 40, 50])
+    for step in (30, 40, 50):
+        (folder / str(step) / "state" / "manifest.ocdbt").unlink()
+    with Checkpointer(tmp_path, keep=keep) as checkpointer:
+        step, _ = checkpointer.restore(abstract(make_state()))
+        assert step == 20
+        checkpointer.save(25, make_state(25))
+        checkpointer.wait()
+        assert checkpointer.saved_steps == ([25, 30, 40, 50] if keep == 1 else [20, 25, 30, 40, 50])
+        for again in (30, 40, 50):  # steps passed over are saved again, and count from then on
+            checkpointer.save(again, make_state(again))
+            checkpointer.wait()
+        assert checkpointer.saved_steps == [40, 50][-keep:]
+    step, state = restore(tmp_path)
+    assert step == 50
+    assert_same(state, make_state(50))
+
+
+def test_keep_needs_one(tmp_path):
+    with pytest.raises(ValueError, match="keep is 0"):
+        Checkpointer(tmp_path, keep=0)
+
+
+# Damage
+
+
+def damage_cases(folder):
+    """(name, function that does it) for every file of a checkpoint; bits at several offsets."""
+    for name in files_of(folder):
+        yield f"missing {name}", (folder / name).unlink
+        size = (folder / name).stat().st_size
+        if size == 0:
+            continue
+        for length in sorted({0, size // 2, size - 1}):
+            yield f"{name} cut to {length}", functools.partial(os.truncate, folder / name, length)
+        for offset in sorted({0, 1, size // 3, size // 2, size - 2, size - 1}):
+            yield f"{name} bit flipped at {offset}", functools.partial(flip, folder / name, offset, offset % 8)
+
+
+def flip(path, offset, bit):
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def test_any_damage_to_any_file_is_noticed(workdir, caplog):
+    """Every file × missing, cut short, one bit flipped at several offsets: never step 2, always step 1, and a word."""
+    newest, pristine = workdir / "checkpoints" / "2", workdir / "pristine"
+    shutil.copytree(newest, pristine)
+    assert len([name for name in files_of(newest) if "/d/" in name]) == 2  # array data and the tree above it
+    cases = list(damage_cases(newest))
+    with Checkpointer(workdir, keep=2) as checkpointer:
+        for name, damage in cases:
+            damage()
+            caplog.clear()
+            step, _ = checkpointer.restore(abstract(make_state()))
+            assert step == 1, name
+            assert "checkpoint of step 2, which is damaged" in caplog.text, name
+            shutil.rmtree(newest)
+            shutil.copytree(pristine, newest)
+        assert checkpointer.restore(abstract(make_state()))[0] == 2
+    assert len(cases) > 60
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_at_any_offset_is_noticed(workdir):
+    newest, random = workdir / "checkpoints" / "2", np.random.default_rng(0)
+    with Checkpointer(workdir, keep=2) as checkpointer:
+        for name in files_of(newest):
+            path, original = newest / name, (newest / name).read_bytes()
+            for offset in random.permutation(len(original))[:20]:
+                flip(path, offset, random.integers(8))
+                assert checkpointer.restore(abstract(make_state()))[0] == 1, (name, offset)
+                path.write_bytes(original)
+
+
+def test_an_empty_folder_is_damage(workdir, caplog):
+    (workdir / "checkpoints" / "3").mkdir()
+    assert restore(workdir)[0] == 2
+    assert "step 3" in caplog.text
+    assert "SHA256SUMS" in caplog.text
+
+
+def test_leftovers_of_an_interrupted_save_are_removed_with_a_warning(workdir, caplog):
+    folder = workdir / "checkpoints"
+    shutil.copytree(folder / "2", folder / "3.partial")  # orbax was done, the checksums were not
+    (folder / "3.partial" / "SHA256SUMS").unlink()
+    shutil.copytree(folder / "2" / "state", folder / "4.partial.orbax-checkpoint-tmp" / "state")  # orbax was not
+    assert restore(workdir)[0] == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
+    assert "step 3 was never finished" in caplog.text
+    assert "step 4 was never finished" in caplog.text
+
+
+def test_a_checkpoint_under_another_name_is_not_used(workdir):
+    (workdir / "checkpoints" / "2").rename(workdir / "checkpoints" / "5")
+    assert restore(workdir)[0] == 1
+
+
+def test_all_damaged_is_an_error_that_says_how_to_go_on(workdir):
+    for step in (1, 2):
+        (workdir / "checkpoints" / str(step) / "SHA256SUMS").unlink()
+    with pytest.raises(CheckpointDamaged, match=r"(?s)step 2: .*step 1: .*--resume=overwrite"):
+        restore(workdir)
+
+
+def test_a_damaged_step_can_be_saved_again(workdir):
+    flip(next((workdir / "checkpoints" / "2" / "state" / "ocdbt.process_0" / "d").iterdir()), 2000, 3)
+    with Checkpointer(workdir, keep=2) as checkpointer:
+        step, _ = checkpointer.restore(abstract(make_state()))
+        assert step == 1
+        checkpointer.save(2, make_state(2))
+    step, state = restore(workdir)
+    assert step == 2
+    assert_same(state, make_state(2))
+
+
+# Another model
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            make_state(width=13),
+            r"params/encoder/blocks/kernel: float32 \[4, 16, 12\] in the checkpoint, .*16, 13\] exp",
+        ),
+        (make_state(dtype=jnp.bfloat16), r"target_params/blocks/kernel: float32 .* bfloat16 \[4, 16, 12\] expected"),
+        (dataclasses.replace(make_state(), target_params=None), r"target_params/blocks/bias: .*, absent expected"),
+        (dataclasses.replace(make_state(), key={"a": jnp.zeros(3)}), r"key/a: absent in the checkpoint, float32 \[3\]"),
+    ],
+)
+def test_another_model_is_not_damage(workdir, other, message):
+    flip(workdir / "checkpoints" / "2" / "state" / "manifest.ocdbt", 50, 1)  # told apart before files are looked at
+    with pytest.raises(CheckpointMismatch, match=message) as raised:
+        restore(workdir, other)
+    assert "checkpoints/2 is of another model" in str(raised.value)
+    assert "--resume=overwrite" in str(raised.value)
+
+
+def test_a_damaged_description_is_damage_not_another_model(workdir):
+    path = workdir / "checkpoints" / "2" / "leaves.json"
+    path.write_text(path.read_text().replace("[4, 16, 12]", "[4, 16, 13]"))
+    assert restore(workdir)[0] == 1
+
+
+def test_orbax_errors_on_undamaged_checkpoints_are_not_taken_for_damage(workdir, monkeypatch):
+    def fail(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("jepa_jax.training.checkpoint.ocp.load", fail)
+    with pytest.raises(MemoryError, match="no room"):
+        restore(workdir)
+
+
+# The encoder alone
+
+
+@pytest.mark.parametrize("ema", [True, False])
+@pytest.mark.parametrize("step", [None, 1])
+def test_the_encoder_alone(workdir, ema, step):
+    config = Config(steps=99, ema=EmaConfig(enabled=ema))
+    save_config(workdir, config)
+    found = read_encoder(workdir, step)
+    expected = make_state(2 if step is None else step)
+    assert found.config == config
+    assert found.step == (2 if step is None else step)
+    assert_same(found.params, expected.target_params if ema else expected.params["encoder"])
+
+
+def test_the_encoder_of_the_newest_good_checkpoint(workdir, caplog):
+    save_config(workdir, Config())
+    os.truncate(workdir / "checkpoints" / "2" / "state" / "manifest.ocdbt", 10)
+    assert read_encoder(workdir).step == 1
+    assert "step 2, which is damaged" in caplog.text
+    with pytest.raises(CheckpointDamaged, match=r"(?s)step 2: state/manifest.ocdbt.*It has 1, 2"):
+        read_encoder(workdir, 2)
+
+
+def test_reading_what_is_not_there(workdir, tmp_path):
+    with pytest.raises(ConfigError, match="There is no folder"):
+        read_encoder(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        read_encoder(workdir)
+    save_config(workdir, Config())
+    with pytest.raises(CheckpointError, match="no checkpoint of step 5; it has 1, 2"):
+        read_encoder(workdir, 5)
+    shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(CheckpointError, match="no checkpoint yet"):
+        read_encoder(workdir)
+
+
+def test_an_encoder_the_checkpoint_lacks(tmp_path):
+    with Checkpointer(tmp_path, keep=1) as checkpointer:
+        checkpointer.save(1, dataclasses.replace(make_state(), target_params=None))
+    save_config(tmp_path, Config())
+    with pytest.raises(CheckpointError, match="holds no target_params"):
+        read_encoder(tmp_path)
+
+
+# Other processes
+
+READER = """
+import sys, jax, numpy as np
+from jepa_jax.training.checkpoint import read_encoder
+found = read_encoder(sys.argv[1])
+print(jax.device_count(), found.step, float(np.sum(np.abs(found.params["blocks"]["kernel"]), dtype=np.float64)))
+"""
+
+WRITER = """
+import sys, jax, jax.numpy as jnp
+from jepa_jax.training.checkpoint import Checkpointer
+step_of = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+state = {"a": jnp.zeros((400, 500)), "b": {"c": jnp.zeros((30, 70, 20))}}
+with Checkpointer(sys.argv[1], keep=2) as checkpointer:
+    step, state = checkpointer.restore(jax.eval_shape(lambda: state)) or (0, state)
+    while True:
+        state, step = step_of(state), step + 1
+        checkpointer.save(step, state)
+        for done in checkpointer.finished():
+            print(done, flush=True)
+"""
+
+
+def environment(devices):
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+
+
+@pytest.mark.slow
+def test_the_encoder_is_read_with_any_number_of_devices(tmp_path):
+    mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(AxisType.Auto,))
+    split = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
+    state = jax.tree.map(lambda x: jax.device_put(x, split) if x.ndim == 3 else x, make_state(4))
+    with Checkpointer(tmp_path, keep=1) as checkpointer:
+        checkpointer.save(4, state)
+    save_config(tmp_path, Config())
+    total = float(np.sum(np.abs(state.target_params["blocks"]["kernel"]), dtype=np.float64))
+    for devices in (1, 3):
+        command = [sys.executable, "-c", READER, str(tmp_path)]
+        shown = subprocess.run(command, env=environment(devices), check=True, capture_output=True, text=True).stdout
+        assert shown.split() == [str(devices), "4", str(total)]
+
+
+@pytest.mark.slow
+def test_killed_while_saving(tmp_path):
+    """Whenever the kill comes: what was reported is there, and what is restored is whole."""
+    reached = 0
+    for delay in np.random.default_rng(1).uniform(0.05, 0.4, size=6):
+        command = [sys.executable, "-c", WRITER, str(tmp_path)]
+        with subprocess.Popen(command, env=environment(1), stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert int(process.stdout.readline()) > reached
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+            reported = [int(line) for line in process.stdout.read().split()]
+        state = {"a": jnp.zeros((400, 500)), "b": {"c": jnp.zeros((30, 70, 20))}}
+        step, restored = restore(tmp_path, state)
+        assert step >= max(reported, default=reached + 1)
+        assert all((np.asarray(x) == step).all() for x in jax.tree.leaves(restored))
+        reached = step
+
+
+def test_checksums_are_in_the_form_of_sha256sum(workdir):
+    if shutil.which("sha256sum") is None:
+        pytest.skip("no sha256sum")
+    folder = workdir / "checkpoints" / "2"
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
+    assert json.loads((folder / "leaves.json").read_text())["step"] == 2

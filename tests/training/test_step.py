@@ -1,0 +1,213 @@
+"""Properties of the training step that must hold whatever the numbers are."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from jepa_jax.config import Config, parse
+from jepa_jax.training import optimizer, sharding, step
+
+SETTINGS = {
+    "steps": 10,
+    "batch_size": 8,
+    "dtype": "float32",
+    "clip": {"frames": 4, "size": 16},
+    "encoder": {"size": "32x2x2", "patch": 4, "levels": 2},
+    "predictor": {"size": "16x1x2"},
+    "optim": {"warmup_steps": 0},
+    "ema": {"decay": 0.9},
+    "masks": {"short": {}, "long": {"blocks": 2, "spatial_scale": 0.5}},
+    "objectives": {"prediction": {}, "context_prediction": {"start": 0.0, "end": 0.0}},
+}
+
+# A tiny step compiles in half the time without the compiler's optimisations.
+fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
+
+
+def build(**changes):
+    return step.build_learner(parse(Config, SETTINGS | changes))
+
+
+@pytest.fixture(scope="module")
+def learner():
+    return build()
+
+
+@pytest.fixture(scope="module")
+def state(learner):
+    return fast_jit(functools.partial(step.init_state, learner))(0)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    video = np.random.default_rng(0).integers(0, 256, (8, 4, 16, 16, 3), dtype=np.uint8)
+    return {"video": jnp.asarray(video)}
+
+
+@pytest.fixture(scope="module")
+def jitted(learner):
+    return fast_jit(functools.partial(step.train_step, learner))
+
+
+def latents_of(learner, state, batch, params=None, target_params=None):
+    clips = step.pixels.normalise(batch["video"])
+    indices = step._draw_masks(learner, jax.random.key(0), clips)
+    return step.make_latents(
+        learner,
+        state.params if params is None else params,
+        state.target_params if target_params is None else target_params,
+        clips,
+        indices,
+    )
+
+
+def loss_of(learner, latents):
+    moment = step.base.Moment(step=jnp.zeros((), jnp.int32), key=jax.random.key(0), steps=10)
+    return step.base.total_loss(
+        learner.config.objectives, dict.fromkeys(learner.config.objectives, {}), latents, moment
+    )[0]
+
+
+def test_no_gradient_reaches_the_target_encoder(learner, state, batch):
+    gradient = fast_jit(
+        jax.grad(lambda target: loss_of(learner, latents_of(learner, state, batch, target_params=target)))
+    )(state.target_params)
+    assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))
+
+
+def test_with_ema_off_targets_carry_gradient(state, batch):
+    """The loss and its forward pass are the same as with a fresh copy as target; the gradient is not."""
+
+    def gradient(learner):
+        return fast_jit(
+            jax.value_and_grad(lambda params: loss_of(learner, latents_of(learner, state, batch, params=params)))
+        )(state.params)
+
+    (with_ema, of_ema), (without, of_online) = gradient(build()), gradient(build(ema={"enabled": False}))
+    assert float(with_ema) == pytest.approx(float(without), abs=1e-6)
+    difference = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), of_ema["encoder"], of_online["encoder"])
+    assert max(map(float, jax.tree.leaves(difference))) > 1e-3
+    assert not step.init_state(build(ema={"enabled": False}), 0).target_params
+
+
+def test_context_features_do_not_see_target_pixels(learner, state, batch):
+    clips = step.pixels.normalise(batch["video"])
+    context_BxK, target_BxM = step._draw_masks(learner, jax.random.key(0), clips)[0]
+    tokens = np.asarray(learner.encoder.patches(clips))
+    changed = tokens.copy()
+    np.put_along_axis(changed, np.asarray(target_BxM)[..., None], 7.0, axis=1)
+    seen = tokens.copy()
+    np.put_along_axis(seen, np.asarray(context_BxK)[:, :1, None], 7.0, axis=1)
+
+    def clips_of(tokens):
+        time, height, width = learner.grid
+        x = tokens.reshape(8, time, height, width, 2, 4, 4, 3).transpose(0, 1, 4, 2, 5, 3, 6, 7)
+        return jnp.asarray(x.reshape(clips.shape))
+
+    np.testing.assert_array_equal(clips_of(tokens), clips)
+    encode = fast_jit(functools.partial(learner.encoder.apply, all_levels=True))
+    z, z_changed, z_seen = (
+        np.asarray(encode({"params": state.params["encoder"]}, clips_of(x), context_BxK))
+        for x in (tokens, changed, seen)
+    )
+    np.testing.assert_array_equal(z, z_changed)
+    assert np.abs(z - z_seen).max(axis=(1, 2)).min() > 1e-2
+
+
+def test_target_is_the_moving_average(jitted, state, batch):
+    decay, encoders, now = 0.9, [], state
+    for _ in range(3):
+        now, _ = jitted(now, batch)
+        encoders.append(now.params["encoder"])
+    expected = jax.tree.map(
+        lambda first, a, b, c: decay**3 * first + (1 - decay) * (decay**2 * a + decay * b + c),
+        state.target_params,
+        *encoders,
+    )
+    chex.assert_trees_all_close(now.target_params, expected, atol=1e-6)
+
+
+def test_the_step_is_a_function_of_state_and_batch(jitted, state, batch):
+    (a, metrics), (b, _) = jitted(state, batch), jitted(state, batch)
+    chex.assert_trees_all_equal(a, b)
+    later, other = jitted(dataclasses.replace(state, step=state.step + 1), batch)
+    assert float(other["loss"]) != float(metrics["loss"])  # other masks
+    assert int(later.step) == 2
+
+
+def test_weight_decay_pulls_all_but_biases_and_scales(batch):
+    """One step with a huge decay against one without: the difference is −lr·decay·p, or nothing."""
+    rate, decay = 1e-3, 1e3
+    optim = {"warmup_steps": 0, "peak_lr": rate, "final_lr": rate}
+    learner = build(optim=optim | {"weight_decay": 0.0, "final_weight_decay": 0.0})
+    decaying = build(optim=optim | {"weight_decay": decay, "final_weight_decay": decay})
+    state = step.init_state(learner, 0)
+    # Mask tokens start at zero, where decay would not show.
+    state = dataclasses.replace(state, params=jax.tree.map(lambda p: p + 0.01, state.params))
+    after = [fast_jit(functools.partial(step.train_step, x))(state, batch)[0].params for x in (learner, decaying)]
+    leaves = jax.tree_util.tree_leaves_with_path(state.params)
+    undecayed = set()
+    for (path, p), without, with_decay in zip(leaves, *map(jax.tree.leaves, after), strict=True):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        pulled = name.rsplit("/")[-1] not in ("bias", "scale")
+        if not pulled:
+            undecayed.add(name.rsplit("/")[-1])
+        expected = without - rate * decay * p if pulled else without
+        np.testing.assert_allclose(with_decay, expected, atol=1e-6, err_msg=name)
+    assert undecayed == {"bias", "scale"}
+    decayed = optimizer.decayed(state.params)
+    assert decayed["encoder"]["video_modality"]
+    assert decayed["predictor"]["mask_tokens"]
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (1, 8), (4, 2)])
+def test_eight_devices_are_one_device(learner, batch, shape, monkeypatch):
+    monkeypatch.setattr(sharding, "LARGE", 256)  # so that this tiny model is split at all
+
+    def run(devices, shape):
+        mesh = jax.make_mesh(shape, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+        init = functools.partial(step.init_state, learner)
+        shardings = sharding.state_shardings(jax.eval_shape(init, 0), mesh)
+        now = fast_jit(init, out_shardings=shardings)(0)
+        train = fast_jit(functools.partial(step.train_step, learner), out_shardings=(shardings, None))
+        losses = []
+        for _ in range(3):
+            now, metrics = train(now, sharding.put_batch({"video": np.asarray(batch["video"])}, mesh))
+            losses.append(float(metrics["loss"]))
+        return losses, now
+
+    losses, now = run(jax.devices()[:1], (1, 1))
+    many_losses, many = run(jax.devices(), shape)
+    kernel = many.params["encoder"]["groups_0"]["block"]["qkv"]["kernel"]
+    assert len({str(s.index) for s in kernel.addressable_shards}) == shape[1]
+    np.testing.assert_allclose(many_losses, losses, atol=1e-5)
+    flat = jax.tree_util.tree_leaves_with_path((now.params, now.target_params))
+    for (path, a), b in zip(flat, jax.tree.leaves((many.params, many.target_params)), strict=True):
+        if "bias" in path[-1].key and "qkv" in path[-2].key:
+            continue  # the key part has no true gradient: Adam makes full steps of rounding noise
+        np.testing.assert_allclose(jax.device_get(a), jax.device_get(b), atol=1e-5, err_msg=str(path))
+
+
+def test_bfloat16_keeps_float32_parameters(batch):
+    learner = build(dtype="bfloat16")
+    state = step.init_state(learner, 0)
+    after, metrics = fast_jit(functools.partial(step.train_step, learner))(state, batch)
+    chex.assert_trees_all_equal_dtypes(after, state)
+    assert {x.dtype for x in jax.tree.leaves(after.params)} == {jnp.dtype("float32")}
+    reference = fast_jit(functools.partial(step.train_step, build()))(state, batch)[1]
+    assert float(metrics["loss"]) == pytest.approx(float(reference["loss"]), rel=0.02)
+
+
+def test_training_lowers_the_loss(jitted, state, batch):
+    now, losses = state, []
+    for _ in range(10):
+        now, metrics = jitted(now, batch)
+        losses.append(float(metrics["loss/prediction"]))
+    assert losses[-1] < losses[0]
+    assert all(np.isfinite(losses))

@@ -1,0 +1,119 @@
+import dataclasses
+import json
+import subprocess
+
+import pytest
+
+from jepa_jax.config import Config, ConfigError, MaskConfig, SourceConfig
+from jepa_jax.training import workdir
+from jepa_jax.training.workdir import cut_back, load_config, open_workdir, save_config, versions
+
+
+def config_with_everything():
+    config = Config(steps=77, masks={"one": MaskConfig(aspect=(0.5, 2.0))})
+    data = dataclasses.replace(config.data, sources={"mine": SourceConfig(path="somewhere", weight=2.0)})
+    return dataclasses.replace(config, data=data)
+
+
+def test_a_config_survives_the_file(tmp_path):
+    save_config(tmp_path, config_with_everything())
+    assert load_config(tmp_path) == config_with_everything()
+
+
+def test_a_new_folder_and_the_same_run_again(tmp_path):
+    path = open_workdir(tmp_path / "a" / "run", Config())
+    assert sorted(entry.name for entry in path.iterdir()) == ["config.json", "versions.json"]
+    assert load_config(path) == Config()
+    (path / "metrics.jsonl").write_text("kept")
+    assert open_workdir(path, Config()) == path
+    assert (path / "metrics.jsonl").read_text() == "kept"
+
+
+def test_an_empty_or_hardly_begun_folder_is_new(tmp_path):
+    (tmp_path / "versions.json").write_text("{}")
+    (tmp_path / "config.json.tmp").write_text('{"ste')
+    open_workdir(tmp_path, Config())
+    assert load_config(tmp_path) == Config()
+    assert json.loads((tmp_path / "versions.json").read_text())["jax"]
+
+
+def test_another_config_is_refused_with_the_difference(tmp_path):
+    open_workdir(tmp_path, Config(steps=10))
+    with pytest.raises(ConfigError, match=r"(?s)config\.steps: 10 → 20\n.*another --workdir, or --resume=overwrite"):
+        open_workdir(tmp_path, Config(steps=20))
+    assert load_config(tmp_path).steps == 10
+
+
+def test_overwrite_moves_the_old_run_aside(tmp_path):
+    path = tmp_path / "run"
+    for steps in (1, 2, 3):
+        open_workdir(path, Config(steps=steps), "overwrite")
+    assert [load_config(tmp_path / name).steps for name in ("run", "run.old-1", "run.old-2")] == [3, 1, 2]
+
+
+@pytest.mark.parametrize("resume", ["auto", "overwrite"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, resume):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match=r"no config\.json; it holds thesis\.tex"):
+        open_workdir(tmp_path, Config(), resume)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_not_a_folder(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(ConfigError, match="is a file"):
+        open_workdir(tmp_path / "run", Config())
+
+
+@pytest.mark.parametrize("content", ["", '{"steps": ', "[1]", '{"stepz": 3}', '{"steps": "many"}'])
+def test_an_unreadable_config_is_an_error_naming_the_file(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"config\.json is not a configuration"):
+        load_config(tmp_path)
+    with pytest.raises(ConfigError, match=r"(?s)config\.json is not a configuration.*--resume=overwrite"):
+        open_workdir(tmp_path, Config())
+    open_workdir(tmp_path, Config(), "overwrite")
+
+
+def test_versions_name_what_a_run_depends_on():
+    assert {"python", "jax", "flax", "optax", "orbax-checkpoint", "grain", "jepa_jax", "commit"} <= versions().keys()
+
+
+def test_the_commit_is_that_of_the_checkout_the_package_is_in(tmp_path, monkeypatch):
+    module = tmp_path / "workdir.py"
+    module.touch()
+    monkeypatch.setattr(workdir, "__file__", str(module))
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    assert versions()["commit"] is None
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    assert versions()["commit"] is None  # in a checkout, but not of it
+    subprocess.run([*git, "add", "workdir.py"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message=one"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert versions()["commit"] == head
+    module.write_text("changed")
+    assert versions()["commit"] == f"{head}-dirty"
+
+
+def test_metrics_are_cut_back_to_the_restored_step(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": step, "loss": 0.5}) + "\n" for step in (1, 2, 3, 4)]
+    path.write_text("".join(lines) + '{"step": 5, "lo')
+    cut_back(path, 3)
+    assert path.read_text() == "".join(lines[:3])
+    cut_back(path, 0)
+    assert path.read_text() == ""
+
+
+@pytest.mark.parametrize("end", ['{"ste', "{", "7", '{"step": 2, "loss": 0.', '{"loss": 1}'])
+def test_a_last_line_cut_short_is_dropped(tmp_path, end, caplog):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n' + end)
+    cut_back(path, 9)
+    assert path.read_text() == '{"step": 1}\n'
+    assert end in caplog.text
+
+
+def test_without_metrics_nothing_is_cut(tmp_path):
+    cut_back(tmp_path / "metrics.jsonl", 3)
+    assert list(tmp_path.iterdir()) == []
