@@ -6,11 +6,12 @@ Command:   python -m jepa_jax.train --config configs/quickstart.py
 import ml_collections
 
 from jepa_jax.config import Config, SourceConfig, defaults, to_config_dict
+from jepa_jax.objectives import recipes
 
 
 def get_config(recipe: str = "baseline") -> ml_collections.ConfigDict:
     config = defaults(Config)
-    config.recipe = recipe
+
     config.steps = 1000
     config.batch_size = 32
     config.dtype = "float32"
@@ -22,4 +23,4 @@ def get_config(recipe: str = "baseline") -> ml_collections.ConfigDict:
     config.log.features_every = 50
     config.checkpoint.every = 200
     config.probe = ""
-    return config
+    return recipes.apply(config, recipe)

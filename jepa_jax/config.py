@@ -5,11 +5,12 @@ A config file (`configs/*.py`) starts from `defaults(Config)`, changes what it n
 refuses what they do not know. Nothing further down reads a ConfigDict.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import ml_collections
@@ -21,12 +22,40 @@ class ConfigError(ValueError):
     """A setting that cannot be used: says which, why, and what would be right."""
 
 
+@contextlib.contextmanager
+def blame(path: str) -> Iterator[None]:
+    """Says of a ValueError raised inside which setting it is about."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _at_least(settings: Any, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value < least:
+            raise ValueError(f"{name} is {value}; expected at least {least}")
+
+
+def _share(settings: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is {value}; expected a share in [0, 1]")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipConfig:
     """The clips a model sees: `frames` frames of `size`×`size` pixels."""
 
     frames: int = 16
     size: int = 224
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "frames", "size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +69,9 @@ class EncoderConfig:
     rotary: Literal["interleaved", "tiled"] = "interleaved"  # tiled: the layout of released V-JEPA 2 weights
     scan: bool = True  # False unrolls the blocks: slower to compile, sometimes faster to run
     remat: bool = False  # recompute activations in the backward pass: less memory, more time
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "patch", "tubelet", "levels")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,6 +109,9 @@ class OptimConfig:
     beta2: float = 0.999
     epsilon: float = 1e-8
 
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "start_lr", "peak_lr", "final_lr", "warmup_steps", "weight_decay", "final_weight_decay")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmaConfig:
@@ -84,6 +119,9 @@ class EmaConfig:
 
     enabled: bool = True
     decay: float = 0.99925
+
+    def __post_init__(self) -> None:
+        _share(self, "decay")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,14 +139,25 @@ class SourceConfig:
     split: Literal["train", "test"] = "train"  # sprites only
     items: int = 100_000  # sprites only: how many clips the set has
 
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "weight", "target_fps")
+        _at_least(self, 1, "frame_step", "items")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """One random resized crop and one flip a clip, the same for all its frames. Sprites are never cropped or flipped."""
+    """One random resized crop and one flip a clip, the same for all frames. Sprites are never cropped or flipped."""
 
     crop_area: tuple[float, float] = (0.3, 1.0)
     crop_aspect: tuple[float, float] = (0.75, 1.35)
     flip_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        _share(self, "flip_probability")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(f"crop_area is {self.crop_area}; expected 0 < least ≤ most ≤ 1")
+        if not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
+            raise ValueError(f"crop_aspect is {self.crop_aspect}; expected 0 < least ≤ most")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,6 +171,10 @@ class DataConfig:
     prefetch: int = 2  # batches put on the device ahead of the step
     max_skip_fraction: float = 0.05  # more undecodable items than this in a source is an error
     render_in_step: bool = True  # sprites only: render inside the jitted step
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "workers", "prefetch")
+        _share(self, "max_skip_fraction")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,6 +192,9 @@ class CheckpointConfig:
     every: int = 1000
     keep: int = 2
 
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "every", "keep")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogConfig:
@@ -146,6 +202,9 @@ class LogConfig:
 
     every: int = 10
     features_every: int = 100
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "every", "features_every")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,6 +230,12 @@ class Config:
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     probe: str = ""  # an evaluation config to run, as a job of its own, when training is done
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "steps", "batch_size")
+        for name in ("masks", "objectives"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty; at least one is needed")
 
 
 def to_dict(settings: Any) -> Any:
@@ -209,12 +274,8 @@ def parse(cls: type[T], config: Any, path: str = "config") -> T:
         if key not in known:
             raise ConfigError(f"{path}.{key} is not a setting.{nearest(key, known)}")
     values = {key: _value(hints[key], config[key], f"{path}.{key}") for key in known if key in config}
-    try:
+    with blame(path):
         return cls(**values)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from jepa_jax import command_line
 from jepa_jax.config import Config, ConfigError, parse
 from jepa_jax.data import TooManySkippedError
 from jepa_jax.training.checkpoint import CheckpointError
@@ -51,5 +52,4 @@ def _become_probe_job(probe: str, workdir: str | pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
-    app.run(main)
+    command_line.run(main, CONFIG)

@@ -6,7 +6,8 @@ in worker processes that never touch a device; sprites are rendered by JAX, in t
 
 from jepa_jax.data.decode import DecodeError
 from jepa_jax.data.evaluation import EvaluationSet
-from jepa_jax.data.loader import Batch, DevicePrefetch, TrainBatches, device_prefetch, new_ledger, renders_in_step
+from jepa_jax.data.loader import Batch, TrainBatches, new_ledger, renders_in_step
+from jepa_jax.data.prefetch import DevicePrefetch, device_prefetch
 from jepa_jax.data.skipped import Skip, SkipLedger, TooManySkippedError
 from jepa_jax.data.sources import Source, open_source, open_sources
 

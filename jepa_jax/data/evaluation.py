@@ -81,15 +81,13 @@ class EvaluationSet:
             return
         items = grain.MapDataset.range(_padded(self.size, batch_size))
         dataset = items.map(_Example(self._source, self._clip)).batch(batch_size, batch_fn=loader.stack)
-        batches = processes.iterate(dataset, workers, batch_size * self._clip.frames * self._clip.size**2 * 3 * 4)
+        batches = processes.Ahead(dataset, workers, batch_size * self._clip.frames * self._clip.size**2 * 3 * 4)
         try:
             for batch in batches:
                 self._ledger.add(batch["skips"])
-                # The frames of a still clip travel as one.
-                video_BxFxYxXxC = np.asarray(batch["video"])
-                frames = self._clip.frames // video_BxFxYxXxC.shape[1]
+                frames = self._clip.frames // batch["video"].shape[1]  # those of a still clip travel as one
                 yield {
-                    "video": video_BxFxYxXxC if frames == 1 else np.repeat(video_BxFxYxXxC, frames, axis=1),
+                    "video": batch["video"] if frames == 1 else np.repeat(batch["video"], frames, axis=1),
                     "labels": {FILE_TASK: self._labels[batch["item"]]},
                     "item": batch["item"],
                     "valid": batch["valid"],

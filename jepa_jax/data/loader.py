@@ -1,10 +1,8 @@
 """Training batches, addressed by step: the batch of a step is the same however many workers and restarts it took."""
 
 import dataclasses
-import queue
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import grain
 import jax
@@ -19,7 +17,6 @@ Batch = dict[str, np.ndarray]
 
 # Sprites among other clips are rendered this many at once, so that one compiled program serves any number of them.
 _SPRITES_AT_ONCE = 8
-_PATIENCE_S = 10.0
 
 
 def renders_in_step(settings: config.DataConfig) -> bool:
@@ -71,7 +68,7 @@ class TrainBatches(Iterator[Batch]):
         dataset = grain.MapDataset.source(places).map(example).batch(len(rows), batch_fn=stack)
         files = any(source.kind != "sprites" for source in self._sources if source)
         batch_bytes = len(rows) * settings.clip.frames * settings.clip.size**2 * 3
-        self._batches = workers.iterate(dataset, settings.data.workers if files else 0, batch_bytes)
+        self._batches = workers.Ahead(dataset, settings.data.workers if files else 0, batch_bytes)
 
     def __next__(self) -> Batch:
         """The next step's batch.
@@ -79,10 +76,9 @@ class TrainBatches(Iterator[Batch]):
         Raises:
             TooManySkippedError: a source has more undecodable files than `max_skip_fraction`.
         """
-        batch = dict(next(self._batches))
+        batch = next(self._batches)
         self._ledger.add(batch.pop("skips"))
         if not self._in_step:
-            batch["video"] = np.asarray(batch["video"])
             self._render_sprites(batch)
         return batch
 
@@ -171,72 +167,3 @@ def stack(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Examples as one batch: arrays stacked, `skips` one after another."""
     arrays = {key: np.stack([example[key] for example in examples]) for key in examples[0] if key != "skips"}
     return arrays | {"skips": tuple(skip for example in examples for skip in example["skips"])}
-
-
-@runtime_checkable
-class HostBatches(Protocol):
-    """An iterator of batches that can be told to end."""
-
-    def __next__(self) -> Batch: ...
-
-    def close(self) -> None:
-        """Frees what makes the batches."""
-        ...
-
-
-T = TypeVar("T")
-
-
-class DevicePrefetch(Iterator[T]):
-    """Puts batches on devices ahead of the step, from a thread of its own; close() ends it and its source."""
-
-    def __init__(self, batches: HostBatches, put: Callable[[Batch], T], size: int):
-        """Keeps up to `size` results of `put` ready; 0 does all in the caller's thread."""
-        self._batches = batches
-        self._put = put
-        self._ready: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
-        self._free = threading.Semaphore(size)
-        self._stop = threading.Event()
-        self._end: BaseException | None = None
-        self._thread = None
-        if size:
-            self._thread = threading.Thread(target=self._run, name="device-prefetch", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            self._free.acquire()
-            if self._stop.is_set():
-                return
-            try:
-                self._ready.put((self._put(next(self._batches)), None))
-            except BaseException as error:  # handed to the caller, StopIteration too
-                self._ready.put((None, error))
-                return
-
-    def __next__(self) -> T:
-        """The next batch on devices; raises what the source or `put` raised."""
-        if self._end is not None:
-            raise self._end
-        if self._thread is None:
-            return self._put(next(self._batches))
-        batch, self._end = self._ready.get()
-        if self._end is not None:
-            raise self._end
-        self._free.release()
-        return batch  # pyright: ignore[reportReturnType]
-
-    def close(self) -> None:
-        """Ends the thread, drops what was ready and closes the source. A second call does nothing."""
-        self._stop.set()
-        self._free.release()
-        if self._thread is not None:
-            self._thread.join(timeout=_PATIENCE_S)  # a worker may hang on a dead disk: closing its source ends it
-        self._end = self._end or StopIteration()
-        self._ready = queue.SimpleQueue()
-        self._batches.close()
-
-
-def device_prefetch(batches: HostBatches, put: Callable[[Batch], T], size: int) -> DevicePrefetch[T]:
-    """Batches on devices: `put(host batch)` is called up to `size` batches ahead of the one last asked for."""
-    return DevicePrefetch(batches, put, size)

@@ -47,8 +47,6 @@ def open_source(settings: config.SourceConfig, name: str, setting: str | None = 
     """
     setting = setting or f"config.data.sources.{name}"
     if settings.kind == "sprites":
-        if settings.items < 1:
-            raise config.ConfigError(f"{setting}.items is {settings.items}; expected at least 1.")
         return Source(name, "sprites", settings, settings.items)
     if not settings.path:
         raise config.ConfigError(f"{setting}.path is empty; expected a folder or a CSV file of `path label` lines.")
@@ -79,11 +77,8 @@ def open_sources(settings: config.DataConfig) -> list[Source | None]:
     """The sources of a run in the order of the config; None for one that is left out (weight 0).
 
     Raises:
-        ConfigError: as `open_source`; a negative weight; nothing to draw from.
+        ConfigError: as `open_source`; nothing to draw from.
     """
-    for name, source in settings.sources.items():
-        if source.weight < 0:
-            raise config.ConfigError(f"config.data.sources.{name}.weight is {source.weight}; expected 0 or more.")
     if not any(source.weight > 0 for source in settings.sources.values()):
         raise config.ConfigError("config.data.sources has no source with a weight above 0; nothing to train on.")
     return [open_source(source, name) if source.weight else None for name, source in settings.sources.items()]

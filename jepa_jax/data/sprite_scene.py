@@ -8,7 +8,7 @@ motion, not just up to rounding.
 import dataclasses
 import functools
 import itertools
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,9 @@ from jaxtyping import Array, Float, Int
 
 from jepa_jax.config import ConfigError
 
-Difficulty = Literal["easy", "standard"]
-
 TURN = 1 << 16  # units of position in a frame side, units of angle in a full turn
 
+DIFFICULTIES = ("easy", "standard")
 SPLITS = ("train", "test")
 SHAPES = ("crescent", "ell", "dart", "lollipop")
 TEXTURES = ("stripes", "dots", "rings", "halves")
@@ -38,7 +37,7 @@ MOTIONS = (
     "turn_left",
     "turn_right",
 )
-EVENTS = ("invert", "shrink", "brighten")  # the texture's tones are swapped, the sprite shrinks, the background brightens
+EVENTS = ("invert", "shrink", "brighten")  # the texture swaps its tones, the sprite shrinks, the background brightens
 ORDERS = tuple(itertools.permutations(range(len(EVENTS))))
 
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -78,7 +77,7 @@ class SpriteSpec:
 
     frames: int = 8
     size: int = 64
-    difficulty: Difficulty = "easy"
+    difficulty: str = "easy"
 
     def __post_init__(self) -> None:
         if self.frames < _MIN_FRAMES:
@@ -88,8 +87,10 @@ class SpriteSpec:
             )
         if self.size < _MIN_SIZE:
             raise ConfigError(f"sprites: size is {self.size} pixels; expected at least {_MIN_SIZE}.")
-        if self.difficulty not in ("easy", "standard"):
-            raise ConfigError(f"sprites: difficulty is {self.difficulty!r}; expected 'easy' or 'standard'.")
+        if self.difficulty not in DIFFICULTIES:
+            raise ConfigError(
+                f"sprites: difficulty is {self.difficulty!r}; expected {' or '.join(map(repr, DIFFICULTIES))}."
+            )
 
 
 class Pose(NamedTuple):
@@ -141,21 +142,24 @@ def scene(spec: SpriteSpec, seed: int | Array, split: str, item: int | Array) ->
     # The generator is named: another default (rbg) would make a clip depend on the batch it is drawn in.
     key = jax.random.key(seed, impl="threefry2x32")
     key = jax.random.fold_in(jax.random.fold_in(key, SPLITS.index(split)), item)
-    label_key, pose_key, schedule_key, look_key = jax.random.split(key, 4)
+    # All random numbers of a clip in one draw: the generator is most of this program's compile time.
+    lasting, spare = _event_frames(spec.frames)
+    words = jax.random.bits(key, (20 + spare,), jnp.uint32)
+    label_words, start_words, look_words, gap_words = jnp.split(words, [3, 10, 20])
 
-    bits = jax.random.bits(label_key, (len(CLASSES),), jnp.uint32)
     labels = {
-        task: (word % len(names)).astype(jnp.int32) for word, (task, names) in zip(bits, CLASSES.items(), strict=True)
+        task: (word % len(names)).astype(jnp.int32)
+        for word, (task, names) in zip(label_words, CLASSES.items(), strict=True)
     }
-    x, y, angle, heading, far_x, far_y, far_heading = jax.random.bits(pose_key, (7,), jnp.uint16).astype(jnp.int32)
-    look, speed, far_speed = _look(spec, look_key, labels["appearance"])
+    x, y, angle, heading, far_x, far_y, far_heading = (start_words // (2**32 // TURN)).astype(jnp.int32)
+    look, speed, far_speed = _look(spec, look_words, labels["appearance"])
 
     path_Fx3 = jnp.asarray(_paths(spec.frames), jnp.float32)[labels["motion"]] * speed
     far_path_Fx3 = jnp.asarray(_paths(spec.frames)[MOTIONS.index("linear")], jnp.float32) * far_speed
     return Scene(
         sprite=_place(path_Fx3, x, y, angle, heading),
         distractor=_place(far_path_Fx3, far_x, far_y, jnp.int32(0), far_heading),
-        events=_events(spec.frames, schedule_key, labels["order"]),
+        events=_events(spec.frames, lasting, gap_words, labels["order"]),
         look=look,
         labels=labels,
     )
@@ -171,7 +175,7 @@ def reverse(forward: Scene) -> Scene:
     return Scene(sprite, distractor, events, forward.look, labels)
 
 
-def _look(spec: SpriteSpec, key: Array, appearance: Array) -> tuple[Look, Array, Array]:
+def _look(spec: SpriteSpec, words: Array, appearance: Array) -> tuple[Look, Array, Array]:
     """The look of a clip, and the speeds of sprite and distractor as factors on the usual one."""
     if spec.difficulty == "easy":
         zero, one = jnp.float32(0), jnp.float32(1)
@@ -181,7 +185,7 @@ def _look(spec: SpriteSpec, key: Array, appearance: Array) -> tuple[Look, Array,
     def between(low: float, high: float, uniform: Array) -> Array:
         return low + (high - low) * uniform
 
-    uniform = jax.random.uniform(key, (10,))
+    uniform = (words >> 8).astype(jnp.float32) * 2.0**-24
     wave_angle = 2 * jnp.pi * uniform[0]
     wave = between(2.0, 5.0, uniform[1]) * jnp.stack([jnp.cos(wave_angle), jnp.sin(wave_angle)])
     look = Look(
@@ -246,14 +250,19 @@ def _paths(frames: int) -> np.ndarray:
     return np.stack([np.stack(path, -1) for path in paths])
 
 
-def _events(frames: int, key: Array, order: Array) -> Float[Array, "F 3"]:
-    """On/off intensities of the three events. Each is on for the same number of frames, in the given order.
-
-    Of the frames left over each falls with equal chance before, between or after the events: a schedule and its mirror
-    image are equally likely.
-    """
+def _event_frames(frames: int) -> tuple[int, int]:
+    """For how many frames each event is on, and how many frames are left over."""
     lasting = max(1, frames // 4)
-    gap = jax.random.randint(key, (frames - len(EVENTS) * lasting,), 0, len(EVENTS) + 1)
+    return lasting, frames - len(EVENTS) * lasting
+
+
+def _events(frames: int, lasting: int, gap_words: Array, order: Array) -> Float[Array, "F 3"]:
+    """On/off intensities of the three events, one after the other in the given order.
+
+    Each frame left over falls, by its random word, before, between or after the events: four gaps, equally likely. So a
+    schedule and its mirror image are.
+    """
+    gap = gap_words % (len(EVENTS) + 1)
     slot = jnp.arange(len(EVENTS))
     start_3 = slot * lasting + (gap[:, None] <= slot).sum(0)
     since_Fx3 = jnp.arange(frames)[:, None] - start_3

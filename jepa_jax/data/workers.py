@@ -1,5 +1,6 @@
 """Processes that decode ahead of the training loop. They import numpy, PyAV and OpenCV to work with, and no device."""
 
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -8,28 +9,49 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import grain
+import numpy as np
 from absl import logging
 
 _SHARED_MEMORY = pathlib.Path("/dev/shm")
 _BUFFERED = 1  # batches ready in each worker, besides the one it makes and the one being read
 
 
-def iterate(batches: grain.MapDataset, workers: int, batch_bytes: int) -> grain.DatasetIterator:
-    """The batches in order, made by `workers` processes (0: by the caller); close() it when done.
+class Ahead(Iterator[dict[str, Any]]):
+    """Batches in order, made ahead by worker processes; close() ends them."""
 
-    `batch_bytes` is the size of a batch, to see whether the machine's shared memory can hold what the workers make.
-    """
-    # Each worker goes through its share one by one: more clips at once are a matter of more workers.
-    one_by_one = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    ahead = batches.to_iter_dataset(one_by_one)
-    if workers:
-        ahead = grain.experimental.WithOptionsIterDataset(ahead, _transfer(workers * (_BUFFERED + 2) * batch_bytes))
-        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BUFFERED)
-        ahead = ahead.mp_prefetch(options, worker_init_fn=_start_worker)
-    return iter(ahead)
+    def __init__(self, batches: grain.MapDataset, workers: int, batch_bytes: int):
+        """Starts `workers` processes with the first batch asked for; with 0 the caller makes the batches itself.
+
+        `batch_bytes` is the size of a batch, to see whether shared memory can hold what the workers make.
+        """
+        # Each worker goes through its share one by one: more clips at once are a matter of more workers.
+        one_by_one = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        ahead = batches.to_iter_dataset(one_by_one)
+        if workers:
+            ahead = grain.experimental.WithOptionsIterDataset(ahead, _transfer(workers * (_BUFFERED + 2) * batch_bytes))
+            options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BUFFERED)
+            ahead = ahead.mp_prefetch(options, worker_init_fn=_start_worker)
+        self._iterator: grain.DatasetIterator | None = iter(ahead)
+
+    def __next__(self) -> dict[str, Any]:
+        """The next batch, copied out of the workers' shared memory, which is free again then."""
+        if self._iterator is None:
+            raise StopIteration
+        made = next(self._iterator)
+        return {key: np.array(value) if isinstance(value, np.ndarray) else value for key, value in made.items()}
+
+    def close(self) -> None:
+        """Ends the workers and frees their shared memory. A second call does nothing."""
+        if self._iterator is None:
+            return
+        self._iterator.close()
+        self._iterator = None
+        gc.collect()  # what ended the iterator refers to its last batches, in a circle
 
 
 def _transfer(needed: int) -> grain.experimental.DatasetOptions:

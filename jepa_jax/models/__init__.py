@@ -1,6 +1,6 @@
 """Encoder, predictor and probes: the only package that imports flax."""
 
-from jepa_jax.models.encoder import Encoder, build_encoder
+from jepa_jax.models.encoder import Encoder, build_encoder, level_ends
 from jepa_jax.models.predictor import Predictor, build_predictor
 
-__all__ = ["Encoder", "Predictor", "build_encoder", "build_predictor"]
+__all__ = ["Encoder", "Predictor", "build_encoder", "build_predictor", "level_ends"]

@@ -66,7 +66,7 @@ class Encoder(nn.Module):
         ]
         self.norms = [nn.LayerNorm(layers.EPSILON, dtype=self.dtype) for _ in ends]
 
-    def grid(self, clips: Float[Array, "B F Y X C"]) -> tuple[int, int, int]:
+    def grid(self, clips: Float[Array, "B F Y X C"] | jax.ShapeDtypeStruct) -> tuple[int, int, int]:
         """Tokens of these clips in time, height and width."""
         frames, height, width = clips.shape[1:4]
         tubelet = 1 if frames == 1 else self.tubelet

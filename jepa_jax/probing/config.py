@@ -54,7 +54,9 @@ class EvalConfig:
     batch_size: int = 32  # clips encoded at once
     workers: int = 2  # processes that decode; 0 decodes in the evaluating process
     max_skip_fraction: float = 0.05  # more undecodable items than this in a source is an error
-    memory_limit: int = 4 * 2**30  # bytes; all-token features beyond it are kept on disk, beside the results
+    memory_limit: int = (
+        4 * 2**30
+    )  # bytes; a set whose all-token features take more keeps them on disk, beside the results
     random_model: str = ""  # training config (or workdir) whose untrained encoder `--checkpoint random` means
 
     def __post_init__(self):

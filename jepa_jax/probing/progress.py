@@ -14,33 +14,34 @@ class Progress:
     def __init__(self, total: int, name: str, unit: str):
         """`total` of `unit` (clips, epochs) will come; the clock starts now."""
         self._name, self._unit, self._total, self._done = name, unit, total, 0
-        self._start = time.monotonic()
-        self._last_line = -LINE_EVERY  # the first batch gets a line: everything is compiled
+        self._start = self._timed_from = self._last_line = time.monotonic()
+        self._untimed = 0
         terminal = sys.stderr.isatty()
         self._bar = tqdm(total=total, desc=name, unit=f" {unit}", dynamic_ncols=True) if terminal else None
 
     def update(self, count: int = 1) -> None:
         """`count` more are done."""
+        first, now = not self._done, time.monotonic()
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
-        elif time.monotonic() - self._last_line >= LINE_EVERY:
-            self._last_line = time.monotonic()
-            self._line()
+        elif first:
+            self._last_line = self._timed_from = now
+            self._untimed = count  # mostly compilation: of no use for the time left
+            self._line("compiled")
+        elif now - self._last_line >= LINE_EVERY and self._done < self._total:
+            self._last_line = now
+            rate = (self._done - self._untimed) / (now - self._timed_from)
+            left = tqdm.format_interval((self._total - self._done) / rate) if rate else "?"
+            self._line(f"{rate:.1f} a second, {left} left")
 
     @property
     def seconds(self) -> float:
         """Since the start."""
         return time.monotonic() - self._start
 
-    def _line(self) -> None:
-        rate = self._done / max(self.seconds, 1e-9)
-        if self._done < self._total:
-            left = f"{tqdm.format_interval((self._total - self._done) / rate)} left" if rate else "none yet"
-        else:
-            left = f"in {tqdm.format_interval(self.seconds)}"
-        line = f"{self._name}: {self._done}/{self._total} {self._unit}, {rate:.1f} a second, {left}"
-        print(line, file=sys.stderr, flush=True)
+    def _line(self, text: str) -> None:
+        print(f"{self._name}: {self._done}/{self._total} {self._unit}, {text}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> "Progress":
         return self
@@ -48,5 +49,6 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
-        else:
-            self._line()
+        elif self._done:
+            rate = self._done / max(self.seconds, 1e-9)
+            self._line(f"{rate:.1f} a second, in {tqdm.format_interval(self.seconds)}")

@@ -50,11 +50,11 @@ def train(config: Config, workdir: str | pathlib.Path, resume: Literal["auto", "
     mesh = sharding.make_mesh(config.mesh, config.batch_size)
     opened = data.open_sources(config.data)
     learner = step.build_learner(config)
-    folder = open_workdir(workdir, config, resume)
-    ledger = data.new_ledger(config.data, opened, folder / "skipped.jsonl")
-
     init = functools.partial(step.init_state, learner)
     abstract = jax.eval_shape(init, config.seed)
+    folder = open_workdir(workdir, config, resume)  # from here on, files are written
+    ledger = data.new_ledger(config.data, opened, folder / "skipped.jsonl")
+
     shardings = sharding.state_shardings(abstract, mesh)
     with Checkpointer(folder, keep=config.checkpoint.keep) as checkpointer, stop_on_signal() as stop:
         restored = checkpointer.restore(

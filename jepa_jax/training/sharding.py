@@ -22,11 +22,11 @@ def make_mesh(config: MeshConfig, batch_size: int) -> Mesh:
         ConfigError: the axes do not multiply to the number of devices, or do not divide the batch.
     """
     devices = jax.device_count()
-    data = devices // config.fsdp if config.data == -1 else config.data
+    data = devices // max(config.fsdp, 1) if config.data == -1 else config.data
     if config.fsdp < 1 or data * config.fsdp != devices:
         raise ConfigError(
-            f"config.mesh is data {config.data} × fsdp {config.fsdp}, and there are {devices} devices; their product "
-            "must be the number of devices (data = -1 takes all that fsdp leaves)."
+            f"config.mesh is data {config.data} × fsdp {config.fsdp}, which does not make the {devices} devices that "
+            "are here; data = -1 takes all that fsdp leaves, and fsdp must divide their number."
         )
     if batch_size % devices:
         raise ConfigError(f"config.batch_size is {batch_size}, not a multiple of the {devices} devices.")

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from jepa_jax import masking, models, pixels
-from jepa_jax.config import Config
+from jepa_jax import data, masking, models, pixels
+from jepa_jax.config import Config, blame
 from jepa_jax.data import sprites
 from jepa_jax.objectives import base
 from jepa_jax.training import optimizer, schedules
@@ -29,14 +29,10 @@ class Learner:
     config: Config
     encoder: models.Encoder
     predictor: models.Predictor
+    grid: masking.Grid  # tokens of a clip in time, height and width
     masks: tuple[masking.MaskPlan, ...]
     optimizer: optax.GradientTransformation
     sprites: sprites.SpriteSpec | None  # rendered in the step, where the batch holds no video
-
-    @property
-    def grid(self) -> masking.Grid:
-        """Tokens of a clip in time, height and width."""
-        return token_grid(self.config)
 
     @property
     def features(self) -> int:
@@ -44,28 +40,43 @@ class Learner:
         return self.encoder.size.width * self.encoder.levels
 
 
-def token_grid(config: Config) -> masking.Grid:
-    """Tokens of the config's clips in time, height and width."""
-    tubelet = 1 if config.clip.frames == 1 else config.encoder.tubelet
-    side = config.clip.size // config.encoder.patch
-    return config.clip.frames // tubelet, side, side
-
-
 def build_learner(config: Config) -> Learner:
-    """Everything of a run that does not change while it trains."""
+    """Everything of a run that does not change while it trains.
+
+    Raises:
+        ConfigError: sizes that do not fit together, a mask that cannot be.
+    """
     dtype = jnp.dtype(config.dtype)
-    source = next(iter(config.data.sources.values()), None)
-    spec = None
-    if source is not None and source.kind == "sprites":
-        spec = sprites.SpriteSpec(config.clip.frames, config.clip.size, source.difficulty)
+    with blame("config.encoder"):
+        encoder = models.build_encoder(config.encoder, dtype)
+        models.level_ends(encoder.size.depth, encoder.levels)
+    with blame("config.predictor"):
+        predictor = models.build_predictor(config.predictor, config.encoder, dtype)
+    with blame("config.clip"):
+        shape = (1, config.clip.frames, config.clip.size, config.clip.size, 3)
+        grid = encoder.grid(jax.ShapeDtypeStruct(shape, jnp.float32))
+        spec = sprite_spec(config)
+    plans = []
+    for name, mask in config.masks.items():
+        with blame(f"config.masks.{name}"):
+            plans.append(masking.plan(mask, grid))
     return Learner(
         config=config,
-        encoder=models.build_encoder(config.encoder, dtype),
-        predictor=models.build_predictor(config.predictor, config.encoder, dtype),
-        masks=tuple(masking.plan(mask, token_grid(config)) for mask in config.masks.values()),
+        encoder=encoder,
+        predictor=predictor,
+        grid=grid,
+        masks=tuple(plans),
         optimizer=optimizer.adamw(config.optim, config.steps),
         sprites=spec,
     )
+
+
+def sprite_spec(config: Config) -> sprites.SpriteSpec | None:
+    """The sprites that the step renders, or None where batches hold videos."""
+    if not data.renders_in_step(config.data):
+        return None
+    (source,) = config.data.sources.values()
+    return sprites.SpriteSpec(config.clip.frames, config.clip.size, source.difficulty)
 
 
 def init_state(learner: Learner, seed: int | jax.Array) -> TrainState:

@@ -62,8 +62,8 @@ def test_areas_are_uniform_and_aspects_log_uniform_where_all_fit():
     [(100, 1000, (0, 432, 100, 135)), (1000, 100, (433, 0, 133, 100)), (100, 110, (0, 0, 100, 110))],
 )
 def test_where_no_draw_fits_the_largest_centred_box_is_taken(height, width, expected):
-    # Ten times the area never fits.
-    settings = config.AugmentConfig(crop_area=(10.0, 10.0))
+    # The whole area fits only at the picture's own aspect ratio.
+    settings = config.AugmentConfig(crop_area=(1.0, 1.0))
     assert augment.random_box(height, width, settings, np.random.default_rng(0)) == expected
 
 

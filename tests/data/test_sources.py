@@ -92,7 +92,6 @@ def test_an_empty_or_binary_list(tmp_path):
     [
         ({}, r"config.data.sources.mine.path is empty"),
         ({"path": "/no/such/folder"}, r"config.data.sources.mine.path: there is no /no/such/folder"),
-        ({"kind": "sprites", "items": 0}, r"config.data.sources.mine.items is 0"),
     ],
 )
 def test_unusable_settings_are_named(settings, message):
@@ -126,10 +125,28 @@ def test_sources_of_weight_0_are_not_opened(clips):
 
 
 def test_weights_that_draw_nothing(clips):
-    for weights, message in (({}, "no source"), ({"a": 0.0}, "no source"), ({"a": -1.0, "b": 1.0}, r"a.weight is -1")):
-        settings = {name: SourceConfig(path=str(clips), weight=weight) for name, weight in weights.items()}
-        with pytest.raises(config.ConfigError, match=message):
+    for settings in ({}, {"a": SourceConfig(path=str(clips), weight=0.0)}):
+        with pytest.raises(config.ConfigError, match="no source with a weight above 0"):
             sources.open_sources(config.DataConfig(sources=settings))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"sources": {"a": {"weight": -1.0}}}, r"config.data.sources.a: weight is -1.0"),
+        ({"sources": {"a": {"frame_step": 0}}}, r"config.data.sources.a: frame_step is 0"),
+        ({"sources": {"a": {"target_fps": -5}}}, r"config.data.sources.a: target_fps is -5"),
+        ({"sources": {"a": {"items": 0}}}, r"config.data.sources.a: items is 0"),
+        ({"augment": {"crop_area": (0.5, 2.0)}}, r"config.data.augment: crop_area is \(0.5, 2.0\)"),
+        ({"augment": {"crop_aspect": (2.0, 1.0)}}, r"config.data.augment: crop_aspect is \(2.0, 1.0\)"),
+        ({"augment": {"flip_probability": 1.5}}, r"config.data.augment: flip_probability is 1.5"),
+        ({"workers": -1}, r"config.data: workers is -1"),
+        ({"max_skip_fraction": 5.0}, r"config.data: max_skip_fraction is 5.0"),
+    ],
+)
+def test_values_out_of_range_are_named(setting, message):
+    with pytest.raises(config.ConfigError, match=message):
+        config.parse(config.Config, {"data": setting})
 
 
 def test_real_folders(real_data):

@@ -81,3 +81,5 @@ def test_config_files_parse(name):
     config = namespace["get_config"](*filter(None, [argument]))
     parsed = parse(EvalConfig, config)
     assert to_config_dict(parsed).probes == config.probes
+    if argument:
+        assert parsed.train.difficulty == parsed.test.difficulty == argument

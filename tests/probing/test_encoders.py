@@ -15,7 +15,8 @@ def get_config(recipe="baseline"):
     config = defaults(Config)
     config.recipe = recipe
     config.clip.frames, config.clip.size = 2, 16
-    config.encoder.size, config.encoder.patch = "16x4x2", 4
+    config.encoder.size, config.encoder.patch = "16x1x2", 4
+    config.encoder.levels = 1
     config.predictor.size = "16x1x2"
     return config
 """

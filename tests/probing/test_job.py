@@ -2,6 +2,7 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 
 from jepa_jax.config import ConfigError, SourceConfig, to_dict
@@ -45,27 +46,34 @@ def test_an_evaluation_from_end_to_end(evaluation, training_run, tmp_path):
 
 
 def test_evaluating_again_gives_the_same(evaluation, training_run, tmp_path):
-    out = tmp_path / "results.json"
+    config, out = with_probe(evaluation, epochs=1), tmp_path / "results.json"
     runs = []
     for _ in range(2):
-        evaluate(evaluation, f"{training_run}:3", out)
+        evaluate(config, f"{training_run}:3", out)
         record = json.loads(out.read_text())
         assert record["checkpoint"] == {"source": str(training_run), "step": 3, "weights": "ema"}
         runs.append([{k: v for k, v in result.items() if k != "seconds"} for result in record["results"]])
     assert runs[0] == runs[1]
 
 
-def test_features_on_disk_give_the_same_results(evaluation, training_run):
-    on_disk = dataclasses.replace(evaluation, memory_limit=0)
-    accuracies = [
-        [result.accuracy for result in evaluate(config, f"random:{training_run}")] for config in (evaluation, on_disk)
-    ]
-    assert accuracies[0] == accuracies[1]
+@pytest.mark.parametrize("limit", [0, 2**20])
+def test_memory_limit_decides_where_features_lie(evaluation, training_run, monkeypatch, limit):
+    config = with_probe(evaluation, kind="attentive", tokens="all", heads=2, epochs=1)
+    seen = []
+
+    def spy(probe, train, train_labels, test, classes, key, name):
+        seen.append((type(train), type(test)))
+        return np.zeros(len(test), np.int32)
+
+    monkeypatch.setattr("jepa_jax.probing.probes.run", spy)
+    evaluate(dataclasses.replace(config, memory_limit=limit), f"random:{training_run}")
+    assert seen == [(np.ndarray, np.ndarray) if limit else (np.memmap, np.memmap)]
 
 
 def test_holdout_takes_the_test_set_from_the_training_path(evaluation, training_run):
-    config = dataclasses.replace(evaluation, test=SourceConfig(), holdout=r"[789]\.png")
-    assert {(result.train, result.test) for result in evaluate(config, f"random:{training_run}")} == {(14, 6)}
+    config = dataclasses.replace(with_probe(evaluation, kind="knn"), test=SourceConfig(), holdout=r"[789]\.png")
+    (result,) = evaluate(config, f"random:{training_run}")
+    assert (result.train, result.test) == (14, 6)
 
 
 def test_sprites_give_three_tasks_from_one_extraction(training_run):
@@ -73,6 +81,7 @@ def test_sprites_give_three_tasks_from_one_extraction(training_run):
         train=SourceConfig(kind="sprites", split="train", items=200),
         test=SourceConfig(kind="sprites", split="test", items=40),
         probes={"linear": ProbeConfig(epochs=1), "motion_knn": ProbeConfig(kind="knn", task="motion")},
+        frames=4,
         batch_size=40,
     )
     found = evaluate(config, f"random:{training_run}")

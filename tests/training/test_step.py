@@ -22,7 +22,7 @@ SETTINGS = {
     "predictor": {"size": "16x1x2"},
     "optim": {"warmup_steps": 0},
     "ema": {"decay": 0.9},
-    "masks": {"short": {}, "long": {"blocks": 2, "spatial_scale": 0.5}},
+    "masks": {"short": {}},
     "objectives": {"prediction": {}, "context_prediction": {"start": 0.0, "end": 0.0}},
 }
 
@@ -93,7 +93,7 @@ def test_with_ema_off_targets_carry_gradient(state, batch):
     assert float(with_ema) == pytest.approx(float(without), abs=1e-6)
     difference = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), of_ema["encoder"], of_online["encoder"])
     assert max(map(float, jax.tree.leaves(difference))) > 1e-3
-    assert not step.init_state(build(ema={"enabled": False}), 0).target_params
+    assert not jax.eval_shape(functools.partial(step.init_state, build(ema={"enabled": False})), 0).target_params
 
 
 def test_context_features_do_not_see_target_pixels(learner, state, batch):
@@ -141,13 +141,12 @@ def test_the_step_is_a_function_of_state_and_batch(jitted, state, batch):
     assert int(later.step) == 2
 
 
-def test_weight_decay_pulls_all_but_biases_and_scales(batch):
+def test_weight_decay_pulls_all_but_biases_and_scales(state, batch):
     """One step with a huge decay against one without: the difference is −lr·decay·p, or nothing."""
     rate, decay = 1e-3, 1e3
     optim = {"warmup_steps": 0, "peak_lr": rate, "final_lr": rate}
     learner = build(optim=optim | {"weight_decay": 0.0, "final_weight_decay": 0.0})
     decaying = build(optim=optim | {"weight_decay": decay, "final_weight_decay": decay})
-    state = step.init_state(learner, 0)
     # Mask tokens start at zero, where decay would not show.
     state = dataclasses.replace(state, params=jax.tree.map(lambda p: p + 0.01, state.params))
     after = [fast_jit(functools.partial(step.train_step, x))(state, batch)[0].params for x in (learner, decaying)]
@@ -166,26 +165,31 @@ def test_weight_decay_pulls_all_but_biases_and_scales(batch):
     assert decayed["predictor"]["mask_tokens"]
 
 
-@pytest.mark.parametrize("shape", [(8, 1), (1, 8), (4, 2)])
-def test_eight_devices_are_one_device(learner, batch, shape, monkeypatch):
+@pytest.fixture(scope="module")
+def three_steps(jitted, state, batch):
+    """Losses and the state after three steps on one device."""
+    now, losses = state, []
+    for _ in range(3):
+        now, metrics = jitted(now, batch)
+        losses.append(float(metrics["loss"]))
+    return losses, now
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (4, 2)])
+def test_eight_devices_are_one_device(learner, state, batch, three_steps, shape, monkeypatch):
     monkeypatch.setattr(sharding, "LARGE", 256)  # so that this tiny model is split at all
-
-    def run(devices, shape):
-        mesh = jax.make_mesh(shape, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
-        init = functools.partial(step.init_state, learner)
-        shardings = sharding.state_shardings(jax.eval_shape(init, 0), mesh)
-        now = fast_jit(init, out_shardings=shardings)(0)
-        train = fast_jit(functools.partial(step.train_step, learner), out_shardings=(shardings, None))
-        losses = []
-        for _ in range(3):
-            now, metrics = train(now, sharding.put_batch({"video": np.asarray(batch["video"])}, mesh))
-            losses.append(float(metrics["loss"]))
-        return losses, now
-
-    losses, now = run(jax.devices()[:1], (1, 1))
-    many_losses, many = run(jax.devices(), shape)
+    mesh = jax.make_mesh(shape, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    shardings = sharding.state_shardings(jax.eval_shape(lambda: state), mesh)
+    many = jax.device_put(state, shardings)
     kernel = many.params["encoder"]["groups_0"]["block"]["qkv"]["kernel"]
     assert len({str(s.index) for s in kernel.addressable_shards}) == shape[1]
+    train = fast_jit(functools.partial(step.train_step, learner), out_shardings=(shardings, None))
+    many_losses = []
+    for _ in range(3):
+        many, metrics = train(many, sharding.put_batch({"video": np.asarray(batch["video"])}, mesh))
+        many_losses.append(float(metrics["loss"]))
+
+    losses, now = three_steps
     np.testing.assert_allclose(many_losses, losses, atol=1e-5)
     flat = jax.tree_util.tree_leaves_with_path((now.params, now.target_params))
     for (path, a), b in zip(flat, jax.tree.leaves((many.params, many.target_params)), strict=True):
@@ -194,13 +198,11 @@ def test_eight_devices_are_one_device(learner, batch, shape, monkeypatch):
         np.testing.assert_allclose(jax.device_get(a), jax.device_get(b), atol=1e-5, err_msg=str(path))
 
 
-def test_bfloat16_keeps_float32_parameters(batch):
-    learner = build(dtype="bfloat16")
-    state = step.init_state(learner, 0)
-    after, metrics = fast_jit(functools.partial(step.train_step, learner))(state, batch)
+def test_bfloat16_keeps_float32_parameters(jitted, state, batch):
+    after, metrics = fast_jit(functools.partial(step.train_step, build(dtype="bfloat16")))(state, batch)
     chex.assert_trees_all_equal_dtypes(after, state)
     assert {x.dtype for x in jax.tree.leaves(after.params)} == {jnp.dtype("float32")}
-    reference = fast_jit(functools.partial(step.train_step, build()))(state, batch)[1]
+    reference = jitted(state, batch)[1]
     assert float(metrics["loss"]) == pytest.approx(float(reference["loss"]), rel=0.02)
 
 

@@ -1,0 +1,22 @@
+"""The study's first regime at full size: a ViT-B trained on UCF-101, 30,000 steps of 32 clips of 16×224×224.
+
+Source:    arXiv:2605.17165, regime `ucf101` (UCF-101 split 1 train; a frame step of ⌈fps⌉ // 16).
+Command:   python -m jepa_jax.train --config configs/ucf101.py[:RECIPE] --config.data.path=UCF101 --workdir DIR
+Data:      UCF101 is a folder CLASS/clip.avi, or a CSV file of `path label` lines (for a split).
+Hardware:  a TPU v5e-16 or an 80 GB GPU. Wall time: not yet measured.
+Expected:  not yet measured. The study's baseline: Diving-48 8.38, ImageNet-100 12.02, SSv2 2.07, UCF-101 23.79 %.
+"""
+
+import ml_collections
+
+from jepa_jax.config import Config, SourceConfig, defaults, to_config_dict
+from jepa_jax.objectives import recipes
+
+
+def get_config(recipe: str = "baseline") -> ml_collections.ConfigDict:
+    config = defaults(Config)
+    config.data.path = path = ml_collections.FieldReference("data/ucf101")
+    config.data.sources.ucf101 = to_config_dict(SourceConfig(kind="videos", target_fps=16))
+    config.data.sources.ucf101.path = path
+    config.data.workers = 12
+    return recipes.apply(config, recipe)

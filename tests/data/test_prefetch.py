@@ -1,0 +1,83 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from jepa_jax import data
+
+
+class Numbers:
+    """A source of batches that counts, and remembers having been closed."""
+
+    def __init__(self, stop=10, error=None):
+        self.given, self.closed, self.stop, self.error = 0, 0, stop, error
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.given == self.stop:
+            raise self.error or StopIteration
+        self.given += 1
+        return {"item": np.array(self.given)}
+
+    def close(self):
+        self.closed += 1
+
+
+def put(batch):
+    return int(batch["item"])
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_prefetch_keeps_order_and_ends(size):
+    batches = data.device_prefetch(Numbers(), put, size)
+    assert list(batches) == list(range(1, 11))
+    assert list(batches) == []
+    batches.close()
+
+
+def test_prefetch_stays_as_far_ahead_as_asked():
+    numbers = Numbers(stop=100)
+    batches = data.device_prefetch(numbers, put, 3)
+    for taken in range(4):
+        deadline = time.monotonic() + 5
+        while numbers.given < taken + 3 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(0.05)
+        assert numbers.given == taken + 3
+        next(batches)
+    batches.close()
+
+
+def test_closing_ends_thread_and_source():
+    numbers = Numbers(stop=100)
+    before = threading.active_count()
+    batches = data.device_prefetch(numbers, put, 2)
+    next(batches)
+    batches.close()
+    batches.close()
+    assert numbers.closed
+    assert threading.active_count() == before
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
+@pytest.mark.parametrize("size", [0, 2])
+def test_errors_of_the_source_arrive_after_the_batches_before(size):
+    batches = data.device_prefetch(Numbers(stop=2, error=OSError("disk gone")), put, size)
+    assert [next(batches), next(batches)] == [1, 2]
+    with pytest.raises(OSError, match="disk gone"):
+        next(batches)
+    batches.close()
+
+
+def test_errors_of_putting_arrive_too():
+    def fail(batch):
+        raise MemoryError("device full")
+
+    batches = data.device_prefetch(Numbers(), fail, 2)
+    with pytest.raises(MemoryError, match="device full"):
+        next(batches)
+    batches.close()

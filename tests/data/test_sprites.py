@@ -1,0 +1,421 @@
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jepa_jax.config import ConfigError
+from jepa_jax.data import sprites
+from jepa_jax.data.sprite_scene import EVENTS, ORDERS, TURN, Pose
+
+DIFFICULTIES = ("easy", "standard")
+MOTIONS = sprites.CLASSES["motion"]
+INVERT, SHRINK, BRIGHTEN = range(3)
+
+draw = jax.jit(sprites.draw, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def _scenes(spec, seed, split, count):
+    return jax.vmap(lambda item: sprites.scene(spec, seed, split, item))(jnp.arange(count))
+
+
+def scenes(spec, count, seed=0, split="train"):
+    return jax.device_get(_scenes(spec, seed, split, count))
+
+
+@pytest.fixture(scope="module", params=DIFFICULTIES)
+def many(request):
+    """The states of 12,000 clips of 8 frames."""
+    return scenes(sprites.SpriteSpec(8, 32, request.param), 12_000, seed=5)
+
+
+def wrapped(steps, period=TURN):
+    """Differences on a circle, in [−1/2, 1/2) of a turn."""
+    return ((steps + period // 2) % period - period // 2) / period
+
+
+def track(pose):
+    """The path as complex numbers in frame sides (up is positive) and the turning in turns, both from their mean."""
+    x_F, y_F, turn_F = (
+        np.cumsum(wrapped(np.diff(a, axis=-1, prepend=a[..., :1])), axis=-1) for a in (pose.x, pose.y, pose.angle)
+    )
+    return tuple(a - a.mean(-1, keepdims=True) for a in (x_F - 1j * y_F, turn_F))
+
+
+# --- a pure function of its arguments
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_a_clip_does_not_depend_on_its_batch_or_on_the_program_around_it(difficulty):
+    spec = sprites.SpriteSpec(8, 32, difficulty)
+    video, labels = sprites.render(spec, 3, "test", np.arange(9, dtype=np.int32))
+    few, few_labels = sprites.render(spec, 3, "test", jnp.array([7, 2, 4]))
+    np.testing.assert_array_equal(few, video[jnp.array([7, 2, 4])])
+
+    @jax.jit
+    def step(seed, item):
+        clips, _ = jax.vmap(lambda s: sprites.render(spec, s, "test", item))(seed[None])
+        return clips[0], clips.astype(jnp.float32).mean()
+
+    inside, mean = step(jnp.int32(3), jnp.arange(9))
+    np.testing.assert_array_equal(inside, video)
+    assert mean == pytest.approx(np.asarray(video).mean(), rel=1e-5)
+    for task in sprites.CLASSES:
+        np.testing.assert_array_equal(few_labels[task], labels[task][jnp.array([7, 2, 4])])
+
+
+@pytest.mark.parametrize(("frames", "size"), [(4, 8), (5, 33), (16, 24)])
+def test_form_of_what_is_rendered(frames, size):
+    video, labels = sprites.render(sprites.SpriteSpec(frames, size, "standard"), 0, "train", jnp.arange(3))
+    assert video.shape == (3, frames, size, size, 3)
+    assert video.dtype == jnp.uint8
+    assert set(labels) == set(sprites.CLASSES)
+    assert all(label.shape == (3,) and label.dtype == jnp.int32 for label in labels.values())
+
+
+def test_splits_and_seeds_are_different_streams():
+    spec = sprites.SpriteSpec(8, 32)
+    draws = [scenes(spec, 3000, *which) for which in [(0, "train"), (0, "test"), (1, "train"), (1, "test")]]
+    for one, other in itertools.combinations(draws, 2):
+        # Independent streams agree in a label as often as chance has it, and (nearly) never in the start.
+        for task, names in sprites.CLASSES.items():
+            agree = int((one.labels[task] == other.labels[task]).sum())
+            assert stats.binomtest(agree, 3000, 1 / len(names)).pvalue > 1e-4
+        same = (one.sprite.x[:, 0] == other.sprite.x[:, 0]) & (one.sprite.y[:, 0] == other.sprite.y[:, 0])
+        assert not same.any()
+    clips = {(x, y, a) for d in draws for x, y, a in zip(*(p[:, 0].tolist() for p in d.sprite), strict=True)}
+    assert len(clips) == 4 * 3000  # nor does a stream repeat itself
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"frames": 3}, "frames is 3.*at least 4"),
+        ({"size": 4}, "size is 4.*at least 8"),
+        ({"difficulty": "hard"}, "'hard'.*'easy' or 'standard'"),
+    ],
+)
+def test_specs_that_cannot_be_are_refused(settings, says):
+    with pytest.raises(ConfigError, match=says):
+        sprites.SpriteSpec(**settings)
+
+
+def test_a_split_that_does_not_exist_is_refused():
+    with pytest.raises(ConfigError, match=r"'validation'.*'train', 'test'"):
+        sprites.render(sprites.SpriteSpec(), 0, "validation", jnp.arange(1))
+
+
+# --- labels
+
+
+def test_labels_are_uniform_and_independent(many):
+    for task, names in sprites.CLASSES.items():
+        counts = np.bincount(many.labels[task], minlength=len(names))
+        assert len(counts) == len(names)
+        assert stats.chisquare(counts).pvalue > 1e-3
+    for one, other in itertools.combinations(sprites.CLASSES, 2):
+        table = np.zeros((len(sprites.CLASSES[one]), len(sprites.CLASSES[other])))
+        np.add.at(table, (many.labels[one], many.labels[other]), 1)
+        assert stats.chi2_contingency(table).pvalue > 1e-3
+
+
+def test_reverse_labels_are_involutions_and_name_the_mirror_image():
+    for names, reversal in (("motion", sprites.REVERSE_MOTION), ("order", sprites.REVERSE_ORDER)):
+        assert [reversal[label] for label in reversal] == list(range(len(sprites.CLASSES[names])))
+    for label, name in enumerate(sprites.CLASSES["order"]):
+        mirrored = ", ".join(reversed(name.split(", ")))
+        assert sprites.CLASSES["order"][sprites.REVERSE_ORDER[label]] == mirrored
+
+
+# --- one frame says nothing about motion
+
+
+def test_at_any_time_the_state_is_uniform_in_every_class(many):
+    # 12 motions (then 6 orders) × 8 times × 3 coordinates: the least of so many p-values is about 1/300.
+    for task in ("motion", "order"):
+        for label in range(len(sprites.CLASSES[task])):
+            of_class = many.labels[task] == label
+            for values in many.sprite:
+                for time in range(8):
+                    assert stats.kstest((values[of_class, time] + 0.5) / TURN, "uniform").pvalue > 1e-5
+
+
+def test_at_any_time_the_state_is_distributed_alike_in_all_classes(many):
+    for one, other in itertools.combinations(range(len(MOTIONS)), 2):
+        first, second = (many.labels["motion"] == label for label in (one, other))
+        for values in (*many.sprite, *many.distractor[:2]):
+            for time in (0, 3, 7):
+                assert stats.ks_2samp(values[first, time], values[second, time]).pvalue > 1e-5
+
+
+def test_during_each_event_the_state_is_uniform(many):
+    for event in range(len(EVENTS)):
+        clip, time = np.nonzero(many.events[..., event])
+        first = np.unique(clip, return_index=True)[1]  # one frame a clip: the frames of one clip are not independent
+        for values in many.sprite:
+            assert stats.kstest((values[clip[first], time[first]] + 0.5) / TURN, "uniform").pvalue > 1e-4
+
+
+def test_frames_are_drawn_from_their_own_state_alone():
+    spec = sprites.SpriteSpec(8, 32, "standard")
+    batch = scenes(spec, 16)
+    shuffled = np.array([3, 6, 0, 7, 1, 5, 4, 2])
+    sprite, distractor, events = jax.tree.map(lambda a: a[:, shuffled], (batch.sprite, batch.distractor, batch.events))
+    other = batch._replace(sprite=sprite, distractor=distractor, events=events)
+    np.testing.assert_array_equal(draw(spec, other), np.asarray(draw(spec, batch))[:, shuffled])
+
+
+# --- motion can be told
+
+
+@pytest.mark.parametrize("frames", [4, 8, 16])
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_true_states_tell_motion(difficulty, frames):
+    """Nearest neighbour on what a rotation, a shift and the speed leave unchanged."""
+
+    def features(split, count):
+        batch = scenes(sprites.SpriteSpec(frames, 32, difficulty), count, split=split)
+        x_F, y_F, turn_F = (wrapped(np.diff(a)) for a in batch.sprite)
+        steps_F = x_F - 1j * y_F
+        products_FxF = steps_F[:, :, None] * steps_F[:, None].conj()
+        products = np.concatenate([products_FxF.real, products_FxF.imag], -1).reshape(count, -1)
+        products /= np.linalg.norm(products, axis=1, keepdims=True) + 1e-6
+        turn_F = turn_F / (np.linalg.norm(turn_F, axis=1, keepdims=True) + 1e-6)
+        return np.concatenate([products, turn_F], 1), batch.labels["motion"]
+
+    known, known_labels = features("train", 600)
+    seen, labels = features("test", 400)
+    nearest = ((seen[:, None] - known[None]) ** 2).sum(-1).argmin(1)
+    assert (known_labels[nearest] == labels).mean() >= 0.99
+
+
+def test_motions_are_what_their_names_say():
+    batch = scenes(sprites.SpriteSpec(16, 32), 400)
+    path, turned = track(batch.sprite)
+    steps = np.diff(path)
+    pace = np.abs(steps)
+    bend = np.angle(steps[:, 1:] * steps[:, :-1].conj()) * (pace[:, 1:] > 1e-3) * (pace[:, :-1] > 1e-3)
+    moving = pace > 1e-3
+
+    def of(name):
+        return batch.labels["motion"] == MOTIONS.index(name)
+
+    for name in MOTIONS:
+        assert (np.abs(turned[of(name)]).max() > 0.1) == name.startswith("spin")
+        assert moving[of(name)].any() != name.startswith("spin")
+    assert (np.diff(pace[of("accelerate")]) > 0).all()
+    assert (np.diff(pace[of("decelerate")]) < 0).all()
+    assert (np.ptp(pace[of("linear")], axis=1) < 1e-3).all()
+    assert (np.diff(turned[of("spin_ccw")]) > 0).all()
+    assert (np.diff(turned[of("spin_cw")]) < 0).all()
+    assert (bend[of("orbit_ccw")] > 0.1).all()
+    assert (bend[of("orbit_cw")] < -0.1).all()
+    assert bend[of("turn_left")].sum(1) == pytest.approx(np.pi / 2, abs=0.02)
+    assert bend[of("turn_right")].sum(1) == pytest.approx(-np.pi / 2, abs=0.02)
+    assert np.abs(path[of("out_and_back")][:, 0] - path[of("out_and_back")][:, -1]).max() < 1e-3
+    assert (np.abs(bend[of("zigzag")]).max(1) > 0.5).all()
+    assert np.abs(bend[of("zigzag")].sum(1)).max() < 0.02
+    stops = moving[of("stop_and_go")]
+    assert stops[:, [0, -1]].all()
+    assert not stops[:, 6:9].any()
+
+
+def test_angles_turn_counter_clockwise_on_the_screen():
+    """A quarter of a turn of the state is a quarter of a turn of the picture."""
+    spec = sprites.SpriteSpec(4, 32)
+    batch = scenes(spec, 16)
+    centre = np.full_like(batch.sprite.x, TURN // 2)
+    angle = np.broadcast_to(np.arange(4, dtype=np.int32) * (TURN // 4), centre.shape)
+    still = batch._replace(sprite=Pose(centre, centre, angle), events=np.zeros_like(batch.events))
+    video = np.asarray(draw(spec, still)).astype(int)
+    for quarter in range(1, 4):
+        turned = np.rot90(video[:, 0], quarter, axes=(1, 2))
+        assert np.abs(turned - video[:, quarter]).mean() < 0.5  # levels; edges may round otherwise
+
+
+# --- order
+
+
+@pytest.mark.parametrize("frames", [4, 5, 8, 16])
+def test_every_clip_has_each_event_once_for_equally_long_and_in_the_order_of_its_label(frames):
+    batch = scenes(sprites.SpriteSpec(frames, 32), 600)
+    on = batch.events
+    assert set(np.unique(on)) == {0.0, 1.0}
+    assert on.sum(-1).max() == 1  # one at a time
+    lasting = max(1, frames // 4)
+    np.testing.assert_array_equal(on.sum(1), lasting)
+    first, last = on.argmax(1), frames - 1 - on[:, ::-1].argmax(1)
+    np.testing.assert_array_equal(last - first + 1, lasting)  # in one piece
+    np.testing.assert_array_equal(first.argsort(1), np.array(ORDERS)[batch.labels["order"]])
+
+
+@pytest.mark.parametrize("frames", [5, 8])
+def test_a_schedule_is_as_likely_as_its_mirror_image_whatever_the_order(frames):
+    batch = scenes(sprites.SpriteSpec(frames, 32), 12_000)
+    busy = batch.events.any(-1)
+    first = np.sort(batch.events.argmax(1), axis=1)
+    mirrored = np.sort(batch.events[:, ::-1].argmax(1), axis=1)
+    code, mirrored_code = (np.ravel_multi_index(tuple(a.T), (frames,) * 3) for a in (first, mirrored))
+    _, code = np.unique(np.concatenate([code, mirrored_code]), return_inverse=True)
+    code, mirrored_code = np.split(code, 2)
+    kinds = code.max() + 1
+    assert kinds > 1
+    assert set(code) == set(mirrored_code)  # what is mirrored is a schedule of the set
+    half = len(code) // 2  # independent clips on the two sides of the comparison
+    table = [np.bincount(code[:half], minlength=kinds), np.bincount(mirrored_code[half:], minlength=kinds)]
+    assert stats.chi2_contingency(table).pvalue > 1e-3
+    by_order = np.zeros((len(ORDERS), kinds))
+    np.add.at(by_order, (batch.labels["order"], code), 1)
+    assert stats.chi2_contingency(by_order).pvalue > 1e-3
+    assert busy.sum(1).min() == busy.sum(1).max()
+
+
+def test_events_can_be_seen():
+    """Order read off the colours of each frame, on a plain background."""
+    spec = sprites.SpriteSpec(8, 64)
+    video, labels = (jax.device_get(x) for x in sprites.render(spec, 0, "test", jnp.arange(100)))
+    red, green, blue = np.moveaxis(video.astype(int), -1, 0)
+    sprite = red - blue > 60
+    area = sprite.sum((2, 3))
+    light = (green * sprite).sum((2, 3)) / area
+    scores = np.stack([-light, -area, np.median(blue, (2, 3))], -1)  # as EVENTS: what each event does most
+    onset = np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1)
+    middle = (np.where(onset < 2, np.arange(8)[None, :, None], 0)).sum(1) / 2  # an event lasts two frames here
+    np.testing.assert_array_equal(middle.argsort(1), np.array(ORDERS)[labels["order"]])
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_frames_averaged_over_time_do_not_tell_order_linearly_and_frames_in_sequence_do(difficulty):
+    spec = sprites.SpriteSpec(8, 16, difficulty)
+    video, labels = (jax.device_get(x) for x in sprites.render(spec, 0, "train", jnp.arange(4000)))
+    pixels = video.reshape(*video.shape[:2], -1) / 255.0
+    averaged = pixels.mean(1)
+    in_sequence = np.concatenate([pixels.mean(2), video.mean((2, 3)).reshape(4000, -1) / 255], 1)
+    wanted = np.eye(6)[labels["order"]]
+
+    def accuracy(features):
+        features = np.concatenate([features, np.ones((4000, 1))], 1)
+        gram = features[:2500].T @ features[:2500] + 1e-3 * np.eye(features.shape[1])
+        weights = np.linalg.solve(gram, features[:2500].T @ wanted[:2500])
+        return ((features[2500:] @ weights).argmax(1) == labels["order"][2500:]).mean()
+
+    assert abs(accuracy(averaged) - 1 / 6) < 4 * np.sqrt(5 / 36 / 1500)
+    assert accuracy(in_sequence) > 0.6
+
+
+# --- played backwards
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+@pytest.mark.parametrize(("frames", "size"), [(8, 32), (5, 24)])
+def test_reversed_states_give_the_reversed_video_bit_by_bit(frames, size, difficulty):
+    spec = sprites.SpriteSpec(frames, size, difficulty)
+    batch = scenes(spec, 128)
+    assert set(batch.labels["motion"]) == set(range(len(MOTIONS)))
+    assert set(batch.labels["order"]) == set(range(len(ORDERS)))
+    backwards = jax.vmap(sprites.reverse)(batch)
+    np.testing.assert_array_equal(draw(spec, backwards), np.asarray(draw(spec, batch))[:, ::-1])
+    jax.tree.map(np.testing.assert_array_equal, jax.vmap(sprites.reverse)(backwards), batch)
+    np.testing.assert_array_equal(
+        backwards.labels["order"], [ORDERS.index(ORDERS[label][::-1]) for label in batch.labels["order"]]
+    )
+    np.testing.assert_array_equal(backwards.labels["appearance"], batch.labels["appearance"])
+
+
+@pytest.mark.parametrize("frames", [4, 7, 8])
+def test_a_path_backwards_is_a_path_of_the_reverse_motion_and_of_no_other(frames):
+    batch = scenes(sprites.SpriteSpec(frames, 32), 150)
+    path, turned = track(batch.sprite)
+    example = [int(np.flatnonzero(batch.labels["motion"] == label)[0]) for label in range(len(MOTIONS))]
+    for label, clip in enumerate(example):
+        back, back_turned = path[clip, ::-1], turned[clip, ::-1]
+        matches = []
+        for other in example:
+            along = np.vdot(path[other], back)
+            rotation = along / abs(along) if abs(along) > 1e-9 else 1
+            gap = max(np.abs(back - rotation * path[other]).max(), np.abs(back_turned - turned[other]).max())
+            assert gap < 3 / TURN or gap > 0.02
+            matches.append(gap < 3 / TURN)
+        assert [MOTIONS[i] for i in np.flatnonzero(matches)] == [MOTIONS[sprites.REVERSE_MOTION[label]]]
+
+
+# --- appearance
+
+
+@pytest.fixture(scope="module")
+def rotated():
+    """Each appearance, plain and inverted, at 48 angles in the middle of a frame: [16, 2, 48, Y, X, 3]."""
+    spec = sprites.SpriteSpec(48, 48)
+    one = scenes(spec, 1)
+    look, sprite, distractor = (
+        jax.tree.map(lambda a: np.repeat(a, 32, axis=0), part) for part in (one.look, one.sprite, one.distractor)
+    )
+    appearance, inverted = np.divmod(np.arange(32), 2)
+    centre = np.full_like(sprite.x, TURN // 2)
+    angle = np.broadcast_to((np.arange(48) * TURN // 48).astype(np.int32), centre.shape)
+    events = np.zeros((32, 48, 3), np.float32)
+    events[:, :, INVERT] = inverted[:, None]
+    look = look._replace(appearance=appearance.astype(np.int32))
+    video = draw(
+        spec, one._replace(sprite=Pose(centre, centre, angle), distractor=distractor, events=events, look=look)
+    )
+    return np.asarray(video).reshape(16, 2, 48, 48, 48, 3).astype(int)
+
+
+def test_shapes_differ_at_every_rotation_and_have_no_rotational_symmetry(rotated):
+    blue_of_background = 90
+    masks = (np.abs(rotated[::4, 0] - [45, 55, blue_of_background]).max(-1) > 40).reshape(4, 48, -1)
+    area = masks.sum(-1)
+    assert np.ptp(area.mean(1)) < 0.05 * area.mean()  # size does not tell the shape
+    for one in range(4):
+        overlap = (masks[one, 0] & masks).sum(-1) / (masks[one, 0] | masks).sum(-1)
+        assert overlap[one, 0] == 1
+        assert overlap[one, 4:-3].max() < 0.8  # itself, turned by 30° or more
+        assert np.delete(overlap, one, axis=0).max() < 0.8
+
+
+def test_appearances_differ_at_every_rotation_and_inverted(rotated):
+    sprite = (np.abs(rotated - [45, 55, 90]).max(-1) > 40).mean()  # share of the frame
+    for one, inverted in itertools.product(range(16), range(2)):
+        different = (np.abs(rotated[one, inverted, 0] - rotated).max(-1) > 60).mean((-1, -2)) / sprite
+        assert different[one, inverted, 0] == 0
+        assert different[one, inverted, 4:-3].min() > 0.1
+        assert np.delete(different, one, axis=0).min() > 0.1
+
+
+def test_colours_do_not_tell_appearance_alone(rotated):
+    """Light and dark share the sprite about alike in all appearances, and inverting shifts their balance."""
+    sprite = np.abs(rotated - [45, 55, 90]).max(-1) > 40
+    light = ((rotated[..., 1] > 127) & sprite).sum((2, 3, 4)) / sprite.sum((2, 3, 4))
+    assert light[:, 0].min() > 0.55
+    assert light[:, 0].max() < 0.85
+    assert light[:, 1].max() < 0.45
+
+
+# --- the torus
+
+
+def test_moving_the_start_by_whole_pixels_rolls_the_picture():
+    spec = sprites.SpriteSpec(8, 32)
+    batch = scenes(spec, 24)
+    video = np.asarray(draw(spec, batch))
+    pixel = TURN // 32
+    for right, down in ((1, 0), (13, 30), (16, 16)):
+        x, y = (batch.sprite.x + right * pixel) % TURN, (batch.sprite.y + down * pixel) % TURN
+        moved = draw(spec, batch._replace(sprite=batch.sprite._replace(x=x, y=y)))
+        np.testing.assert_array_equal(moved, np.roll(video, (down, right), axis=(2, 3)))
+
+
+def test_a_sprite_on_the_edge_shows_on_the_other_side():
+    spec = sprites.SpriteSpec(4, 32)
+    batch = scenes(spec, 8)
+    corner = np.zeros_like(batch.sprite.x)
+    video = draw(spec, batch._replace(sprite=batch.sprite._replace(x=corner, y=corner), events=batch.events * 0))
+    sprite = np.abs(np.asarray(video).astype(int) - [45, 55, 90]).max(-1) > 40
+    for rows, columns in itertools.product((slice(0, 8), slice(-8, None)), repeat=2):
+        assert sprite[:, :, rows, columns].any((2, 3)).all()
+    assert not sprite[:, :, 15:17, 15:17].any()

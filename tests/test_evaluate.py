@@ -1,0 +1,100 @@
+"""The command itself, as a process of its own."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parents[1]
+SPRITES = "configs/eval/sprites.py"
+TRAINING = """
+from jepa_jax.config import Config, defaults
+
+def get_config():
+    config = defaults(Config)
+    config.dtype = "float32"
+    config.clip.frames, config.clip.size = 2, 16
+    config.encoder.size, config.encoder.patch, config.encoder.levels = "16x1x2", 4, 1
+    config.predictor.size = "16x1x2"
+    return config
+"""
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "jepa_jax.evaluate", *map(str, arguments)]
+
+
+def run(*arguments):
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def flags(tmp_path):
+    """Pictures of two colours, for a tiny untrained encoder; the results go to tmp_path/out/results.json."""
+    for i in range(8):
+        for name, shade in (("dark", 40 + i), ("light", 200 + i)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (20, 20), (shade, 0, 240 - shade)).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "training.py").write_text(TRAINING)
+    return [
+        "--config=configs/eval/images.py",
+        f"--config.train.path={tmp_path}",
+        "--config.holdout=[23].png",
+        "--config.workers=0",
+        f"--checkpoint=random:{tmp_path / 'training.py'}",
+        f"--out={tmp_path / 'out' / 'results.json'}",
+    ]
+
+
+def test_evaluation_of_a_random_encoder(flags, tmp_path):
+    done = run(*flags, "--config.probes.linear.epochs=3")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert record["settings"]["probes"]["linear"]["epochs"] == 3
+    assert [(result["probe"], result["train"], result["test"]) for result in record["results"]] == [
+        ("knn", 12, 4),
+        ("linear", 12, 4),
+    ]
+    table = done.stdout.splitlines()
+    for line, result in zip(table[2:4], record["results"], strict=True):
+        assert line.split()[:3] == ["class", result["probe"], f"{100 * result['accuracy']:.1f}"]
+    assert table[4] == f"Written to {tmp_path / 'out' / 'results.json'}."
+    assert "train features: 12/12 clips" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([f"--config={SPRITES}", "--checkpoint=random", "--config.batchsize=3"], 'Did you mean "batch_size"'),
+        ([f"--config={SPRITES}", "--checkpoint=/nowhere"], "Error: There is no folder /nowhere"),
+        (["--config=configs/eval/sprits.py", "--checkpoint=random"], "No such file or directory"),
+        ([f"--config={SPRITES}"], "--checkpoint"),
+        ([f"--config={SPRITES}:hard", "--checkpoint=random"], "config.train.difficulty is 'hard'; expected one of"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_it(flags, tmp_path):
+    arguments = command(*flags, "--config.probes.linear.epochs=10000000")
+    with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        while "class linear" not in line:
+            assert line, "ended before the first epoch"
+            line = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 130
+    assert "Stopped; no results were written." in rest
+    assert "Traceback" not in rest
+    assert not list((tmp_path / "out").iterdir())
