@@ -33,7 +33,7 @@ def blame(path: str) -> Iterator[None]:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _at_least(settings: Any, least: float, *names: str) -> None:
+def _at_least(settings: Any, least: int, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value < least:
@@ -137,11 +137,11 @@ class SourceConfig:
     exclude: str = ""  # drop paths in which this one is found
     difficulty: Literal["easy", "standard"] = "easy"  # sprites only
     split: Literal["train", "test"] = "train"  # sprites only
-    items: int = 100_000  # sprites only: how many clips the set has
+    clips: int = 100_000  # sprites only: how many clips the set has
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "weight", "target_fps")
-        _at_least(self, 1, "frame_step", "items")
+        _at_least(self, 1, "frame_step", "clips")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from jepa_jax import command_line
 from jepa_jax.config import ConfigError, parse
 from jepa_jax.data import TooManySkippedError
 from jepa_jax.probing import results
@@ -41,19 +42,5 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def parse_flags(arguments: list[str]) -> list[str]:
-    """absl's parser, with a mistyped setting or config file as one line instead of a traceback."""
-    try:
-        remaining = app.parse_flags_with_usage(arguments)
-        _ = CONFIG.value.lock  # a file that could not be loaded says so at the first look
-        return remaining
-    except (AttributeError, KeyError, OSError) as error:
-        reason = error
-        while isinstance(reason, BaseException) and reason.args and not isinstance(reason, OSError):
-            reason = reason.args[0]
-        sys.exit(f"Error in --config: {reason}")
-
-
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "checkpoint"])
-    app.run(main, flags_parser=parse_flags)
+    command_line.run(main, CONFIG, "checkpoint")

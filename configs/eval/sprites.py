@@ -17,8 +17,8 @@ from jepa_jax.probing.config import EvalConfig, ProbeConfig
 def get_config(difficulty: str = "easy") -> ml_collections.ConfigDict:
     config = defaults(EvalConfig)
     config.random_model = "configs/quickstart.py"
-    config.train = to_config_dict(SourceConfig(kind="sprites", split="train", items=2048))
-    config.test = to_config_dict(SourceConfig(kind="sprites", split="test", items=1024))
+    config.train = to_config_dict(SourceConfig(kind="sprites", split="train", clips=2048))
+    config.test = to_config_dict(SourceConfig(kind="sprites", split="test", clips=1024))
     config.train.difficulty = config.test.difficulty = difficulty
     # A tiny encoder's channels differ widely in scale; unscaled, the linear probe would not have converged.
     config.probes = to_config_dict({"linear": ProbeConfig(standardise=True)})

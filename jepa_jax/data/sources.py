@@ -47,7 +47,7 @@ def open_source(settings: config.SourceConfig, name: str, setting: str | None = 
     """
     setting = setting or f"config.data.sources.{name}"
     if settings.kind == "sprites":
-        return Source(name, "sprites", settings, settings.items)
+        return Source(name, "sprites", settings, settings.clips)
     if not settings.path:
         raise config.ConfigError(f"{setting}.path is empty; expected a folder or a CSV file of `path label` lines.")
     root = pathlib.Path(settings.path)

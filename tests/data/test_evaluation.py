@@ -86,7 +86,7 @@ def test_clips_without_a_class_are_an_error(clips):
 
 
 def test_sprites_carry_their_three_labels():
-    evaluation = opened(kind="sprites", split="test", items=5, seed=3)
+    evaluation = opened(kind="sprites", split="test", clips=5, seed=3)
     assert evaluation.classes == sprites.CLASSES
     batches = read(evaluation)
     assert valid(batches, "item").tolist() == list(range(5))

@@ -137,7 +137,7 @@ def test_sprites_are_rendered_by_the_process_that_has_jax(mixed):
 
 
 def test_sprites_alone_leave_rendering_to_the_step(clips):
-    only = {"s": SourceConfig(kind="sprites", items=10)}
+    only = {"s": SourceConfig(kind="sprites", clips=10)}
     batches = read(run(only, steps=5))
     assert [batch.keys() for batch in batches] == [{"source", "item"}] * 5
     items = np.concatenate([batch["item"] for batch in batches])

@@ -13,7 +13,7 @@ from jepa_jax.data.sprite_scene import EVENTS, ORDERS, TURN, Pose
 
 DIFFICULTIES = ("easy", "standard")
 MOTIONS = sprites.CLASSES["motion"]
-INVERT, SHRINK, BRIGHTEN = range(3)
+BACKGROUND = np.array([45, 55, 90], np.int16)
 
 draw = jax.jit(sprites.draw, static_argnums=0)
 
@@ -162,7 +162,7 @@ def test_during_each_event_the_state_is_uniform(many):
 
 def test_frames_are_drawn_from_their_own_state_alone():
     spec = sprites.SpriteSpec(8, 32, "standard")
-    batch = scenes(spec, 16)
+    batch = scenes(spec, 128)
     shuffled = np.array([3, 6, 0, 7, 1, 5, 4, 2])
     sprite, distractor, events = jax.tree.map(lambda a: a[:, shuffled], (batch.sprite, batch.distractor, batch.events))
     other = batch._replace(sprite=sprite, distractor=distractor, events=events)
@@ -172,8 +172,7 @@ def test_frames_are_drawn_from_their_own_state_alone():
 # --- motion can be told
 
 
-@pytest.mark.parametrize("frames", [4, 8, 16])
-@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+@pytest.mark.parametrize(("frames", "difficulty"), [(4, "standard"), (8, "easy"), (8, "standard"), (16, "easy")])
 def test_true_states_tell_motion(difficulty, frames):
     """Nearest neighbour on what a rotation, a shift and the speed leave unchanged."""
 
@@ -188,8 +187,8 @@ def test_true_states_tell_motion(difficulty, frames):
         return np.concatenate([products, turn_F], 1), batch.labels["motion"]
 
     known, known_labels = features("train", 600)
-    seen, labels = features("test", 400)
-    nearest = ((seen[:, None] - known[None]) ** 2).sum(-1).argmin(1)
+    seen, labels = features("test", 600)
+    nearest = ((known**2).sum(1) - 2 * seen @ known.T).argmin(1)
     assert (known_labels[nearest] == labels).mean() >= 0.99
 
 
@@ -226,13 +225,13 @@ def test_motions_are_what_their_names_say():
 
 def test_angles_turn_counter_clockwise_on_the_screen():
     """A quarter of a turn of the state is a quarter of a turn of the picture."""
-    spec = sprites.SpriteSpec(4, 32)
-    batch = scenes(spec, 16)
+    spec = sprites.SpriteSpec(8, 32)
+    batch = scenes(spec, 128)
     centre = np.full_like(batch.sprite.x, TURN // 2)
-    angle = np.broadcast_to(np.arange(4, dtype=np.int32) * (TURN // 4), centre.shape)
+    angle = np.broadcast_to(np.arange(8, dtype=np.int32) * (TURN // 4) % TURN, centre.shape)
     still = batch._replace(sprite=Pose(centre, centre, angle), events=np.zeros_like(batch.events))
     video = np.asarray(draw(spec, still)).astype(int)
-    for quarter in range(1, 4):
+    for quarter in range(1, 5):
         turned = np.rot90(video[:, 0], quarter, axes=(1, 2))
         assert np.abs(turned - video[:, quarter]).mean() < 0.5  # levels; edges may round otherwise
 
@@ -256,7 +255,6 @@ def test_every_clip_has_each_event_once_for_equally_long_and_in_the_order_of_its
 @pytest.mark.parametrize("frames", [5, 8])
 def test_a_schedule_is_as_likely_as_its_mirror_image_whatever_the_order(frames):
     batch = scenes(sprites.SpriteSpec(frames, 32), 12_000)
-    busy = batch.events.any(-1)
     first = np.sort(batch.events.argmax(1), axis=1)
     mirrored = np.sort(batch.events[:, ::-1].argmax(1), axis=1)
     code, mirrored_code = (np.ravel_multi_index(tuple(a.T), (frames,) * 3) for a in (first, mirrored))
@@ -271,7 +269,6 @@ def test_a_schedule_is_as_likely_as_its_mirror_image_whatever_the_order(frames):
     by_order = np.zeros((len(ORDERS), kinds))
     np.add.at(by_order, (batch.labels["order"], code), 1)
     assert stats.chi2_contingency(by_order).pvalue > 1e-3
-    assert busy.sum(1).min() == busy.sum(1).max()
 
 
 def test_events_can_be_seen():
@@ -349,7 +346,7 @@ def test_a_path_backwards_is_a_path_of_the_reverse_motion_and_of_no_other(frames
 @pytest.fixture(scope="module")
 def rotated():
     """Each appearance, plain and inverted, at 48 angles in the middle of a frame: [16, 2, 48, Y, X, 3]."""
-    spec = sprites.SpriteSpec(48, 48)
+    spec = sprites.SpriteSpec(48, 40)
     one = scenes(spec, 1)
     look, sprite, distractor = (
         jax.tree.map(lambda a: np.repeat(a, 32, axis=0), part) for part in (one.look, one.sprite, one.distractor)
@@ -358,17 +355,16 @@ def rotated():
     centre = np.full_like(sprite.x, TURN // 2)
     angle = np.broadcast_to((np.arange(48) * TURN // 48).astype(np.int32), centre.shape)
     events = np.zeros((32, 48, 3), np.float32)
-    events[:, :, INVERT] = inverted[:, None]
+    events[:, :, EVENTS.index("invert")] = inverted[:, None]
     look = look._replace(appearance=appearance.astype(np.int32))
     video = draw(
         spec, one._replace(sprite=Pose(centre, centre, angle), distractor=distractor, events=events, look=look)
     )
-    return np.asarray(video).reshape(16, 2, 48, 48, 48, 3).astype(int)
+    return np.asarray(video).reshape(16, 2, 48, 40, 40, 3).astype(np.int16)
 
 
 def test_shapes_differ_at_every_rotation_and_have_no_rotational_symmetry(rotated):
-    blue_of_background = 90
-    masks = (np.abs(rotated[::4, 0] - [45, 55, blue_of_background]).max(-1) > 40).reshape(4, 48, -1)
+    masks = (np.abs(rotated[::4, 0] - BACKGROUND).max(-1) > 40).reshape(4, 48, -1)
     area = masks.sum(-1)
     assert np.ptp(area.mean(1)) < 0.05 * area.mean()  # size does not tell the shape
     for one in range(4):
@@ -379,7 +375,7 @@ def test_shapes_differ_at_every_rotation_and_have_no_rotational_symmetry(rotated
 
 
 def test_appearances_differ_at_every_rotation_and_inverted(rotated):
-    sprite = (np.abs(rotated - [45, 55, 90]).max(-1) > 40).mean()  # share of the frame
+    sprite = (np.abs(rotated - BACKGROUND).max(-1) > 40).mean()  # share of the frame
     for one, inverted in itertools.product(range(16), range(2)):
         different = (np.abs(rotated[one, inverted, 0] - rotated).max(-1) > 60).mean((-1, -2)) / sprite
         assert different[one, inverted, 0] == 0
@@ -389,7 +385,7 @@ def test_appearances_differ_at_every_rotation_and_inverted(rotated):
 
 def test_colours_do_not_tell_appearance_alone(rotated):
     """Light and dark share the sprite about alike in all appearances, and inverting shifts their balance."""
-    sprite = np.abs(rotated - [45, 55, 90]).max(-1) > 40
+    sprite = np.abs(rotated - BACKGROUND).max(-1) > 40
     light = ((rotated[..., 1] > 127) & sprite).sum((2, 3, 4)) / sprite.sum((2, 3, 4))
     assert light[:, 0].min() > 0.55
     assert light[:, 0].max() < 0.85
@@ -401,7 +397,7 @@ def test_colours_do_not_tell_appearance_alone(rotated):
 
 def test_moving_the_start_by_whole_pixels_rolls_the_picture():
     spec = sprites.SpriteSpec(8, 32)
-    batch = scenes(spec, 24)
+    batch = scenes(spec, 128)
     video = np.asarray(draw(spec, batch))
     pixel = TURN // 32
     for right, down in ((1, 0), (13, 30), (16, 16)):
@@ -411,11 +407,11 @@ def test_moving_the_start_by_whole_pixels_rolls_the_picture():
 
 
 def test_a_sprite_on_the_edge_shows_on_the_other_side():
-    spec = sprites.SpriteSpec(4, 32)
-    batch = scenes(spec, 8)
+    spec = sprites.SpriteSpec(8, 32)
+    batch = scenes(spec, 128)
     corner = np.zeros_like(batch.sprite.x)
     video = draw(spec, batch._replace(sprite=batch.sprite._replace(x=corner, y=corner), events=batch.events * 0))
-    sprite = np.abs(np.asarray(video).astype(int) - [45, 55, 90]).max(-1) > 40
+    sprite = np.abs(np.asarray(video).astype(np.int16) - BACKGROUND).max(-1) > 40
     for rows, columns in itertools.product((slice(0, 8), slice(-8, None)), repeat=2):
         assert sprite[:, :, rows, columns].any((2, 3)).all()
     assert not sprite[:, :, 15:17, 15:17].any()

@@ -78,8 +78,8 @@ def test_holdout_takes_the_test_set_from_the_training_path(evaluation, training_
 
 def test_sprites_give_three_tasks_from_one_extraction(training_run):
     config = EvalConfig(
-        train=SourceConfig(kind="sprites", split="train", items=200),
-        test=SourceConfig(kind="sprites", split="test", items=40),
+        train=SourceConfig(kind="sprites", split="train", clips=200),
+        test=SourceConfig(kind="sprites", split="test", clips=40),
         probes={"linear": ProbeConfig(epochs=1), "motion_knn": ProbeConfig(kind="knn", task="motion")},
         frames=4,
         batch_size=40,

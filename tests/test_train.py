@@ -1,0 +1,320 @@
+"""The training job: it goes on exactly where it stopped, and says what is wrong before it writes anything."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from jepa_jax import data
+from jepa_jax.config import Config, ConfigError, parse
+from jepa_jax.training import checkpoint, loop, step
+
+REPOSITORY = pathlib.Path(__file__).parent.parent
+SETTINGS = {
+    "steps": 6,
+    "batch_size": 8,
+    "dtype": "float32",
+    "clip": {"frames": 4, "size": 16},
+    "encoder": {"size": "16x2x1", "patch": 8, "levels": 2},
+    "predictor": {"size": "16x1x1"},
+    "masks": {"short": {"blocks": 1, "spatial_scale": 0.3}},
+    "data": {"sources": {"sprites": {"kind": "sprites"}}, "workers": 0},
+    "checkpoint": {"every": 2, "keep": 10},
+    "log": {"every": 1, "features_every": 3},
+}
+
+
+def config_with(**changes):
+    return parse(Config, SETTINGS | changes)
+
+
+def records(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(workdir):
+    return [(record["step"], record["loss"], record["gradient_norm"]) for record in records(workdir)]
+
+
+def final_state(workdir, settings=None):
+    learner = step.build_learner(config_with() if settings is None else settings)
+    abstract = jax.eval_shape(lambda seed: step.init_state(learner, seed), 0)
+    with checkpoint.Checkpointer(workdir, keep=10) as checkpointer:
+        return checkpointer.restore(abstract)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    outcome = loop.train(config_with(), workdir)
+    assert outcome == loop.Outcome(step=6, finished=True)
+    return workdir
+
+
+def test_a_run_leaves_metrics_and_checkpoints(whole):
+    assert [record["step"] for record in records(whole)] == [1, 2, 3, 4, 5, 6]
+    assert checkpoint.saved_steps(whole) == [2, 4, 6]
+    last = records(whole)[-1]
+    assert {"loss", "loss/prediction", "loss/context_prediction", "gradient_norm", "learning_rate"} <= set(last)
+    assert last["rank/target"] >= 1
+    assert last["feature_std/context"] > 0
+    assert "rank/target" not in records(whole)[0]
+    assert list((whole / "tensorboard").iterdir())
+    assert json.loads((whole / "config.json").read_text())["seed"] == 239
+
+
+def test_stopped_by_a_signal_and_started_again_it_is_the_same_run(whole, tmp_path, monkeypatch, capsys):
+    take = data.TrainBatches.__next__
+    taken = []
+
+    def interrupted(batches):
+        taken.append(1)
+        if len(taken) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take(batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data.TrainBatches, "__next__", interrupted)
+        outcome = loop.train(config_with(), tmp_path / "run")
+    assert not outcome.finished
+    assert 0 < outcome.step < 6
+    assert "To go on, give the same command again" in capsys.readouterr().out
+    assert checkpoint.saved_steps(tmp_path / "run")[-1] == outcome.step
+
+    assert loop.train(config_with(), tmp_path / "run").finished
+    assert losses(tmp_path / "run") == losses(whole)
+    chex.assert_trees_all_equal(final_state(tmp_path / "run"), final_state(whole))
+
+
+def test_a_finished_run_has_nothing_left_to_do(whole, capsys):
+    before = (whole / "metrics.jsonl").read_bytes()
+    assert loop.train(config_with(), whole) == loop.Outcome(step=6, finished=True)
+    assert "nothing to do" in capsys.readouterr().out
+    assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_metrics_after_the_restored_step_are_cut_back(whole, tmp_path, monkeypatch):
+    """As after a kill: the newest checkpoint is older than the last line, which is itself half written."""
+    copy = tmp_path / "run"
+    shutil.copytree(whole, copy)
+    shutil.rmtree(copy / "checkpoints" / "6")
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "los')
+    loop.train(config_with(), copy)
+    assert losses(copy) == losses(whole)
+
+
+def test_another_config_is_refused_and_overwrite_moves_the_old_run_aside(whole, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(whole, copy)
+    with pytest.raises(ConfigError, match=r"config\.seed: 239 → 1"):
+        loop.train(config_with(seed=1), copy)
+    assert losses(copy) == losses(whole)
+    loop.train(config_with(seed=1), copy, resume="overwrite")
+    assert losses(copy) != losses(whole)
+    assert losses(tmp_path / "run.old-1") == losses(whole)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path):
+    optim = {"warmup_steps": 0, "peak_lr": 1e38, "final_lr": 1e38}
+    with pytest.raises(loop.NonFiniteLossError) as error:
+        loop.train(config_with(optim=optim, checkpoint={"every": 1, "keep": 10}), tmp_path / "run")
+    assert "not finite" in str(error.value)
+    for saved in checkpoint.saved_steps(tmp_path / "run"):
+        params = checkpoint.read_encoder(tmp_path / "run", saved).params
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_a_loss_that_is_not_finite_names_step_checkpoint_and_clips(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        step.base, "total_loss", lambda o, h, latents, moment: (1.0 / (1.0 - moment.step) * latents.target_BxNxD.mean(), {})
+    )
+    with pytest.raises(loop.NonFiniteLossError, match=r"not finite at step 2 \(step 1 was finite\)") as error:
+        loop.train(config_with(checkpoint={"every": 1, "keep": 10}), tmp_path / "run")
+    assert "The last good checkpoint is step 1." in str(error.value)
+    assert len(re.findall(r"sprites:\d+", str(error.value))) == 8
+    assert checkpoint.saved_steps(tmp_path / "run") == [1]
+
+
+def test_a_collapse_is_told_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop.collapse, "LEAST_STD", 1e6)
+    loop.train(config_with(log={"every": 1, "features_every": 1}), tmp_path / "run")
+    out = capsys.readouterr().out
+    assert out.count("may have collapsed") == 1
+    assert "Try a lower" in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clip": {"frames": 4, "size": 18}}, "do not divide into tubelets"),
+        ({"encoder": {"size": "vit_bse"}}, "vit_base"),
+        ({"encoder": {"size": "16x2x1", "levels": 3}}, "levels is 3; expected between 1"),
+        ({"masks": {"short": {"spatial_scale": 0.0}}}, r"config\.masks\.short: mask spatial_scale is 0\.0"),
+        ({"batch_size": 9}, r"batch_size is 9, not a multiple of the 8 devices"),
+        ({"mesh": {"fsdp": 3}}, "fsdp must divide"),
+        ({"data": {"sources": {}}}, "source"),
+        ({"data": {"sources": {"v": {"path": "nowhere"}}}}, r"config\.data\.sources\.v\.path: there is no .*nowhere"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(changes, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        loop.train(config_with(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+CONFIG_FILE = """
+from jepa_jax.config import Config, parse, to_config_dict
+
+def get_config(recipe="baseline"):
+    return to_config_dict(parse(Config, {settings}))
+"""
+
+
+def command(folder, settings, *flags):
+    file = folder / "tiny.py"
+    file.write_text(CONFIG_FILE.replace("{settings}", repr(settings)))
+    return [sys.executable, "-m", "jepa_jax.train", f"--config={file}", f"--workdir={folder / 'run'}", *flags]
+
+
+def environment():
+    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return kept | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+
+
+def run(folder, settings, *flags):
+    return subprocess.run(
+        command(folder, settings, *flags), env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.optim.peek_lr=3"], 'Did you mean "peak_lr"'),
+        (["--config.dtype=float16"], "config.dtype is 'float16'; expected one of 'float32', 'bfloat16'"),
+        (["surplus"], "Unexpected argument 'surplus'"),
+    ],
+)
+def test_a_mistaken_command_is_told_in_a_line(tmp_path, flags, message):
+    ended = run(tmp_path, SETTINGS, *flags)
+    assert ended.returncode != 0
+    assert message in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def wait_for(condition, process, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def video_settings(tmp_path_factory, write_video):
+    """Training on real files, decoded by two workers; several epochs in 40 steps."""
+    folder = tmp_path_factory.mktemp("clips")
+    for i in range(11):
+        write_video(folder / f"class{i % 2}" / f"clip{i}.mp4", frames=12 + i)
+    sources = {"videos": {"kind": "videos", "path": str(folder), "frame_step": 2}}
+    return SETTINGS | {
+        "steps": 40,
+        "data": {"sources": sources, "workers": 2},
+        "checkpoint": {"every": 7, "keep": 3},
+    }
+
+
+@pytest.fixture(scope="module")
+def whole_on_video(tmp_path_factory, video_settings):
+    folder = tmp_path_factory.mktemp("whole_on_video")
+    ended = run(folder, video_settings)
+    assert ended.returncode == 0, ended.stderr
+    return folder / "run"
+
+
+def assert_same_run(workdir, other, settings):
+    assert losses(workdir) == losses(other)
+    chex.assert_trees_all_equal(*(final_state(folder, parse(Config, settings)) for folder in (workdir, other)))
+
+
+def lines(workdir):
+    file = workdir / "metrics.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+@pytest.mark.slow
+def test_killed_anywhere_and_started_again_it_is_the_same_run(tmp_path, video_settings, whole_on_video):
+    """SIGKILL again and again, after whatever few steps the run got to, saving or not; then bit-equal to the whole."""
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        before = lines(tmp_path / "run")
+        process = subprocess.Popen(
+            command(tmp_path, video_settings),
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        wait_for(lambda start=before: lines(tmp_path / "run") not in (0, start), process)
+        time.sleep(rng.uniform(0, 0.3))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    ended = run(tmp_path, video_settings)
+    assert ended.returncode == 0, ended.stderr
+    assert_same_run(tmp_path / "run", whole_on_video, video_settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_and_exits_well(tmp_path, video_settings, whole_on_video, number):
+    """To the whole process group, workers included, as a terminal's Ctrl-C does."""
+    process = subprocess.Popen(
+        command(tmp_path, video_settings),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: lines(tmp_path / "run") >= 3, process)
+    os.killpg(process.pid, number)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert f"Stopped by {number.name} at step" in out
+    assert "Traceback" not in errors
+    stopped = int(re.search(r"at step (\d+) of 40", out)[1])
+    assert checkpoint.saved_steps(tmp_path / "run")[-1] == stopped
+    assert run(tmp_path, video_settings).returncode == 0
+    assert_same_run(tmp_path / "run", whole_on_video, video_settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, video_settings, whole_on_video, damage):
+    shutil.copytree(whole_on_video, tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / "40"
+    file = max(newest.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    else:
+        content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    ended = run(tmp_path, video_settings)
+    assert ended.returncode == 0, ended.stderr
+    assert "Passing over the checkpoint of step 40, which is damaged" in ended.stderr
+    assert "Resuming" in ended.stdout
+    assert_same_run(tmp_path / "run", whole_on_video, video_settings)
