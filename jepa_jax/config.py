@@ -36,7 +36,7 @@ def blame(path: str) -> Iterator[None]:
 def _at_least(settings: Any, least: int, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
-        if value < least:
+        if not value >= least:
             raise ValueError(f"{name} is {value}; expected at least {least}")
 
 
