@@ -119,9 +119,8 @@ def _shape(shape: Array, u: Array, v: Array) -> Array:
 
 
 def _texture(texture: Array, u: Array, v: Array, phase: Array) -> Array:
-    """Four two-tone textures, two thirds light, so that inverting them changes the mean colour and their kind does not.
-
-    Positive where light.
+    """Four two-tone textures, positive where light. All are about two thirds light: the mean colour tells whether
+    they are inverted, but not which they are.
     """
     p, q = u * _TEXTURE_PERIODS + phase[0], v * _TEXTURE_PERIODS + phase[1]
     stripes = 0.34 - _wave(p)

@@ -142,7 +142,7 @@ def scene(spec: SpriteSpec, seed: int | Array, split: str, item: int | Array) ->
     # The generator is named: another default (rbg) would make a clip depend on the batch it is drawn in.
     key = jax.random.key(seed, impl="threefry2x32")
     key = jax.random.fold_in(jax.random.fold_in(key, SPLITS.index(split)), item)
-    # All random numbers of a clip in one draw: the generator is most of this program's compile time.
+    # 3 words choose the labels, 7 the starts, 10 the look, and one each the gap of a frame left over.
     lasting, spare = _event_frames(spec.frames)
     words = jax.random.bits(key, (20 + spare,), jnp.uint32)
     label_words, start_words, look_words, gap_words = jnp.split(words, [3, 10, 20])

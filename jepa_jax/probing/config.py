@@ -47,6 +47,7 @@ class EvalConfig:
     test: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     holdout: str = ""  # regular expression: clips of `train` whose path has it are the test set; `test` is not read
     probes: Mapping[str, ProbeConfig] = dataclasses.field(default_factory=lambda: {"linear": ProbeConfig()})
+    beside_untrained: bool = True  # also probe the encoder as it was before training, as a control
     seed: int = 0  # of the probes, and of the sprites drawn
     frames: int = 0  # frames of a clip; 0: as the encoder was trained
     size: int = 0  # side of a clip in pixels; 0: as the encoder was trained

@@ -82,7 +82,12 @@ def _untrained(source: str) -> FrozenEncoder:
             "--checkpoint=random needs to know which model: random:WORKDIR, random:CONFIG.py, or config.random_model."
         )
     config = workdir.load_config(source) if pathlib.Path(source).is_dir() else load_config_file(source)
+    return dataclasses.replace(untrained(config), source=source)
+
+
+def untrained(config: Config) -> FrozenEncoder:
+    """The encoder that training with this config starts from."""
     learner = step.build_learner(config)
     # Compiled, so that predictor and optimiser, which nobody asks for, are never made.
     params = jax.jit(lambda seed: step.init_state(learner, seed).params["encoder"])(config.seed)
-    return FrozenEncoder(config, params, "random", source, 0)
+    return FrozenEncoder(config, params, "random", "", 0)

@@ -66,8 +66,10 @@ class Storage:
             return np.memmap(file, dtype=dtype, mode="w+", shape=tuple(shape))
 
 
-def make_encode(config: EncoderConfig, params: Any, dtype: str, kinds: Sequence[Tokens]) -> Encode:
-    """A jitted function from clips (8-bit values, [B, F, Y, X, 3]) to the features that probes of these kinds read.
+def make_encode(
+    config: EncoderConfig, dtype: str, kinds: Sequence[Tokens]
+) -> Callable[[Any, Num[Array | np.ndarray, "B F Y X 3"]], Mapping[str, jax.Array]]:
+    """A jitted function from encoder parameters and clips (8-bit values) to the features that probes of these kinds read.
 
     "all" is the encoder's plain output, its last level; "mean" its mean over tokens, taken in float32.
     """
@@ -79,7 +81,7 @@ def make_encode(config: EncoderConfig, params: Any, dtype: str, kinds: Sequence[
         features = {"mean": tokens_BxNxE.astype(jnp.float32).mean(axis=1), "all": tokens_BxNxE}
         return {kind: features[kind] for kind in kinds}
 
-    return lambda video: encode(params, video)
+    return encode
 
 
 def extract(encode: Encode, batches: Iterable[Mapping[str, Any]], items: int, storage: Storage, name: str) -> Features:
@@ -90,7 +92,7 @@ def extract(encode: Encode, batches: Iterable[Mapping[str, Any]], items: int, st
         batches: `video`, `labels` {task: int [B]} and `valid` bool [B], False where the last batch is filled up.
         items: at most this many clips come.
         storage: where the features go.
-        name: of the set, for the progress bar.
+        name: for the progress bar and errors.
 
     Raises:
         FloatingPointError: the encoder's output is not finite.
@@ -113,7 +115,7 @@ def extract(encode: Encode, batches: Iterable[Mapping[str, Any]], items: int, st
             arrays[kind][rows] = batch if valid.all() else batch[valid]
         filled = rows.stop
 
-    with Progress(items, f"{name} features", "clips") as bar:
+    with Progress(items, name, "clips") as bar:
         waiting = None  # one batch is encoded while the one before is written
         for batch in batches:
             valid = np.asarray(batch["valid"])

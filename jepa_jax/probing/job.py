@@ -1,5 +1,7 @@
 """An evaluation from end to end: checkpoint → features → probes → results."""
 
+import dataclasses
+import functools
 import pathlib
 import tempfile
 import time
@@ -7,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jepa_jax import models
 from jepa_jax.config import ClipConfig, Config, ConfigError, nearest, to_dict
@@ -48,13 +51,27 @@ def evaluate(config: EvalConfig, reference: str, out: str | pathlib.Path | None 
     pairs = pair_probes(config, train_set.classes)
 
     dtype = trained.dtype if config.dtype == "trained" else config.dtype
-    encode = features.make_encode(trained.encoder, encoder.params, dtype, config.kinds_of_tokens)
+    encode = features.make_encode(trained.encoder, dtype, config.kinds_of_tokens)
     storage = features.Storage(config.memory_limit, out.parent if out else pathlib.Path(tempfile.gettempdir()))
-    train, test = (
-        features.extract(encode, data.batches(config.batch_size, config.workers), data.size, storage, name)
-        for name, data in (("train", train_set), ("test", test_set))
-    )
-    found = run_probes(config, pairs, train, test, train_set.classes)
+
+    def probe(encoder: encoders.FrozenEncoder, name: str) -> tuple[list[Outcome], dict[str, float]]:
+        sets = [
+            features.extract(
+                functools.partial(encode, encoder.params),
+                data.batches(config.batch_size, config.workers),
+                data.size,
+                storage,
+                f"{name}{data_name} features",
+            )
+            for data_name, data in (("train", train_set), ("test", test_set))
+        ]
+        seconds = {"train": round(sets[0].seconds, 2), "test": round(sets[1].seconds, 2)}
+        return run_probes(config, pairs, sets[0], sets[1], train_set.classes, name), seconds
+
+    outcomes, feature_seconds = probe(encoder, "")
+    with_untrained = config.beside_untrained and encoder.weights != "random"
+    untrained = probe(encoders.untrained(trained), "untrained: ")[0] if with_untrained else [None] * len(outcomes)
+    found = [outcome.score(beside) for outcome, beside in zip(outcomes, untrained, strict=True)]
     if out is not None:
         skipped = {"train": train_set.skipped, "test": test_set.skipped}
         record = {
@@ -63,7 +80,7 @@ def evaluate(config: EvalConfig, reference: str, out: str | pathlib.Path | None 
             "clip": to_dict(clip),
             "dtype": dtype,
             "skipped": {name: [skip.path for skip in skips] for name, skips in skipped.items()},
-            "feature_seconds": {"train": round(train.seconds, 2), "test": round(test.seconds, 2)},
+            "feature_seconds": feature_seconds,
             "seconds": round(time.monotonic() - started, 2),
             "device": jax.devices()[0].device_kind,
             "settings": to_dict(config),
@@ -115,17 +132,36 @@ def pair_probes(config: EvalConfig, tasks: Classes) -> list[tuple[str, str]]:
     return [(task, name) for task in tasks for name, probe in config.probes.items() if probe.task in ("", task)]
 
 
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What one probe predicted for one task, before it is scored."""
+
+    task: str
+    probe: str
+    predicted: np.ndarray
+    train_labels: np.ndarray
+    test_labels: np.ndarray
+    classes: int
+    seconds: float
+
+    def score(self, untrained: "Outcome | None") -> results.ProbeResult:
+        """The result, beside that of the same probe on the untrained encoder."""
+        beside = None if untrained is None else untrained.predicted
+        return results.score(**vars(self), untrained=beside)
+
+
 def run_probes(
     config: EvalConfig,
     pairs: Sequence[tuple[str, str]],
     train: features.Features,
     test: features.Features,
     tasks: Classes,
-) -> list[results.ProbeResult]:
-    """Trains and scores every probe of `pairs`."""
+    prefix: str,
+) -> list[Outcome]:
+    """Trains every probe of `pairs` and predicts the test clips; `prefix` names the encoder in progress lines."""
     needed = dict.fromkeys(task for task, _ in pairs)
     known = {task: labels.seen_classes(task, train.labels[task], test.labels[task], tasks[task]) for task in needed}
-    found = []
+    outcomes = []
     for number, (task, name) in enumerate(pairs):
         probe = config.probes[name]
         train_labels, test_labels, classes = known[task]
@@ -138,8 +174,8 @@ def run_probes(
             test.tokens[probe.tokens],
             len(classes),
             key,
-            f"{task} {name}",
+            f"{prefix}{task} {name}",
         )
         seconds = time.monotonic() - started
-        found.append(results.score(task, name, predicted, train_labels, test_labels, len(classes), seconds))
-    return found
+        outcomes.append(Outcome(task, name, predicted, train_labels, test_labels, len(classes), seconds))
+    return outcomes

@@ -18,6 +18,7 @@ class ProbeResult:
     Attributes:
         accuracy: share of the test clips whose class is predicted (top-1).
         standard_error: of `accuracy`, over the choice of test clips: √(p(1−p)/n).
+        untrained, untrained_standard_error: the same of the untrained encoder; None where it was not probed.
         chance: 1 / classes.
         majority: accuracy on the test clips of always answering the commonest training class.
         train, test: numbers of clips.
@@ -27,6 +28,8 @@ class ProbeResult:
     probe: str
     accuracy: float
     standard_error: float
+    untrained: float | None
+    untrained_standard_error: float | None
     chance: float
     majority: float
     classes: int
@@ -43,15 +46,21 @@ def score(
     test_labels: Int[np.ndarray, "test"],
     classes: int,
     seconds: float,
+    untrained: Int[np.ndarray, "test"] | None = None,
 ) -> ProbeResult:
-    """The record of a probe that predicted `predicted` where `test_labels` is right."""
-    accuracy = float(np.mean(predicted == test_labels))
+    """The record of a probe that predicted `predicted`, on the untrained encoder `untrained`, where `test_labels` is
+    right.
+    """
+    accuracy, standard_error = _accuracy(predicted, test_labels)
+    untrained_accuracy = (None, None) if untrained is None else _accuracy(untrained, test_labels)
     commonest = np.bincount(train_labels).argmax()
     return ProbeResult(
         task=task,
         probe=probe,
         accuracy=accuracy,
-        standard_error=float(np.sqrt(accuracy * (1 - accuracy) / len(test_labels))),
+        standard_error=standard_error,
+        untrained=untrained_accuracy[0],
+        untrained_standard_error=untrained_accuracy[1],
         chance=1 / classes,
         majority=float(np.mean(test_labels == commonest)),
         classes=classes,
@@ -61,14 +70,23 @@ def score(
     )
 
 
+def _accuracy(predicted: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    accuracy = float(np.mean(predicted == labels))
+    return accuracy, float(np.sqrt(accuracy * (1 - accuracy) / len(labels)))
+
+
 def table(results: Sequence[ProbeResult]) -> str:
-    """The results as text, a line each, in percent."""
-    rows = [("task", "probe", "accuracy %", "chance %", "majority %", "train", "test")]
+    """The results as text, a line each, in percent; ± one standard error over the choice of test clips."""
+
+    def percent(share: float | None, error: float | None = None) -> str:
+        if share is None:
+            return "–"
+        return f"{100 * share:.1f}" if error is None else f"{100 * share:.1f} ± {100 * error:.1f}"
+
+    rows = [("task", "probe", "accuracy %", "untrained %", "chance %", "majority %", "train", "test")]
     for r in results:
-        accuracy = f"{100 * r.accuracy:.1f} ± {100 * r.standard_error:.1f}"
-        rows.append(
-            (r.task, r.probe, accuracy, f"{100 * r.chance:.1f}", f"{100 * r.majority:.1f}", str(r.train), str(r.test))
-        )
+        shares = (percent(r.accuracy, r.standard_error), percent(r.untrained, r.untrained_standard_error))
+        rows.append((r.task, r.probe, *shares, percent(r.chance), percent(r.majority), str(r.train), str(r.test)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -412,6 +412,6 @@ def test_a_sprite_on_the_edge_shows_on_the_other_side():
     corner = np.zeros_like(batch.sprite.x)
     video = draw(spec, batch._replace(sprite=batch.sprite._replace(x=corner, y=corner), events=batch.events * 0))
     sprite = np.abs(np.asarray(video).astype(np.int16) - BACKGROUND).max(-1) > 40
-    for rows, columns in itertools.product((slice(0, 8), slice(-8, None)), repeat=2):
-        assert sprite[:, :, rows, columns].any((2, 3)).all()
+    for axis, side in itertools.product((2, 3), (range(8), range(-8, 0))):
+        assert sprite.take(side, axis).any((2, 3)).all()
     assert not sprite[:, :, 15:17, 15:17].any()

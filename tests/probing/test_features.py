@@ -1,5 +1,7 @@
 import pathlib
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -30,7 +32,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def encode(params):
-    return features.make_encode(ENCODER, params, "float32", ("mean", "all"))
+    return functools.partial(features.make_encode(ENCODER, "float32", ("mean", "all")), params)
 
 
 def in_memory(tmp_path=pathlib.Path()):
@@ -57,7 +59,7 @@ def test_batch_size_and_filling_change_nothing(encode, size):
 
 
 def test_compiles_once(params):
-    encode = features.make_encode(ENCODER, params, "float32", ("mean",))
+    encode = functools.partial(features.make_encode(ENCODER, "float32", ("mean",)), params)
     encode(CLIPS[:3])
     with jax.no_tracing():
         features.extract(encode, batches(3), len(CLIPS), in_memory(), "test")
@@ -69,7 +71,7 @@ def test_fewer_clips_than_announced(encode):
 
 
 def test_pooling_is_in_float32(params):
-    half = features.make_encode(ENCODER, params, "bfloat16", ("mean", "all"))
+    half = functools.partial(features.make_encode(ENCODER, "bfloat16", ("mean", "all")), params)
     found = features.extract(half, batches(7), len(CLIPS), in_memory(), "test")
     assert found.tokens["all"].dtype == ml_dtypes.bfloat16
     assert found.tokens["mean"].dtype == np.float32
@@ -100,7 +102,7 @@ def test_cpu_takes_features_over_without_a_copy():
 
 def test_features_that_are_not_finite_are_refused(params):
     broken = jax.tree.map(lambda x: x * jnp.nan, params)
-    encode = features.make_encode(ENCODER, broken, "float32", ("mean",))
+    encode = functools.partial(features.make_encode(ENCODER, "float32", ("mean",)), broken)
     with pytest.raises(FloatingPointError, match="test clips is not finite"):
         features.extract(encode, batches(7), len(CLIPS), in_memory(), "test")
 
