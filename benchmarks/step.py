@@ -42,7 +42,9 @@ def main() -> None:
         jax.jit(functools.partial(step.train_step, learner), donate_argnums=0).lower(state, {"video": video}).compile()
     )
     print(f"compiled in {time.perf_counter() - start:.1f} s")
-    print("; ".join(f"{m.config.blocks} × {m.config.spatial_scale}: K {m.context}, M {m.target}" for m in learner.masks))
+    print(
+        "; ".join(f"{m.config.blocks} × {m.config.spatial_scale}: K {m.context}, M {m.target}" for m in learner.masks)
+    )
     seconds = []
     for _ in range(arguments.steps):
         start = time.perf_counter()
@@ -50,7 +52,9 @@ def main() -> None:
         jax.block_until_ready(metrics["loss"])
         seconds.append(time.perf_counter() - start)
     quartiles = statistics.quantiles(seconds, n=4)
-    print(f"step: median {quartiles[1]:.3f} s (quartiles {quartiles[0]:.3f}–{quartiles[2]:.3f}), {arguments.steps} steps")
+    print(
+        f"step: median {quartiles[1]:.3f} s (quartiles {quartiles[0]:.3f}–{quartiles[2]:.3f}), {arguments.steps} steps"
+    )
 
 
 if __name__ == "__main__":

@@ -247,12 +247,12 @@ def to_dict(settings: Any) -> Any:
     return settings
 
 
-def to_config_dict(settings: Any) -> ml_collections.ConfigDict:
-    """A dataclass as a ConfigDict that flags can override."""
+def to_config_dict(settings: Any) -> Any:
+    """A dataclass as a ConfigDict that flags can override (typed Any: its keys are set like attributes)."""
     return ml_collections.ConfigDict(to_dict(settings), convert_dict=True)
 
 
-def defaults(cls: type) -> ml_collections.ConfigDict:
+def defaults(cls: type) -> Any:
     """The defaults of a settings class as a ConfigDict: where every config file starts."""
     return to_config_dict(cls())
 

@@ -104,7 +104,6 @@ def cover_counts(
     The block size is drawn once a batch, the origins once a clip and placement.
     """
     size_key, origin_key = jax.random.split(key)
-    time, height, width = grid
     block = block_size(config, grid, size_key)
     shape = (batch, CANDIDATES, config.blocks)
     if config.motion_strength > 0:
@@ -185,7 +184,8 @@ def _motion_origins(
     batch, _, height, width = log_probability.shape
     flat = jax.random.categorical(guided_key, log_probability.reshape(batch, 1, 1, -1), shape=shape)
     guided = (flat // (height * width), flat // width % height, flat % width)
-    uniform = _uniform_origins(motion_BxTxHxW.shape[1:], block, uniform_key, shape)
+    grid = (motion_BxTxHxW.shape[1], height, width)
+    uniform = _uniform_origins(grid, block, uniform_key, shape)
     free = jax.random.uniform(choice_key, shape) < config.motion_random_rate
     return tuple(jnp.where(free, u, g) for u, g in zip(uniform, guided, strict=True))  # pyright: ignore
 
@@ -216,9 +216,7 @@ def _uncovered(config: MaskConfig, grid: Grid, cover: jax.Array) -> jax.Array:
     return free * (kept if config.temporal_scale == 1.0 else 1)
 
 
-def nearest_to_budget(
-    plan: MaskPlan, cover: Float[Array, "B candidates t H W"]
-) -> Float[Array, "B t H W"]:
+def nearest_to_budget(plan: MaskPlan, cover: Float[Array, "B candidates t H W"]) -> Float[Array, "B t H W"]:
     """Of each clip's placements, the one whose uncovered count is nearest the budget, never one that leaves none."""
     free = _uncovered(plan.config, plan.grid, cover)
     distance = jnp.where(free == 0, jnp.inf, jnp.abs(free - plan.context))
@@ -265,9 +263,7 @@ def _simulated_counts(config: MaskConfig, grid: Grid) -> tuple[float, float]:
     return float(context.mean()), float(target.mean())
 
 
-def first_valid(
-    config: MaskConfig, grid: Grid, cover: Float[Array, "B candidates t H W"]
-) -> Float[Array, "B t H W"]:
+def first_valid(config: MaskConfig, grid: Grid, cover: Float[Array, "B candidates t H W"]) -> Float[Array, "B t H W"]:
     """Of each clip's placements, the first that leaves a context: a mask before its budget, as the study draws it."""
     empty = _uncovered(config, grid, cover) == 0
     return jnp.take_along_axis(cover, empty.argmin(-1)[:, None, None, None, None], axis=1)[:, 0]

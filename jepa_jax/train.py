@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     try:
         config = parse(Config, CONFIG.value)
         workdir = WORKDIR.value or default_workdir(config)
-        outcome = train(config, workdir, RESUME.value)
+        outcome = train(config, workdir, overwrite=RESUME.value == "overwrite")
     except (ConfigError, CheckpointError, NonFiniteLossError, TooManySkippedError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
 
 def default_workdir(config: Config) -> pathlib.Path:
     """runs/CONFIG-RECIPE-SEED, below the folder the command is given in."""
-    name = pathlib.Path(flags.FLAGS["config"].config_filename).stem
+    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     return pathlib.Path("runs") / f"{name}-{config.recipe}-{config.seed}"
 
 

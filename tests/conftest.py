@@ -7,11 +7,11 @@ import pathlib
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from absl import flags  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from jaxtyping import install_import_hook
 
 install_import_hook("jepa_jax", "beartype.beartype")
 flags.FLAGS.mark_as_parsed()  # grain reads absl's flags

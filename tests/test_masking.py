@@ -55,7 +55,9 @@ def drawn(request):
         chosen = masking.nearest_to_budget(plan, cover)
         return masking.first_valid(config, GRID, cover), chosen, *masking.draw(plan, key, 8)
 
-    cover, chosen, context, target = jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(jax.random.key(1), 1000))
+    cover, chosen, context, target = jax.jit(lambda keys: jax.lax.map(one, keys))(
+        jax.random.split(jax.random.key(1), 1000)
+    )
     flat = lambda x: np.asarray(x).reshape(-1, *x.shape[2:])  # noqa: E731
     return request.param, plan, flat(cover), flat(chosen), flat(context), flat(target)
 

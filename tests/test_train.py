@@ -121,7 +121,7 @@ def test_another_config_is_refused_and_overwrite_moves_the_old_run_aside(whole, 
     with pytest.raises(ConfigError, match=r"config\.seed: 239 → 1"):
         loop.train(config_with(seed=1), copy)
     assert losses(copy) == losses(whole)
-    loop.train(config_with(seed=1), copy, resume="overwrite")
+    loop.train(config_with(seed=1), copy, overwrite=True)
     assert losses(copy) != losses(whole)
     assert losses(tmp_path / "run.old-1") == losses(whole)
 
@@ -138,7 +138,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path):
 
 def test_a_loss_that_is_not_finite_names_step_checkpoint_and_clips(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        step.base, "total_loss", lambda o, h, latents, moment: (1.0 / (1.0 - moment.step) * latents.target_BxNxD.mean(), {})
+        step.base,
+        "total_loss",
+        lambda o, h, latents, moment: (1.0 / (1.0 - moment.step) * latents.target_BxNxD.mean(), {}),
     )
     with pytest.raises(loop.NonFiniteLossError, match=r"not finite at step 2 \(step 1 was finite\)") as error:
         loop.train(config_with(checkpoint={"every": 1, "keep": 10}), tmp_path / "run")

@@ -1,6 +1,7 @@
 """The Video-JEPA encoder: a Vision Transformer over the tubelets that a mask leaves visible."""
 
 import flax.linen as nn
+import flax.linen.dtypes
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Int
@@ -36,7 +37,7 @@ class PatchEmbedding(nn.Module):
         """Patches [B, S, τ·P·P·C] → tokens [B, S, E]."""
         kernel = self.param("kernel", layers.trunc_normal, (*self.shape, self.width))
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
-        x, kernel, bias = nn.dtypes.promote_dtype(patches_BxSxV, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = flax.linen.dtypes.promote_dtype(patches_BxSxV, kernel, bias, dtype=self.dtype)
         return x @ kernel.reshape(-1, self.width) + bias
 
 

@@ -65,7 +65,7 @@ class Blocks(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, 0),
+            in_axes=(nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
             length=self.length,
             unroll=1 if self.scan else self.length,
         )

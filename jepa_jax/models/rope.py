@@ -33,7 +33,7 @@ def turns(
         layout: `interleaved`: channels 2i and 2i+1 turn by frequency i, height and width are scaled to the grid of a
             256-pixel frame. `tiled`: channel j turns by frequency j mod d/2, positions as they are (V-JEPA 2 weights).
     """
-    time, height, width = grid
+    _, height, width = grid
     index = index_BxS.astype(jnp.float32)
     t = jnp.floor(index / (height * width))
     y = jnp.floor((index - t * height * width) / width)
@@ -48,7 +48,7 @@ def turns(
     angle = [position[..., None] * frequency.astype(np.float32) for position in (t, y, x)]
     still = jnp.zeros((*index_BxS.shape, head_width - 3 * span))
     angle_BxSxG = jnp.concatenate([*angle, still], axis=-1)
-    sign = np.resize(np.array([-1.0, 1.0], np.float32), head_width)
+    sign = jnp.resize(jnp.array([-1.0, 1.0]), (head_width,))
     return Turns(jnp.cos(angle_BxSxG)[:, :, None], (sign * jnp.sin(angle_BxSxG))[:, :, None])
 
 

@@ -35,7 +35,8 @@ class Prediction:
 class ContextPrediction:
     """Mean over masks of mean(|c − h[context]|^p / √d) / p, d the distance to the nearest target token.
 
-    Its weight is 0 until `start` of the run (a fraction), rises linearly to `coefficient` at `end`, and stays (start = end = 0: constant).
+    Its weight is 0 until `start` of the run (a fraction), rises linearly to `coefficient` at `end`, and stays; with
+    start = end = 0 it is constant.
     The study starts at step 15,000 and ends at 30,000, whatever the run's length; at 30,000 steps the two agree.
     """
 

@@ -69,7 +69,7 @@ class Storage:
 def make_encode(
     config: EncoderConfig, dtype: str, kinds: Sequence[Tokens]
 ) -> Callable[[Any, Num[Array | np.ndarray, "B F Y X 3"]], Mapping[str, jax.Array]]:
-    """A jitted function from encoder parameters and clips (8-bit values) to the features that probes of these kinds read.
+    """A jitted function from encoder parameters and clips (8-bit values) to the features that these probes read.
 
     "all" is the encoder's plain output, its last level; "mean" its mean over tokens, taken in float32.
     """

@@ -9,7 +9,7 @@ import functools
 import math
 import pathlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +38,8 @@ class Outcome:
     finished: bool  # False: a signal stopped it
 
 
-def train(config: Config, workdir: str | pathlib.Path, resume: Literal["auto", "overwrite"] = "auto") -> Outcome:
-    """Trains until `config.steps`, or until a signal; goes on with what `workdir` holds.
+def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) -> Outcome:
+    """Trains until `config.steps`, or until a signal; goes on with what `workdir` holds, or moves it aside first.
 
     Raises:
         ConfigError: settings that cannot be used, before anything is written, or another run's folder.
@@ -52,7 +52,7 @@ def train(config: Config, workdir: str | pathlib.Path, resume: Literal["auto", "
     learner = step.build_learner(config)
     init = functools.partial(step.init_state, learner)
     abstract = jax.eval_shape(init, config.seed)
-    folder = open_workdir(workdir, config, resume)  # from here on, files are written
+    folder = open_workdir(workdir, config, overwrite=overwrite)  # from here on, files are written
     ledger = data.new_ledger(config.data, opened, folder / "skipped.jsonl")
 
     shardings = sharding.state_shardings(abstract, mesh)
@@ -174,8 +174,8 @@ class _Run:
 
     def report_saved(self) -> None:
         """Says which checkpoints have been completed since the last call."""
-        for step in self._checkpointer.finished():
-            self._progress.say(f"Saved step {step} in {self._folder}.")
+        for saved in self._checkpointer.finished():
+            self._progress.say(f"Saved step {saved} in {self._folder}.")
 
     def close(self) -> None:
         """Completes what is being saved and closes the files."""

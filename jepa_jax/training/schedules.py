@@ -1,12 +1,14 @@
 """Schedules as functions of the 1-based optimiser step (arXiv:2605.17165, after V-JEPA)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jepa_jax.config import OptimConfig
 
-Step = Int[Array, "*s"] | int
+Step = Any  # 1-based: an int, or an int array of any shape
 
 
 def learning_rate(config: OptimConfig, steps: int, step: Step) -> Float[Array, "*s"]:

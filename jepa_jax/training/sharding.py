@@ -42,7 +42,9 @@ def state_shardings(abstract: Any, mesh: Mesh) -> Any:
             return NamedSharding(mesh, PartitionSpec())
         divisible = [axis for axis in range(leaf.ndim) if leaf.shape[axis] % ways == 0]
         if not divisible:
-            logging.warning("%s %s stays whole: no side is divisible by %d", jax.tree_util.keystr(path), leaf.shape, ways)
+            logging.warning(
+                "%s %s stays whole: no side is divisible by %d", jax.tree_util.keystr(path), leaf.shape, ways
+            )
             return NamedSharding(mesh, PartitionSpec())
         axis = max(divisible, key=lambda a: leaf.shape[a])
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))

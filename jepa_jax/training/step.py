@@ -105,7 +105,7 @@ def init_state(learner: Learner, seed: int | jax.Array) -> TrainState:
 def init_encoder(config: Config, key: jax.Array) -> dict[str, Any]:
     """Untrained encoder parameters."""
     clips = jnp.zeros((1, config.clip.frames, config.clip.size, config.clip.size, 3))
-    return models.build_encoder(config.encoder).init(key, clips)["params"]
+    return models.build_encoder(config.encoder).init(key, clips)["params"]  # pyright: ignore[reportReturnType]
 
 
 def train_step(learner: Learner, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:

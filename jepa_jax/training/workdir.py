@@ -6,7 +6,7 @@ import os
 import pathlib
 import platform
 import subprocess
-from typing import Any, Literal
+from typing import Any
 
 from absl import logging
 
@@ -16,15 +16,13 @@ CONFIG, VERSIONS = "config.json", "versions.json"
 PACKAGES = ("jepa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def open_workdir(
-    path: str | pathlib.Path, config: Config, resume: Literal["auto", "overwrite"] = "auto"
-) -> pathlib.Path:
+def open_workdir(path: str | pathlib.Path, config: Config, *, overwrite: bool = False) -> pathlib.Path:
     """Makes the folder of a run, or opens it again for the same run.
 
     Args:
         path: the folder; may not exist yet.
         config: of the run to start or resume.
-        resume: "auto" goes on with what is there; "overwrite" moves it aside, to PATH.old-1, -2, …, and starts anew.
+        overwrite: moves what is there aside, to PATH.old-1, -2, …, and starts anew.
 
     Raises:
         ConfigError: the folder belongs to a run with other settings (says which), or to something else.
@@ -37,8 +35,8 @@ def open_workdir(
     if others and CONFIG not in others:
         shown = ", ".join(others[:5]) + (", …" if len(others) > 5 else "")
         raise ConfigError(f"{path} is not the folder of a training run (no {CONFIG}; it holds {shown}). Name another.")
-    if others and resume == "overwrite":
-        logging.info("Moved the run in %s aside, to %s.", path, _move_aside(path))
+    if others and overwrite:
+        logging.warning("Moved the run in %s aside, to %s.", path, _move_aside(path))
     elif others:
         _require_same(path, config)
         return path

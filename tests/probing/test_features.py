@@ -1,6 +1,5 @@
-import pathlib
-
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp

@@ -8,7 +8,7 @@ import pytest
 from jepa_jax import pixels
 from jepa_jax.config import Config, parse
 from jepa_jax.models import torch_weights
-from jepa_jax.training import optimizer, step
+from jepa_jax.training import step
 from jepa_jax.training.state import TrainState
 
 LOSS, PARAMETER, QKV_BIAS_NORM = 2e-6, 2e-5, 1e-4

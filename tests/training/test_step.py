@@ -70,7 +70,7 @@ def latents_of(learner, state, batch, params=None, target_params=None):
 def loss_of(learner, latents):
     moment = step.base.Moment(step=jnp.zeros((), jnp.int32), key=jax.random.key(0), steps=10)
     return step.base.total_loss(
-        learner.config.objectives, dict.fromkeys(learner.config.objectives, {}), latents, moment
+        learner.config.objectives, {name: {} for name in learner.config.objectives}, latents, moment
     )[0]
 
 

@@ -47,15 +47,15 @@ def test_another_config_is_refused_with_the_difference(tmp_path):
 def test_overwrite_moves_the_old_run_aside(tmp_path):
     path = tmp_path / "run"
     for steps in (1, 2, 3):
-        open_workdir(path, Config(steps=steps), "overwrite")
+        open_workdir(path, Config(steps=steps), overwrite=True)
     assert [load_config(tmp_path / name).steps for name in ("run", "run.old-1", "run.old-2")] == [3, 1, 2]
 
 
-@pytest.mark.parametrize("resume", ["auto", "overwrite"])
-def test_a_folder_of_something_else_is_left_alone(tmp_path, resume):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, overwrite):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ConfigError, match=r"no config\.json; it holds thesis\.tex"):
-        open_workdir(tmp_path, Config(), resume)
+        open_workdir(tmp_path, Config(), overwrite=overwrite)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -72,7 +72,7 @@ def test_an_unreadable_config_is_an_error_naming_the_file(tmp_path, content):
         load_config(tmp_path)
     with pytest.raises(ConfigError, match=r"(?s)config\.json is not a configuration.*--resume=overwrite"):
         open_workdir(tmp_path, Config())
-    open_workdir(tmp_path, Config(), "overwrite")
+    open_workdir(tmp_path, Config(), overwrite=True)
 
 
 def test_versions_name_what_a_run_depends_on():
