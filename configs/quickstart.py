@@ -1,6 +1,10 @@
-"""Three minutes from clone to a probed Video-JEPA: sprites that need no download, a tiny model.
+"""Three minutes from clone to a probed Video-JEPA: sprites that need no download, and a tiny model.
 
-Command:   python -m jepa_jax.train --config configs/quickstart.py
+Source:    the baseline of arXiv:2605.17165 at toy size, with settings of its own: a faster target (EMA 0.97) and a
+           higher rate, since the run is 600 steps.
+Command:   python -m jepa_jax.train --config configs/quickstart.py[:RECIPE]
+Hardware:  two CPU cores, 1.2 GiB. Wall time: 2 minutes, and half a minute for the probes at the end.
+Expected:  mean-token linear probe on the order of events far above the untrained encoder's (README.md, "Quickstart").
 """
 
 import ml_collections
@@ -11,16 +15,16 @@ from jepa_jax.objectives import recipes
 
 def get_config(recipe: str = "baseline") -> ml_collections.ConfigDict:
     config = defaults(Config)
-
-    config.steps = 1000
-    config.batch_size = 32
+    config.steps = 600
     config.dtype = "float32"
-    config.clip.frames, config.clip.size = 8, 64
-    config.encoder.size, config.encoder.patch = "96x4x3", 8
-    config.predictor.size = "48x2x3"
+    config.clip.frames, config.clip.size = 8, 32
+    config.encoder.size, config.encoder.patch = "128x4x4", 8
+    config.predictor.size = "64x2x2"
+    config.optim.peak_lr = config.optim.final_lr = 1e-3
     config.optim.warmup_steps = 100
+    config.ema.decay = 0.97
     config.data.sources.sprites = to_config_dict(SourceConfig(kind="sprites", difficulty="easy"))
     config.log.features_every = 50
     config.checkpoint.every = 200
-    config.probe = ""
+    config.probe = "configs/eval/sprites.py"
     return recipes.apply(config, recipe)

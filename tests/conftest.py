@@ -1,5 +1,9 @@
-"""Settings shared by all tests: jaxtyping checked at run time, eight virtual devices, golden numbers."""
+"""Settings shared by all tests: jaxtyping checked at run time, eight virtual devices, golden numbers, tiny clips.
 
+In clips encoded on the spot frame k is a grey of level 8·k + 8, so a decoded frame tells its number.
+"""
+
+import fractions
 import json
 import os
 import pathlib
@@ -7,6 +11,7 @@ import pathlib
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
+import av
 import jax
 import numpy as np
 import pytest
@@ -46,3 +51,69 @@ def golden_folder():
 @pytest.fixture(scope="session")
 def golden_meta():
     return json.loads((GOLDEN / "meta.json").read_text())
+
+
+CODECS = {".avi": "mpeg4", ".mp4": "libx264", ".mkv": "libx264", ".webm": "libvpx", ".mpg": "mpeg1video"}
+
+
+def _grey(number, height=48, width=64):
+    return np.full((height, width, 3), 8 * number + 8, np.uint8)
+
+
+def _numbers(frames):
+    return np.rint((frames.reshape(len(frames), -1).mean(axis=1) - 8) / 8).astype(int).tolist()
+
+
+def _write_video(path, frames=24, fps=25, gop=6, codec=None, times=None, sound=False, picture=_grey):
+    """`times`: presentation time of each frame in 1/1000 s, for a variable rate."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec or CODECS[path.suffix], rate=fps)
+        stream.height, stream.width = picture(0).shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.bit_rate = 400_000
+        stream.gop_size = gop
+        stream.codec_context.thread_count = 1
+        if times is not None:
+            stream.codec_context.time_base = fractions.Fraction(1, 1000)
+        audio = container.add_stream("mp2", rate=44100) if sound else None
+        for k in range(frames):
+            frame = av.VideoFrame.from_ndarray(picture(k), format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = times[k], fractions.Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if audio is not None:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1152 * 2), np.int16), format="s16", layout="stereo")
+            silence.rate = 44100
+            container.mux(audio.encode(silence))
+            container.mux(audio.encode(None))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def grey():
+    """grey(k): the picture of frame k."""
+    return _grey
+
+
+@pytest.fixture(scope="session")
+def numbers():
+    """numbers(frames): which frame each of these is."""
+    return _numbers
+
+
+@pytest.fixture(scope="session")
+def write_video():
+    """write_video(path, frames=24, …): encodes a video, returns its path as a string."""
+    return _write_video
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Real clips, which the project does not ship: the folder named by JEPA_TEST_DATA."""
+    folder = os.environ.get("JEPA_TEST_DATA")
+    if not folder:
+        pytest.skip("JEPA_TEST_DATA names no folder of real clips")
+    return pathlib.Path(folder)

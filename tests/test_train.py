@@ -152,7 +152,7 @@ def test_a_loss_that_is_not_finite_names_step_checkpoint_and_clips(tmp_path, mon
 def test_a_collapse_is_told_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loop.collapse, "LEAST_STD", 1e6)
     loop.train(config_with(log={"every": 1, "features_every": 1}), tmp_path / "run")
-    out = capsys.readouterr().out
+    out = capsys.readouterr().err
     assert out.count("may have collapsed") == 1
     assert "Try a lower" in out
 

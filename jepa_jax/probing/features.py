@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Num
 from jepa_jax import models, pixels
 from jepa_jax.config import EncoderConfig
 from jepa_jax.probing.config import Tokens
-from jepa_jax.probing.progress import Progress
+from jepa_jax.progress import Progress
 
 Encode = Callable[[Num[Array | np.ndarray, "B F Y X 3"]], Mapping[str, jax.Array]]
 
@@ -115,8 +115,8 @@ def extract(encode: Encode, batches: Iterable[Mapping[str, Any]], items: int, st
             arrays[kind][rows] = batch if valid.all() else batch[valid]
         filled = rows.stop
 
-    with Progress(items, name, "clips") as bar:
-        waiting = None  # one batch is encoded while the one before is written
+    with Progress(items, "clips", name=name) as bar:
+        seen, waiting = 0, None  # one batch is encoded while the one before is written
         for batch in batches:
             valid = np.asarray(batch["valid"])
             for task, values in batch["labels"].items():
@@ -125,7 +125,8 @@ def extract(encode: Encode, batches: Iterable[Mapping[str, Any]], items: int, st
             if waiting is not None:
                 store(*waiting)
             waiting = (encoded, valid)
-            bar.update(int(valid.sum()))
+            seen += int(valid.sum())
+            bar.update(seen)
         if waiting is not None:
             store(*waiting)
         seconds = bar.seconds

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from jepa_jax.models import probes
 from jepa_jax.probing.config import ProbeConfig
 from jepa_jax.probing.features import channel_statistics
-from jepa_jax.probing.progress import Progress
+from jepa_jax.progress import Progress
 
 KNN_TEMPERATURE = 0.07
 PREDICTION_BATCH = 256
@@ -98,7 +98,7 @@ def _fit(
     epoch = _streamed_epoch(step, features) if isinstance(features, np.memmap) else _scanned_epoch(step, features)
     carry = params, optimizer.init(params)
     size = min(config.batch_size, len(features))
-    with Progress(config.epochs, name, "epochs") as bar:
+    with Progress(config.epochs, "epoch", name=name, clips_each=len(features)) as bar:
         for number in range(config.epochs):
             index, counts = _batches(jax.random.fold_in(key, number), len(features), size)
             carry, loss = epoch(carry, index, labels[index], counts)
@@ -107,7 +107,7 @@ def _fit(
                     f"{name}: the loss of the {config.kind} probe is {loss} after epoch {number + 1}: lower its lr "
                     f"({config.lr}), or set standardise."
                 )
-            bar.update()
+            bar.update(number + 1)
     return carry[0]
 
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from jepa_jax import data
 from jepa_jax.config import Config
+from jepa_jax.progress import Progress
 from jepa_jax.training import collapse, sharding, step
 from jepa_jax.training.checkpoint import Checkpointer
 from jepa_jax.training.interrupt import StopRequest, stop_on_signal
 from jepa_jax.training.metrics import MetricsWriter
-from jepa_jax.training.progress import Progress
 from jepa_jax.training.state import TrainState
 from jepa_jax.training.workdir import open_workdir
 
@@ -139,7 +139,7 @@ class _Run:
         self.config, self.first_step = config, step
         self.pending: _Pending | None = None
         self._folder, self._checkpointer, self._writer = folder, checkpointer, writer
-        self._progress = Progress(step, config.steps, config.batch_size)
+        self._progress = Progress(config.steps, "step", done=step, clips_each=config.batch_size)
         self._alarmed = False
         self._all_finite = jax.jit(_all_finite)
 
@@ -153,6 +153,7 @@ class _Run:
         if not all(map(math.isfinite, scalars.values())):
             self._stop_non_finite(pending, [name for name, value in scalars.items() if not math.isfinite(value)])
         log, now = self.config.log, pending.step
+        self._progress.update(now, f"loss {scalars['loss']:.4f}, lr {scalars['learning_rate']:.2e}")
         if now % log.features_every == 0 or now == self.config.steps:
             measures = collapse.measure({name: np.asarray(value) for name, value in features.items()})
             scalars |= measures
@@ -161,8 +162,7 @@ class _Run:
                 self._alarmed = True
                 self._progress.say(f"Step {now}: {message}")
         if now % log.every == 0 or now % log.features_every == 0 or now == self.config.steps:
-            self._writer.write(now, scalars | {"clips_per_second": self._progress.clips_per_second(now)})
-        self._progress.update(now, scalars["loss"], scalars["learning_rate"])
+            self._writer.write(now, scalars | {"clips_per_second": self._progress.clips_per_second})
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts saving the state, if all of it is finite."""

@@ -136,7 +136,7 @@ def test_weights_that_draw_nothing(clips):
         ({"sources": {"a": {"weight": -1.0}}}, r"config.data.sources.a: weight is -1.0"),
         ({"sources": {"a": {"frame_step": 0}}}, r"config.data.sources.a: frame_step is 0"),
         ({"sources": {"a": {"target_fps": -5}}}, r"config.data.sources.a: target_fps is -5"),
-        ({"sources": {"a": {"items": 0}}}, r"config.data.sources.a: items is 0"),
+        ({"sources": {"a": {"clips": 0}}}, r"config.data.sources.a: clips is 0"),
         ({"augment": {"crop_area": (0.5, 2.0)}}, r"config.data.augment: crop_area is \(0.5, 2.0\)"),
         ({"augment": {"crop_aspect": (2.0, 1.0)}}, r"config.data.augment: crop_aspect is \(2.0, 1.0\)"),
         ({"augment": {"flip_probability": 1.5}}, r"config.data.augment: flip_probability is 1.5"),

@@ -56,6 +56,16 @@ def test_evaluating_again_gives_the_same(evaluation, training_run, tmp_path):
     assert runs[0] == runs[1]
 
 
+def test_the_untrained_encoder_is_probed_beside_the_trained(evaluation, training_run):
+    config = with_probe(evaluation, epochs=1)
+    ((beside,), (alone,)) = (evaluate(config, f"{prefix}{training_run}") for prefix in ("", "random:"))
+    assert beside.untrained == alone.accuracy
+    assert beside.untrained_standard_error == alone.standard_error
+    assert alone.untrained is None
+    (without,) = evaluate(dataclasses.replace(config, beside_untrained=False), str(training_run))
+    assert (without.untrained, without.accuracy) == (None, beside.accuracy)
+
+
 @pytest.mark.parametrize("limit", [0, 2**20])
 def test_memory_limit_decides_where_features_lie(evaluation, training_run, monkeypatch, limit):
     config = with_probe(evaluation, kind="attentive", tokens="all", heads=2, epochs=1)

@@ -28,9 +28,15 @@ def test_table_has_a_line_for_each_result(scored):
     head, rule, first, second = results.table([scored, other]).splitlines()
     assert "accuracy %" in head
     assert set(rule) == {"─"}
-    assert first.split() == ["order", "linear", "60.0", "±", "21.9", "33.3", "40.0", "4", "5"]
+    assert first.split() == ["order", "linear", "60.0", "±", "21.9", "–", "33.3", "40.0", "4", "5"]
     assert second.split()[:3] == ["appearance", "linear", "100.0"]
     assert len({len(line) for line in (head, rule, first, second)}) == 1
+
+
+def test_table_has_the_untrained_encoder_beside(scored):
+    beside = dataclasses.replace(scored, untrained=0.5, untrained_standard_error=0.1)
+    line = results.table([beside]).splitlines()[-1]
+    assert line.split() == ["order", "linear", "60.0", "±", "21.9", "50.0", "±", "10.0", "33.3", "40.0", "4", "5"]
 
 
 def test_results_are_replaced_in_one_piece(tmp_path):
