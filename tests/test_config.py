@@ -1,0 +1,128 @@
+"""Settings: what is unknown, of the wrong type or impossible is refused by name; every config file can be used."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+from jepa_jax import data
+from jepa_jax.config import Config, ConfigError, defaults, difference, parse, to_dict
+from jepa_jax.objectives import recipes
+from jepa_jax.training import step
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+
+
+def get_config(name, *arguments):
+    spec = importlib.util.spec_from_file_location(f"config_{name}", CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*arguments)
+
+
+def test_defaults_survive_the_way_through_a_config_dict():
+    assert parse(Config, defaults(Config)) == Config()
+    assert parse(Config, to_dict(Config())) == Config()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stepps": 3}, r"config\.stepps is not a setting\. Did you mean 'steps'\?"),
+        ({"optim": {"peek_lr": 1.0}}, r"config\.optim\.peek_lr is not a setting\. Did you mean 'peak_lr'\?"),
+        ({"masks": {"short": {"block": 1}}}, r"config\.masks\.short\.block is not a setting\. Did you mean 'blocks'\?"),
+        (
+            {"objectives": {"predicton": {}}},
+            r"config\.objectives\.predicton is not an objective\. Did you mean 'predic",
+        ),
+        ({"objectives": {"prediction": {"power": 2}}}, r"config\.objectives\.prediction\.power is not a setting"),
+        ({"optim": 3}, r"config\.optim is 3; expected a group of settings"),
+        ({"steps": 1.5}, r"config\.steps is 1\.5; expected int"),
+        ({"steps": True}, r"config\.steps is True; expected int"),
+        ({"dtype": "float16"}, r"config\.dtype is 'float16'; expected one of 'float32', 'bfloat16'"),
+        ({"data": {"augment": {"crop_area": (1,)}}}, r"crop_area is \(1,\); expected 2 values"),
+        ({"data": {"augment": {"crop_area": (0.5, 2.0)}}}, r"config\.data\.augment: crop_area is \(0\.5, 2\.0\)"),
+        ({"steps": 0}, r"config: steps is 0; expected at least 1"),
+        ({"ema": {"decay": 1.2}}, r"config\.ema: decay is 1\.2; expected a share in \[0, 1\]"),
+        ({"checkpoint": {"keep": 0}}, r"config\.checkpoint: keep is 0; expected at least 1"),
+        ({"masks": {}}, "masks is empty"),
+        ({"data": {"sources": {"a": {"weight": float("nan")}}}}, "weight is nan; expected at least 0"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(Config, settings)
+
+
+def test_whole_numbers_serve_as_fractions_and_lists_as_tuples():
+    config = parse(Config, {"optim": {"peak_lr": 1}, "data": {"augment": {"crop_area": [0.5, 1]}}})
+    assert config.optim.peak_lr == 1.0
+    assert config.data.augment.crop_area == (0.5, 1.0)
+
+
+def test_difference_names_every_setting_that_differs():
+    old = parse(Config, {"seed": 1, "data": {"sources": {"a": {"kind": "images"}}}})
+    new = parse(Config, {"seed": 2, "data": {"sources": {"b": {"kind": "images"}}}})
+    assert difference(old, old) == []
+    lines = difference(old, new)
+    assert "config.seed: 1 → 2" in lines
+    assert any(line.startswith("config.data.sources.b: 'absent' →") for line in lines)
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_recipes_change_what_they_name(recipe):
+    changed = parse(Config, recipes.apply(defaults(Config), recipe))
+    assert changed.recipe == recipe
+    assert (difference(Config(), changed) == []) == (recipe == "baseline")
+
+
+def test_recipes_are_the_studys():
+    motion_future = parse(Config, recipes.apply(defaults(Config), "motion_future"))
+    assert {name: (mask.blocks, mask.spatial_scale) for name, mask in motion_future.masks.items()} == {
+        "short": (4, 0.15),
+        "long": (1, 0.7),
+    }
+    assert {mask.temporal_keep for mask in motion_future.masks.values()} == {0.5}
+    assert {mask.motion_strength for mask in motion_future.masks.values()} == {2.0}
+    assert not parse(Config, recipes.apply(defaults(Config), "baseline_no_ema")).ema.enabled
+
+
+def test_a_mistyped_recipe_is_told_with_the_nearest():
+    with pytest.raises(
+        ValueError, match=r"no recipe 'motion_gided'\. Did you mean 'motion_guided'\? Recipes: baseline,"
+    ):
+        recipes.apply(defaults(Config), "motion_gided")
+
+
+@pytest.mark.parametrize("name", ["quickstart", "folder", "ucf101", "mixed"])
+def test_config_files_make_a_run(name):
+    config = parse(Config, get_config(name))
+    learner = step.build_learner(config)
+    assert all(
+        0 < mask.context < mask.context + mask.target <= learner.grid[0] * learner.grid[1] ** 2
+        for mask in learner.masks
+    )
+    assert abs(sum(s.weight for s in config.data.sources.values()) - 1) < 1e-6
+    assert data.renders_in_step(config.data) == (name == "quickstart")
+
+
+def test_the_path_of_ones_own_data_reaches_the_sources():
+    config = get_config("mixed")
+    config.data.path = "elsewhere"
+    paths = {name: source.path for name, source in parse(Config, config).data.sources.items()}
+    assert paths == {
+        "ucf101": "elsewhere/ucf101.csv",
+        "ssv2": "elsewhere/ssv2.csv",
+        "imagenet100": "elsewhere/imagenet100",
+    }
+
+
+def test_full_size_configs_are_the_studys():
+    for name in ("ucf101", "mixed"):
+        config = parse(Config, get_config(name))
+        assert (config.steps, config.batch_size, config.clip.frames, config.clip.size) == (30_000, 32, 16, 224)
+        assert config.ema.decay == 0.99925
+        learner = step.build_learner(config)
+        assert learner.grid == (8, 14, 14)
+        assert learner.features == 3072
