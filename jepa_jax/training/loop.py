@@ -64,10 +64,11 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
             start, state = 0, jax.jit(init, out_shardings=shardings)(config.seed)
         else:
             start, state = restored
-            print(f"Resuming {folder} at step {start}.", flush=True)
         if start >= config.steps:
             print(f"{folder} is already at step {start} of {config.steps}: nothing to do.")
             return Outcome(start, finished=True)
+        if restored is not None:
+            print(f"Resuming {folder} at step {start}.", flush=True)
 
         run = _Run(config, folder, checkpointer, MetricsWriter(folder, start), start)
         batches = data.device_prefetch(
