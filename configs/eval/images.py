@@ -7,7 +7,8 @@ TRAIN and TEST are folders of CLASS/image.jpg. For one folder leave the second o
 images in whose path it is found are the test set.
 
 Source: the ImageNet-100 protocol of arXiv:2605.17165: tokens averaged, linear probe, 50 epochs, batch 256, AdamW 1e-3.
-Hardware: any. Wall time: not yet measured. Expected score: not yet measured.
+Hardware: any; two CPU cores encode about 75 clips of 8×112×112 a second with a ViT of width 192. Expected score: not
+yet measured on ImageNet-100.
 """
 
 import ml_collections
