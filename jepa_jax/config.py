@@ -60,7 +60,7 @@ class ClipConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """The Vision Transformer over tubelets (REFERENCE §1: arXiv:2605.17165, after V-JEPA 2.1)."""
+    """The Vision Transformer over tubelets (arXiv:2605.17165, after V-JEPA 2.1)."""
 
     size: str = "vit_base"  # a name of models.sizes.ENCODERS, or WIDTHxDEPTHxHEADS, as in 192x12x3
     patch: int = 16
@@ -94,6 +94,16 @@ class MaskConfig:
     motion_random_rate: float = 0.1  # share of origins drawn uniformly all the same
     budget: Literal["mean", "truncated"] = "mean"  # token counts: the reference's means, or after its batch-8 cut
 
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "blocks")
+        _at_least(self, 0, "motion_strength")
+        _share(self, "motion_random_rate")
+        for name in ("spatial_scale", "temporal_scale", "temporal_keep"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a share in (0, 1]")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(f"aspect is {self.aspect}; expected 0 < least ≤ most")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -111,6 +121,10 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "start_lr", "peak_lr", "final_lr", "warmup_steps", "weight_decay", "final_weight_decay")
+        _at_least(self, 0, "epsilon")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0 and less than 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -233,6 +247,8 @@ class Config:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "steps", "batch_size")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed is {self.seed}; expected at least 0 and less than 2^31")
         for name in ("masks", "objectives"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; at least one is needed")

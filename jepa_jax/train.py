@@ -27,12 +27,17 @@ def main(arguments: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)  # orbax tells much at INFO
     try:
         config = parse(Config, CONFIG.value)
+        if "recipe" in config_flags.get_override_values(flags.FLAGS["config"]):
+            raise ConfigError("config.recipe names what the config file made; choose it there: --config=FILE:RECIPE.")
+        probe_file = pathlib.Path(config.probe.partition(":")[0])
+        if config.probe and not probe_file.is_file():
+            raise ConfigError(f"config.probe: there is no {probe_file} (looked from {pathlib.Path.cwd()}).")
         workdir = WORKDIR.value or default_workdir(config)
         outcome = train(config, workdir, overwrite=RESUME.value == "overwrite")
-    except (ConfigError, CheckpointError, NonFiniteLossError, TooManySkippedError) as error:
+    except (ConfigError, CheckpointError, NonFiniteLossError, TooManySkippedError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    if outcome.finished and config.probe:
+    if outcome.stopped_by is None and config.probe:
         _become_probe_job(config.probe, workdir)
     return 0
 

@@ -70,6 +70,7 @@ def test_before_the_budget_masks_are_the_studys(drawn, statistics):
     )
     assert abs(free.sum((1, 2, 3)).mean() / golden["context_tokens"]["mean"] - 1) <= 0.02
     assert np.abs(free.mean((0, 1, 3)) - golden["context_probability_by_row"]).max() <= 0.02
+    assert abs((np.prod(GRID) - free.sum((1, 2, 3))).mean() / golden["target_tokens"]["mean"] - 1) <= 0.02
 
 
 def test_budgets_are_the_studys_means(drawn, statistics):
@@ -166,11 +167,19 @@ def test_the_image_path_has_no_motion():
         ({"spatial_scale": 0.0}, "spatial_scale is 0.0"),
         ({"temporal_keep": 1.5}, "temporal_keep is 1.5"),
         ({"blocks": 0}, "blocks is 0"),
+        ({"aspect": (2.0, 1.0)}, "expected 0 < least ≤ most"),
+        ({"motion_strength": -1.0}, "motion_strength is -1.0"),
+        ({"motion_random_rate": 2.0}, "motion_random_rate is 2.0"),
     ],
 )
 def test_bad_masks_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        masking.plan(MaskConfig(**change), SMALL)
+        MaskConfig(**change)
+
+
+def test_a_grid_with_nothing_to_hide_is_refused():
+    with pytest.raises(ValueError, match="at least two positions in a frame, and the grid of tokens is 1×1"):
+        masking.plan(MaskConfig(), (8, 1, 1))
 
 
 def test_motion_mask_needs_a_motion_map():

@@ -58,7 +58,7 @@ def whole(tmp_path_factory):
     """A run that nothing interrupted."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
     outcome = loop.train(config_with(), workdir)
-    assert outcome == loop.Outcome(step=6, finished=True)
+    assert outcome == loop.Outcome(step=6)
     return workdir
 
 
@@ -67,6 +67,8 @@ def test_a_run_leaves_metrics_and_checkpoints(whole):
     assert checkpoint.saved_steps(whole) == [2, 4, 6]
     last = records(whole)[-1]
     assert {"loss", "loss/prediction", "loss/context_prediction", "gradient_norm", "learning_rate"} <= set(last)
+    assert last["ema_decay"] == pytest.approx(0.99925)
+    assert last["weight_decay"] == pytest.approx(0.04)
     assert last["rank/target"] >= 1
     assert last["feature_std/context"] > 0
     assert "rank/target" not in records(whole)[0]
@@ -87,19 +89,19 @@ def test_stopped_by_a_signal_and_started_again_it_is_the_same_run(whole, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(data.TrainBatches, "__next__", interrupted)
         outcome = loop.train(config_with(), tmp_path / "run")
-    assert not outcome.finished
+    assert outcome.stopped_by == "SIGTERM"
     assert 0 < outcome.step < 6
     assert "To go on, give the same command again" in capsys.readouterr().out
     assert checkpoint.saved_steps(tmp_path / "run")[-1] == outcome.step
 
-    assert loop.train(config_with(), tmp_path / "run").finished
+    assert loop.train(config_with(), tmp_path / "run").stopped_by is None
     assert losses(tmp_path / "run") == losses(whole)
     chex.assert_trees_all_equal(final_state(tmp_path / "run"), final_state(whole))
 
 
 def test_a_finished_run_has_nothing_left_to_do(whole, capsys):
     before = (whole / "metrics.jsonl").read_bytes()
-    assert loop.train(config_with(), whole) == loop.Outcome(step=6, finished=True)
+    assert loop.train(config_with(), whole) == loop.Outcome(step=6)
     assert "nothing to do" in capsys.readouterr().out
     assert (whole / "metrics.jsonl").read_bytes() == before
 
@@ -163,7 +165,9 @@ def test_a_collapse_is_told_once(tmp_path, monkeypatch, capsys):
         ({"clip": {"frames": 4, "size": 18}}, "do not divide into tubelets"),
         ({"encoder": {"size": "vit_bse"}}, "vit_base"),
         ({"encoder": {"size": "16x2x1", "levels": 3}}, "levels is 3; expected between 1"),
-        ({"masks": {"short": {"spatial_scale": 0.0}}}, r"config\.masks\.short: mask spatial_scale is 0\.0"),
+        ({"clip": {"frames": 4, "size": 8}}, "at least two positions in a frame"),
+        ({"seed": -1}, "seed is -1; expected at least 0"),
+        ({"seed": 2**32}, "less than 2\\^31"),
         ({"batch_size": 9}, r"batch_size is 9, not a multiple of the 8 devices"),
         ({"mesh": {"fsdp": 3}}, "fsdp must divide"),
         ({"data": {"sources": {}}}, "source"),
@@ -174,6 +178,28 @@ def test_what_cannot_run_is_refused_before_anything_is_written(changes, message,
     with pytest.raises(ConfigError, match=message):
         loop.train(config_with(**changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [("", "has no line in it"), ("a b.mp4 0\nno label.mp4\n", r"list\.csv:2: 'no label\.mp4' is not `path label`")],
+)
+def test_a_bad_list_of_videos_is_refused_before_anything_is_written(tmp_path, lines, message):
+    (tmp_path / "a b.mp4").touch()
+    (tmp_path / "list.csv").write_text(lines)
+    sources = {"videos": {"kind": "videos", "path": str(tmp_path / "list.csv")}}
+    with pytest.raises(ConfigError, match=message):
+        loop.train(config_with(data={"sources": sources}), tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    sources["videos"]["path"] = str(tmp_path / "empty")
+    with pytest.raises(ConfigError, match="no videos in"):
+        loop.train(config_with(data={"sources": sources}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_change_no_result_may_change_on_resume(whole, capsys):
+    assert loop.train(config_with(checkpoint={"every": 3, "keep": 1}, log={"every": 2}), whole) == loop.Outcome(step=6)
+    assert "nothing to do" in capsys.readouterr().out
 
 
 CONFIG_FILE = """
@@ -207,6 +233,9 @@ def run(folder, settings, *flags):
         (["--config.optim.peek_lr=3"], 'Did you mean "peak_lr"'),
         (["--config.dtype=float16"], "config.dtype is 'float16'; expected one of 'float32', 'bfloat16'"),
         (["surplus"], "Unexpected argument 'surplus'"),
+        (["--config.masks.short.spatial_scale=0.0"], "config.masks.short: spatial_scale is 0.0; expected a share"),
+        (["--config.recipe=amg"], "choose it there: --config=FILE:RECIPE"),
+        (["--config.probe=nowhere.py"], "config.probe: there is no nowhere.py"),
     ],
 )
 def test_a_mistaken_command_is_told_in_a_line(tmp_path, flags, message):

@@ -9,7 +9,7 @@ from jepa_jax.data.evaluation import EvaluationSet
 from jepa_jax.data.loader import Batch, TrainBatches, new_ledger, renders_in_step
 from jepa_jax.data.prefetch import DevicePrefetch, device_prefetch
 from jepa_jax.data.skipped import Skip, SkipLedger, TooManySkippedError
-from jepa_jax.data.sources import Source, open_source, open_sources
+from jepa_jax.data.sources import Source, describe, open_source, open_sources
 
 __all__ = [
     "Batch",
@@ -21,6 +21,7 @@ __all__ = [
     "Source",
     "TooManySkippedError",
     "TrainBatches",
+    "describe",
     "device_prefetch",
     "new_ledger",
     "open_source",

@@ -85,14 +85,14 @@ class SkipLedger:
         Raises:
             TooManySkippedError: a source has more undecodable items than the allowed fraction; lists the first ten.
         """
-        new = {(skip.source, skip.item): skip for skip in skips if (skip.source, skip.item) not in self._skips}
-        if not new:
-            return
+        met = {(skip.source, skip.item): skip for skip in skips}
+        new = {key: skip for key, skip in met.items() if key not in self._skips}
         self._skips |= new
-        if self._file is not None:
+        if self._file is not None and new:
             with self._file.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(skip._asdict()) + "\n" for skip in new.values())
-        for source in sorted({skip.source for skip in new.values()}):
+        # Those known too: a run that goes on is refused for the reason for which it ended.
+        for source in sorted({skip.source for skip in met.values()}):
             self._check(source)
 
     def _check(self, source: str) -> None:
@@ -102,6 +102,6 @@ class SkipLedger:
             listed = "\n".join(f"  {skip.path}: {skip.reason}" for skip in skips[:SHOWN])
             raise TooManySkippedError(
                 f"Source {source!r}: {len(skips)} of {size} items cannot be decoded, more than "
-                f"config.data.max_skip_fraction = {self._max_fraction:g} allows. "
+                f"max_skip_fraction = {self._max_fraction:g} allows. "
                 f"{'The first ten' if len(skips) > SHOWN else 'They are'}:\n{listed}"
             )

@@ -84,6 +84,12 @@ def open_sources(settings: config.DataConfig) -> list[Source | None]:
     return [open_source(source, name) if source.weight else None for name, source in settings.sources.items()]
 
 
+def describe(opened: Sequence[Source | None]) -> str:
+    """What a run draws from, in words: `videos (96 videos, weight 0.8), images (5,000 images, weight 0.2)`."""
+    used = [source for source in opened if source is not None]
+    return ", ".join(f"{s.name} ({s.size:,} {s.kind}, weight {s.settings.weight:g})" for s in used)
+
+
 _Files = Sequence[tuple[str, str | None]]  # (path as given, class name or None)
 
 

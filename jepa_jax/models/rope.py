@@ -34,10 +34,8 @@ def turns(
             256-pixel frame. `tiled`: channel j turns by frequency j mod d/2, positions as they are (V-JEPA 2 weights).
     """
     _, height, width = grid
-    index = index_BxS.astype(jnp.float32)
-    t = jnp.floor(index / (height * width))
-    y = jnp.floor((index - t * height * width) / width)
-    x = index - t * height * width - y * width
+    t, within_frame = jnp.divmod(index_BxS, height * width)
+    t, y, x = (position.astype(jnp.float32) for position in (t, *jnp.divmod(within_frame, width)))
     if layout == "interleaved":
         last = REFERENCE_PIXELS // patch - 1
         y, x = y * (last / max(height - 1, 1)), x * (last / max(width - 1, 1))

@@ -16,6 +16,10 @@ class Prediction:
     coefficient: float = 1.0
     exponent: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuses an exponent that has no loss."""
+        _check_exponent(self.exponent)
+
     def init(self, key: jax.Array, dims: base.Dims) -> base.Params:
         """No head."""
         return {}
@@ -46,7 +50,8 @@ class ContextPrediction:
     end: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses a ramp that runs backwards."""
+        """Refuses an exponent that has no loss, and a ramp that runs backwards."""
+        _check_exponent(self.exponent)
         if not 0 <= self.start <= self.end:
             raise ValueError(f"start is {self.start}, end {self.end}; expected 0 ≤ start ≤ end (fractions of the run)")
 
@@ -72,6 +77,11 @@ class ContextPrediction:
             losses.append((error_BxKxD.mean(-1) / jnp.sqrt(distance_BxK)).mean())
         weight = self.weight(moment.progress)
         return weight * jnp.stack(losses).mean(), {"weight": weight}
+
+
+def _check_exponent(exponent: float) -> None:
+    if not exponent >= 1:
+        raise ValueError(f"exponent is {exponent}; expected at least 1")
 
 
 def power(error: Float[Array, "*S"], exponent: float) -> Float[Array, "*S"]:

@@ -55,16 +55,26 @@ class EvalConfig:
     batch_size: int = 32  # clips encoded at once
     workers: int = 2  # processes that decode; 0 decodes in the evaluating process
     max_skip_fraction: float = 0.05  # more undecodable items than this in a source is an error
-    memory_limit: int = (
-        4 * 2**30
-    )  # bytes; a set whose all-token features take more keeps them on disk, beside the results
+    memory_limit: int = 4 * 2**30  # bytes; a set's all-token features that take more lie on disk, beside the results
     random_model: str = ""  # training config (or workdir) whose untrained encoder `--checkpoint random` means
 
     def __post_init__(self):
         if not self.probes:
             raise ValueError("probes is empty; name at least one, as in probes={'linear': ProbeConfig()}.")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}; expected at least 1.")
+        for name, least in {
+            "batch_size": 1,
+            "seed": 0,
+            "frames": 0,
+            "size": 0,
+            "workers": 0,
+            "memory_limit": 0,
+        }.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}.")
+        if self.seed >= 2**31:
+            raise ValueError(f"seed is {self.seed}; expected less than 2^31.")
+        if not 0 <= self.max_skip_fraction <= 1:
+            raise ValueError(f"max_skip_fraction is {self.max_skip_fraction}; expected a share in [0, 1].")
 
     @property
     def kinds_of_tokens(self) -> tuple[Tokens, ...]:

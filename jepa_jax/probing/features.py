@@ -84,44 +84,47 @@ def make_encode(
     return encode
 
 
-def extract(encode: Encode, batches: Iterable[Mapping[str, Any]], items: int, storage: Storage, name: str) -> Features:
-    """Features of all clips of `batches`.
+def extract(
+    encoders: Mapping[str, Encode], batches: Iterable[Mapping[str, Any]], items: int, storage: Storage, name: str
+) -> dict[str, Features]:
+    """Features of all clips of `batches` by each of the encoders; every clip is decoded once.
 
     Args:
-        encode: features of one batch; every batch has the same shape, so it compiles once.
+        encoders: features of one batch; every batch has the same shape, so each compiles once.
         batches: `video`, `labels` {task: int [B]} and `valid` bool [B], False where the last batch is filled up.
         items: at most this many clips come.
         storage: where the features go.
-        name: for the progress bar and errors.
+        name: of the set, for the progress bar and errors.
 
     Raises:
-        FloatingPointError: the encoder's output is not finite.
+        FloatingPointError: an encoder's output is not finite.
         ValueError: no clips came.
     """
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, dict[str, np.ndarray]] = {encoder: {} for encoder in encoders}
     labels: dict[str, list[np.ndarray]] = {}
     filled = 0
 
-    def store(encoded: Mapping[str, jax.Array], valid: np.ndarray) -> None:
+    def store(encoded: Mapping[str, Mapping[str, jax.Array]], valid: np.ndarray) -> None:
         nonlocal filled
         rows = slice(filled, filled + int(valid.sum()))
-        for kind, value in encoded.items():
-            if kind not in arrays:
-                arrays[kind] = storage.allocate(kind, (items, *value.shape[1:]), value.dtype)
-            # On CPU this is a view of the device's memory, so the batch is not held twice.
-            batch = np.asarray(value)
-            if not np.isfinite(batch).all():
-                raise FloatingPointError(f"the encoder's output on the {name} clips is not finite.")
-            arrays[kind][rows] = batch if valid.all() else batch[valid]
+        for encoder, kinds in encoded.items():
+            for kind, value in kinds.items():
+                if kind not in arrays[encoder]:
+                    arrays[encoder][kind] = storage.allocate(kind, (items, *value.shape[1:]), value.dtype)
+                # On CPU this is a view of the device's memory, so the batch is not held twice.
+                batch = np.asarray(value)
+                if not np.isfinite(batch).all():
+                    raise FloatingPointError(f"the encoder's output on the {name} clips is not finite.")
+                arrays[encoder][kind][rows] = batch if valid.all() else batch[valid]
         filled = rows.stop
 
-    with Progress(items, "clips", name=name) as bar:
+    with Progress(items, "clips", name=f"{name} features") as bar:
         seen, waiting = 0, None  # one batch is encoded while the one before is written
         for batch in batches:
             valid = np.asarray(batch["valid"])
             for task, values in batch["labels"].items():
                 labels.setdefault(task, []).append(np.asarray(values)[valid])
-            encoded = encode(batch["video"])
+            encoded = {encoder: encode(batch["video"]) for encoder, encode in encoders.items()}
             if waiting is not None:
                 store(*waiting)
             waiting = (encoded, valid)
@@ -132,8 +135,11 @@ def extract(encode: Encode, batches: Iterable[Mapping[str, Any]], items: int, st
         seconds = bar.seconds
     if not filled:
         raise ValueError(f"the {name} set has no clips.")
-    tokens = {kind: array[:filled] for kind, array in arrays.items()}
-    return Features(tokens, {task: np.concatenate(parts).astype(np.int32) for task, parts in labels.items()}, seconds)
+    joined = {task: np.concatenate(parts).astype(np.int32) for task, parts in labels.items()}
+    return {
+        encoder: Features({kind: array[:filled] for kind, array in kinds.items()}, joined, seconds)
+        for encoder, kinds in arrays.items()
+    }
 
 
 def channel_statistics(features: np.ndarray) -> tuple[Float[np.ndarray, "E"], Float[np.ndarray, "E"]]:

@@ -18,6 +18,7 @@ from jepa_jax.probing import encoders, features, labels, probes, results
 from jepa_jax.probing.config import EvalConfig
 from jepa_jax.training import workdir
 
+TRAINED = "trained"  # the encoder asked for, which may be an untrained one
 Classes = Mapping[str, Sequence[str]]
 
 
@@ -54,24 +55,20 @@ def evaluate(config: EvalConfig, reference: str, out: str | pathlib.Path | None 
     encode = features.make_encode(trained.encoder, dtype, config.kinds_of_tokens)
     storage = features.Storage(config.memory_limit, out.parent if out else pathlib.Path(tempfile.gettempdir()))
 
-    def probe(encoder: encoders.FrozenEncoder, name: str) -> tuple[list[Outcome], dict[str, float]]:
-        sets = [
-            features.extract(
-                functools.partial(encode, encoder.params),
-                data.batches(config.batch_size, config.workers),
-                data.size,
-                storage,
-                f"{name}{data_name} features",
-            )
-            for data_name, data in (("train", train_set), ("test", test_set))
-        ]
-        seconds = {"train": round(sets[0].seconds, 2), "test": round(sets[1].seconds, 2)}
-        return run_probes(config, pairs, sets[0], sets[1], train_set.classes, name), seconds
-
-    outcomes, feature_seconds = probe(encoder, "")
-    with_untrained = config.beside_untrained and encoder.weights != "random"
-    untrained = probe(encoders.untrained(trained), "untrained: ")[0] if with_untrained else [None] * len(outcomes)
-    found = [outcome.score(beside) for outcome, beside in zip(outcomes, untrained, strict=True)]
+    models_probed = {TRAINED: encoder.params}
+    if config.beside_untrained and encoder.weights != "random":
+        models_probed["untrained"] = encoders.untrained(trained).params
+    encode_with = {name: functools.partial(encode, params) for name, params in models_probed.items()}
+    train, test = (
+        features.extract(encode_with, data.batches(config.batch_size, config.workers), data.size, storage, name)
+        for name, data in (("train", train_set), ("test", test_set))
+    )
+    outcomes = {
+        name: run_probes(config, pairs, train[name], test[name], train_set.classes, "" if name == TRAINED else name)
+        for name in models_probed
+    }
+    beside = outcomes.get("untrained", [None] * len(pairs))
+    found = [outcome.score(untrained) for outcome, untrained in zip(outcomes[TRAINED], beside, strict=True)]
     if out is not None:
         skipped = {"train": train_set.skipped, "test": test_set.skipped}
         record = {
@@ -80,7 +77,7 @@ def evaluate(config: EvalConfig, reference: str, out: str | pathlib.Path | None 
             "clip": to_dict(clip),
             "dtype": dtype,
             "skipped": {name: [skip.path for skip in skips] for name, skips in skipped.items()},
-            "feature_seconds": feature_seconds,
+            "feature_seconds": {"train": round(train[TRAINED].seconds, 2), "test": round(test[TRAINED].seconds, 2)},
             "seconds": round(time.monotonic() - started, 2),
             "device": jax.devices()[0].device_kind,
             "settings": to_dict(config),
@@ -99,7 +96,7 @@ def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:
     """
     encoder = models.build_encoder(trained.encoder)
     try:
-        encoder.grid(jnp.zeros((1, clip.frames, clip.size, clip.size, 3)))
+        encoder.grid(jax.ShapeDtypeStruct((1, clip.frames, clip.size, clip.size, 3), jnp.float32))
     except ValueError as error:
         raise ConfigError(f"config.frames, config.size: {error}.") from error
     for name, probe in config.probes.items():
@@ -174,7 +171,7 @@ def run_probes(
             test.tokens[probe.tokens],
             len(classes),
             key,
-            f"{prefix}{task} {name}",
+            f"{prefix} {task} {name}".strip(),
         )
         seconds = time.monotonic() - started
         outcomes.append(Outcome(task, name, predicted, train_labels, test_labels, len(classes), seconds))

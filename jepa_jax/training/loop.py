@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jepa_jax import data
-from jepa_jax.config import Config
+from jepa_jax.config import Config, ConfigError
 from jepa_jax.progress import Progress
 from jepa_jax.training import collapse, sharding, step
 from jepa_jax.training.checkpoint import Checkpointer
@@ -35,7 +35,7 @@ class Outcome:
     """How a run ended."""
 
     step: int
-    finished: bool  # False: a signal stopped it
+    stopped_by: str | None = None  # the name of a signal, if one came
 
 
 def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) -> Outcome:
@@ -47,6 +47,8 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
         NonFiniteLossError: the loss became NaN or infinite.
         TooManySkippedError: too much of a source cannot be decoded.
     """
+    if jax.process_count() > 1:
+        raise ConfigError("Several processes are not supported yet: start one, with all devices of one machine.")
     mesh = sharding.make_mesh(config.mesh, config.batch_size)
     opened = data.open_sources(config.data)
     learner = step.build_learner(config)
@@ -66,9 +68,10 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
             start, state = restored
         if start >= config.steps:
             print(f"{folder} is already at step {start} of {config.steps}: nothing to do.")
-            return Outcome(start, finished=True)
+            return Outcome(start)
         if restored is not None:
             print(f"Resuming {folder} at step {start}.", flush=True)
+        print(f"Training on {data.describe(opened)}.", flush=True)
 
         run = _Run(config, folder, checkpointer, MetricsWriter(folder, start), start)
         batches = data.device_prefetch(
@@ -84,18 +87,20 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
         )
         try:
             train_step = jax.jit(
-                functools.partial(step.train_step, learner), donate_argnums=0, out_shardings=(shardings, None)
+                functools.partial(step.train_step, learner),
+                donate_argnums=0,
+                out_shardings=(shardings, sharding.replicated(mesh)),
             )
             done = _iterate(run, train_step, state, batches, stop)
         finally:
             batches.close()
             run.close()
-    finished = done == config.steps
-    if not finished:
-        assert stop.received is not None
-        print(f"Stopped by {stop.received.name} at step {done} of {config.steps}, which is saved.")
+    if stop.received is None:
+        return Outcome(done)
+    print(f"Stopped by {stop.received.name} at step {done} of {config.steps}, which is saved.")
+    if done < config.steps:
         print("To go on, give the same command again.")
-    return Outcome(done, finished)
+    return Outcome(done, stop.received.name)
 
 
 def _iterate(
@@ -112,7 +117,7 @@ def _iterate(
         state, metrics = train_step(state, batch)
         done += 1
         run.read_pending()
-        run.pending = _Pending(done, metrics, {name: batch[name] for name in ("source", "item")})
+        run.pending = _Pending(done, metrics, batch["source"], batch["item"])
         last = done == config.steps or bool(stop)
         if last or done % config.checkpoint.every == 0:
             run.read_pending()
@@ -128,7 +133,8 @@ class _Pending:
 
     step: int
     metrics: dict[str, Any]
-    ids: dict[str, jax.Array]
+    source: jax.Array
+    item: jax.Array
 
 
 class _Run:
@@ -189,8 +195,8 @@ class _Run:
 
     def _stop_non_finite(self, pending: _Pending, names: list[str]) -> None:
         names_of = list(self.config.data.sources)
-        ids = {name: np.asarray(value).tolist() for name, value in pending.ids.items()}
-        clips = ", ".join(f"{names_of[s]}:{i}" for s, i in zip(ids["source"], ids["item"], strict=True))
+        drawn = zip(np.asarray(pending.source).tolist(), np.asarray(pending.item).tolist(), strict=True)
+        clips = ", ".join(f"{names_of[source]}:{item}" for source, item in drawn)
         raise NonFiniteLossError(
             f"{', '.join(names)} not finite at step {pending.step} (step {pending.step - 1} was finite). "
             f"{self._last_good()} Clips of that batch (source:item): {clips}. "

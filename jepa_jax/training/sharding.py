@@ -39,13 +39,13 @@ def state_shardings(abstract: Any, mesh: Mesh) -> Any:
 
     def rule(path: Any, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         if ways == 1 or leaf.ndim < 2 or math.prod(leaf.shape) < LARGE:
-            return NamedSharding(mesh, PartitionSpec())
+            return replicated(mesh)
         divisible = [axis for axis in range(leaf.ndim) if leaf.shape[axis] % ways == 0]
         if not divisible:
             logging.warning(
                 "%s %s stays whole: no side is divisible by %d", jax.tree_util.keystr(path), leaf.shape, ways
             )
-            return NamedSharding(mesh, PartitionSpec())
+            return replicated(mesh)
         axis = max(divisible, key=lambda a: leaf.shape[a])
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
 
@@ -55,6 +55,11 @@ def state_shardings(abstract: Any, mesh: Mesh) -> Any:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Clips split over all devices."""
     return NamedSharding(mesh, BATCH)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:

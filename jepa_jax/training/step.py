@@ -153,6 +153,7 @@ def update(
         "gradient_norm": optax.tree.norm(gradient),
         "learning_rate": schedules.learning_rate(config.optim, config.steps, state.step + 1),
         "weight_decay": schedules.weight_decay(config.optim, config.steps, state.step + 1),
+        "ema_decay": jnp.float32(config.ema.decay if config.ema.enabled else 0.0),  # 0: the target is the encoder
         "features": {"target": _sample(latents.target_BxNxD), "context": _sample(latents.views[0].context_BxKxD)},
     }
     after = TrainState(state.step + 1, params, target_params, opt_state, state.key)  # pyright: ignore[reportArgumentType]

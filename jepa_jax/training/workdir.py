@@ -13,6 +13,15 @@ from absl import logging
 from jepa_jax.config import Config, ConfigError, difference, parse, to_dict
 
 CONFIG, VERSIONS = "config.json", "versions.json"
+# Settings that a run may go on with changed, since nothing it computes depends on them.
+FREE_TO_CHANGE = (
+    "config.data.workers",
+    "config.data.prefetch",
+    "config.data.max_skip_fraction",
+    "config.checkpoint.",
+    "config.log.",
+    "config.probe",
+)
 PACKAGES = ("jepa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -31,7 +40,11 @@ def open_workdir(path: str | pathlib.Path, config: Config, *, overwrite: bool = 
     if path.exists() and not path.is_dir():
         raise ConfigError(f"The working directory {path} is a file; name a folder.")
     # A kill between making the folder and writing the settings leaves these two at most.
-    others = sorted({entry.name for entry in path.iterdir()} - {VERSIONS, CONFIG + ".tmp"}) if path.exists() else []
+    others = (
+        sorted({entry.name for entry in path.iterdir()} - {VERSIONS, VERSIONS + ".tmp", CONFIG + ".tmp"})
+        if path.exists()
+        else []
+    )
     if others and CONFIG not in others:
         shown = ", ".join(others[:5]) + (", …" if len(others) > 5 else "")
         raise ConfigError(f"{path} is not the folder of a training run (no {CONFIG}; it holds {shown}). Name another.")
@@ -104,7 +117,7 @@ def cut_back(metrics: str | pathlib.Path, step: int) -> None:
 
 def _require_same(path: pathlib.Path, config: Config) -> None:
     try:
-        lines = difference(load_config(path), config)
+        lines = [line for line in difference(load_config(path), config) if not line.startswith(FREE_TO_CHANGE)]
     except ConfigError as error:
         lines = [str(error)]
     if lines:

@@ -79,6 +79,13 @@ def test_too_many_are_an_error_that_lists_the_first_ten(tmp_path):
         ledger.add([skip(0, "b")])
 
 
+def test_a_run_refused_is_refused_again(tmp_path):
+    for _ in range(2):
+        ledger = skipped.SkipLedger(tmp_path / "skipped.jsonl", {"a": 10}, 0.05)
+        with pytest.raises(skipped.TooManySkippedError, match="1 of 10"):
+            ledger.add([skip(3)])
+
+
 def test_a_run_that_goes_on_counts_what_it_skipped_before(tmp_path):
     file = tmp_path / "skipped.jsonl"
     skipped.SkipLedger(file, {"a": 100}, 0.05).add([skip(i) for i in range(5)])

@@ -24,6 +24,10 @@ def batches(size, clips=CLIPS):
         yield {"video": clips[index], "labels": {"place": index}, "item": index, "valid": place < len(clips)}
 
 
+def extract(encode, *arguments):
+    return features.extract({"one": encode}, *arguments)["one"]
+
+
 @pytest.fixture(scope="module")
 def params():
     return models.build_encoder(ENCODER).init(jax.random.key(0), jnp.zeros((1, *SHAPE)))["params"]
@@ -39,7 +43,7 @@ def in_memory(tmp_path=pathlib.Path()):
 
 
 def test_features_are_the_plain_output_and_its_mean(params, encode):
-    found = features.extract(encode, batches(3), len(CLIPS), in_memory(), "test")
+    found = extract(encode, batches(3), len(CLIPS), in_memory(), "test")
     expected = models.build_encoder(ENCODER).apply({"params": params}, pixels.normalise(CLIPS))
     assert found.tokens["all"].shape == (7, 4, 16)
     np.testing.assert_allclose(found.tokens["all"], expected, atol=1e-5)
@@ -50,8 +54,8 @@ def test_features_are_the_plain_output_and_its_mean(params, encode):
 
 @pytest.mark.parametrize("size", [1, 4, 7, 16])
 def test_batch_size_and_filling_change_nothing(encode, size):
-    found = features.extract(encode, batches(size), len(CLIPS), in_memory(), "test")
-    expected = features.extract(encode, batches(3), len(CLIPS), in_memory(), "test")
+    found = extract(encode, batches(size), len(CLIPS), in_memory(), "test")
+    expected = extract(encode, batches(3), len(CLIPS), in_memory(), "test")
     for kind in ("mean", "all"):
         np.testing.assert_allclose(found.tokens[kind], expected.tokens[kind], atol=1e-5)
     np.testing.assert_array_equal(found.labels["place"], np.arange(7))
@@ -61,17 +65,17 @@ def test_compiles_once(params):
     encode = functools.partial(features.make_encode(ENCODER, "float32", ("mean",)), params)
     encode(CLIPS[:3])
     with jax.no_tracing():
-        features.extract(encode, batches(3), len(CLIPS), in_memory(), "test")
+        extract(encode, batches(3), len(CLIPS), in_memory(), "test")
 
 
 def test_fewer_clips_than_announced(encode):
-    found = features.extract(encode, batches(3), 20, in_memory(), "test")
+    found = extract(encode, batches(3), 20, in_memory(), "test")
     assert len(found) == 7
 
 
 def test_pooling_is_in_float32(params):
     half = functools.partial(features.make_encode(ENCODER, "bfloat16", ("mean", "all")), params)
-    found = features.extract(half, batches(7), len(CLIPS), in_memory(), "test")
+    found = extract(half, batches(7), len(CLIPS), in_memory(), "test")
     assert found.tokens["all"].dtype == ml_dtypes.bfloat16
     assert found.tokens["mean"].dtype == np.float32
     np.testing.assert_allclose(found.tokens["mean"], found.tokens["all"].astype(np.float32).mean(1), atol=1e-6)
@@ -79,8 +83,8 @@ def test_pooling_is_in_float32(params):
 
 def test_all_tokens_go_to_disk_past_the_limit(encode, tmp_path):
     limit = 7 * 4 * 16 * 4
-    on_disk = features.extract(encode, batches(3), 7, features.Storage(limit - 1, tmp_path), "test")
-    memory = features.extract(encode, batches(3), 7, features.Storage(limit, tmp_path), "test")
+    on_disk = extract(encode, batches(3), 7, features.Storage(limit - 1, tmp_path), "test")
+    memory = extract(encode, batches(3), 7, features.Storage(limit, tmp_path), "test")
     assert isinstance(on_disk.tokens["all"], np.memmap)
     assert not isinstance(memory.tokens["all"], np.memmap)
     assert not isinstance(on_disk.tokens["mean"], np.memmap)
@@ -103,12 +107,12 @@ def test_features_that_are_not_finite_are_refused(params):
     broken = jax.tree.map(lambda x: x * jnp.nan, params)
     encode = functools.partial(features.make_encode(ENCODER, "float32", ("mean",)), broken)
     with pytest.raises(FloatingPointError, match="test clips is not finite"):
-        features.extract(encode, batches(7), len(CLIPS), in_memory(), "test")
+        extract(encode, batches(7), len(CLIPS), in_memory(), "test")
 
 
 def test_an_empty_set_is_refused(encode):
     with pytest.raises(ValueError, match="the test set has no clips"):
-        features.extract(encode, batches(7, CLIPS[:0]), 0, in_memory(), "test")
+        extract(encode, batches(7, CLIPS[:0]), 0, in_memory(), "test")
 
 
 def test_channel_statistics(monkeypatch):

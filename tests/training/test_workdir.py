@@ -31,6 +31,7 @@ def test_a_new_folder_and_the_same_run_again(tmp_path):
 
 def test_an_empty_or_hardly_begun_folder_is_new(tmp_path):
     (tmp_path / "versions.json").write_text("{}")
+    (tmp_path / "versions.json.tmp").write_text("{")
     (tmp_path / "config.json.tmp").write_text('{"ste')
     open_workdir(tmp_path, Config())
     assert load_config(tmp_path) == Config()

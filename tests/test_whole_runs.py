@@ -1,0 +1,122 @@
+"""The commands of the README, as a user gives them."""
+
+import json
+import math
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from jepa_jax.training.workdir import load_config
+
+REPOSITORY = pathlib.Path(__file__).parent.parent
+GIB = 2**20  # in the kilobytes of getrusage
+
+
+def run(*command, timeout):
+    """One process on the real number of devices; the main tests' eight virtual ones are not for users."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_quickstart_learns_the_order_of_events(tmp_path):
+    """Trained and probed by one command, within 4 GiB; beyond the untrained encoder by far more than chance allows."""
+    done = run("jepa_jax.train", "--config=configs/quickstart.py", f"--workdir={tmp_path / 'run'}", timeout=900)
+    assert "order" in done.stdout
+    record = json.loads((tmp_path / "run" / "results.json").read_text())
+    (order,) = [result for result in record["results"] if result["task"] == "order"]
+    noise = math.hypot(order["standard_error"], order["untrained_standard_error"])
+    assert order["accuracy"] - order["untrained"] > 2 * noise
+    assert {result["task"] for result in record["results"]} == {"appearance", "motion", "order"}
+    assert all(result["untrained"] is not None for result in record["results"])
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 4 * GIB
+
+
+@pytest.mark.slow
+def test_own_videos_and_images_are_trained_on_and_probed(tmp_path, real_data):
+    """A few steps of a small model on real clips and images mixed, then probes on held-out sequences and on images."""
+    videos, images, workdir = real_data / "ut_interaction", real_data / "cifar10_small", tmp_path / "run"
+    holdout = "seq(17|18|19|20)"
+    run(
+        "jepa_jax.train",
+        "--config=configs/folder.py",
+        f"--workdir={workdir}",
+        f"--config.data.path={videos}",
+        f"--config.data.sources.videos.exclude={holdout}",
+        "--config.data.sources.videos.weight=0.8",
+        f"--config.data.sources.images.path={images / 'train'}",
+        "--config.data.sources.images.weight=0.2",
+        "--config.steps=5",
+        "--config.batch_size=4",
+        "--config.clip.size=64",
+        "--config.encoder.size=32x4x2",
+        "--config.predictor.size=16x1x2",
+        "--config.log.every=1",
+        timeout=300,
+    )
+    assert load_config(workdir).data.sources["images"].weight == 0.2
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5]
+    assert not (workdir / "skipped.jsonl").exists()
+
+    for config, *flags in (
+        (
+            "folder",
+            f"--config.train.path={videos}",
+            f"--config.holdout={holdout}",
+            "--config.probes.attentive.epochs=2",
+        ),
+        ("images", f"--config.train.path={images / 'test'}", "--config.holdout=0[0-4][0-9][0-9]"),
+    ):
+        out = tmp_path / f"{config}.json"
+        run(
+            "jepa_jax.evaluate",
+            f"--config=configs/eval/{config}.py",
+            f"--checkpoint={workdir}",
+            f"--out={out}",
+            *flags,
+            timeout=300,
+        )
+        results = json.loads(out.read_text())["results"]
+        ((classes, train, test),) = {(r["classes"], r["train"], r["test"]) for r in results}
+        assert (classes, train + test) == {"folder": (6, 120), "images": (10, 2000)}[config]
+        assert test > 0
+        assert all(0 <= r["accuracy"] <= 1 for r in results)
+
+
+@pytest.mark.slow
+def test_real_clips_in_many_formats_are_decoded_or_written_down(tmp_path, real_data):
+    """Training meets every file of the folder; whatever is not decoded has to be in skipped.jsonl with a reason."""
+    workdir = tmp_path / "run"
+    done = run(
+        "jepa_jax.train",
+        "--config=configs/folder.py",
+        f"--workdir={workdir}",
+        f"--config.data.path={real_data / 'formats'}",
+        "--config.steps=6",
+        "--config.batch_size=4",
+        "--config.clip.size=32",
+        "--config.encoder.size=32x4x2",
+        "--config.predictor.size=16x1x2",
+        "--config.data.max_skip_fraction=0.5",
+        timeout=300,
+    )
+    files = [path for path in (real_data / "formats").iterdir() if path.is_file()]
+    assert f"{len(files)} videos" in done.stdout
+    skipped = workdir / "skipped.jsonl"
+    lines = [json.loads(line) for line in skipped.read_text().splitlines()] if skipped.exists() else []
+    assert all(line["reason"] and pathlib.Path(line["path"]).exists() for line in lines)

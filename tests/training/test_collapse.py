@@ -1,0 +1,32 @@
+"""Spread and effective rank on features whose values are known."""
+
+import numpy as np
+import pytest
+
+from jepa_jax.training import collapse
+
+
+def test_rank_counts_equal_directions():
+    assert collapse.rank_me(np.eye(12)[:, :8]) == pytest.approx(8, rel=1e-4)
+    assert collapse.rank_me(np.outer(np.arange(1.0, 7), np.arange(1.0, 5))) == pytest.approx(1, abs=1e-3)
+
+
+def test_rank_lies_between_for_unequal_directions():
+    """Singular values 3 and 1: exp of the entropy of (0.75, 0.25)."""
+    expected = np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+    assert collapse.rank_me(np.diag([3.0, 1.0])) == pytest.approx(expected, rel=1e-4)
+
+
+def test_spread_is_zero_when_all_tokens_are_alike():
+    same = np.tile(np.arange(5.0), (7, 1))
+    assert collapse.feature_std(same) == 0
+    assert collapse.feature_std(np.array([[0.0, 0.0], [2.0, 4.0]])) == pytest.approx(1.5)
+
+
+def test_the_alarm_rings_for_collapsed_features_only():
+    healthy = np.random.default_rng(0).normal(size=(64, 16))
+    assert collapse.alarm(collapse.measure({"target": healthy, "context": healthy})) is None
+    message = collapse.alarm(collapse.measure({"target": healthy, "context": np.ones((64, 16)) + 1e-4 * healthy}))
+    assert message is not None
+    assert "feature_std/context" in message
+    assert "target" not in message.split("Try")[0]
