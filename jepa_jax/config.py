@@ -222,6 +222,16 @@ class LogConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """How often each objective's own gradient is looked at: one backward pass an objective. 0: never."""
+
+    every: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "every")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """A training run."""
 
@@ -243,6 +253,7 @@ class Config:
     mesh: MeshConfig = MeshConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
+    audit: AuditConfig = AuditConfig()
     probe: str = ""  # an evaluation config to run, as a job of its own, when training is done
 
     def __post_init__(self) -> None:

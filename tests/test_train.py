@@ -159,6 +159,13 @@ def test_a_collapse_is_told_once(tmp_path, monkeypatch, capsys):
     assert "Try a lower" in out
 
 
+def test_an_audit_is_written_when_due_and_changes_nothing(whole, tmp_path):
+    loop.train(config_with(audit={"every": 4}), tmp_path / "run")
+    audited = [record["step"] for record in records(tmp_path / "run") if "audit/prediction/loss" in record]
+    assert audited == [1, 5]
+    assert losses(tmp_path / "run") == losses(whole)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -290,8 +297,7 @@ def lines(workdir):
 def test_killed_anywhere_and_started_again_it_is_the_same_run(tmp_path, video_settings, whole_on_video):
     """SIGKILL again and again, after whatever few steps the run got to, saving or not; then bit-equal to the whole."""
     rng = np.random.default_rng(0)
-    for _ in range(4):
-        before = lines(tmp_path / "run")
+    for goal in (5, 12, 13, 30):
         process = subprocess.Popen(
             command(tmp_path, video_settings),
             env=environment(),
@@ -299,7 +305,7 @@ def test_killed_anywhere_and_started_again_it_is_the_same_run(tmp_path, video_se
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        wait_for(lambda start=before: lines(tmp_path / "run") not in (0, start), process)
+        wait_for(lambda goal=goal: lines(tmp_path / "run") >= goal, process)
         time.sleep(rng.uniform(0, 0.3))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()

@@ -18,7 +18,7 @@ import numpy as np
 from jepa_jax import data
 from jepa_jax.config import Config, ConfigError
 from jepa_jax.progress import Progress
-from jepa_jax.training import collapse, sharding, step
+from jepa_jax.training import audit, collapse, sharding, step
 from jepa_jax.training.checkpoint import Checkpointer
 from jepa_jax.training.interrupt import StopRequest, stop_on_signal
 from jepa_jax.training.metrics import MetricsWriter
@@ -91,7 +91,8 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
                 donate_argnums=0,
                 out_shardings=(shardings, sharding.replicated(mesh)),
             )
-            done = _iterate(run, train_step, state, batches, stop)
+            audited = jax.jit(functools.partial(audit.audit, learner), out_shardings=sharding.replicated(mesh))
+            done = _iterate(run, train_step, audited, state, batches, stop)
         finally:
             batches.close()
             run.close()
@@ -106,6 +107,7 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
 def _iterate(
     run: "_Run",
     train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]],
+    audited: Callable[[TrainState, Any], dict[str, jax.Array]],
     state: TrainState,
     batches: data.DevicePrefetch[dict[str, jax.Array]],
     stop: StopRequest,
@@ -114,7 +116,10 @@ def _iterate(
     config, done = run.config, run.first_step
     while True:
         batch = next(batches)
+        # Before the step, which takes the state's memory over.
+        findings = audited(state, batch) if config.audit.every and done % config.audit.every == 0 else {}
         state, metrics = train_step(state, batch)
+        metrics |= findings
         done += 1
         run.read_pending()
         run.pending = _Pending(done, metrics, batch["source"], batch["item"])
@@ -147,7 +152,7 @@ class _Run:
         self.pending: _Pending | None = None
         self._folder, self._checkpointer, self._writer = folder, checkpointer, writer
         self._progress = Progress(config.steps, "step", done=step, clips_each=config.batch_size)
-        self._alarmed = False
+        self._alarmed = self._audited = False
         self._all_finite = jax.jit(_all_finite)
 
     def read_pending(self) -> None:
@@ -160,6 +165,14 @@ class _Run:
         if not all(map(math.isfinite, scalars.values())):
             self._stop_non_finite(pending, [name for name, value in scalars.items() if not math.isfinite(value)])
         log, now = self.config.log, pending.step
+        audited = any(name.startswith("audit/") for name in scalars)
+        if audited and not self._audited:
+            self._audited = True
+            for name in audit.without_gradient(scalars):
+                self._progress.say(
+                    f"Step {now}: objective {name!r} has a loss and no gradient on the encoder: the encoder learns "
+                    "nothing from it."
+                )
         self._progress.update(now, f"loss {scalars['loss']:.4f}, lr {scalars['learning_rate']:.2e}")
         if now % log.features_every == 0 or now == self.config.steps:
             measures = collapse.measure({name: np.asarray(value) for name, value in features.items()})
@@ -168,7 +181,7 @@ class _Run:
             if message and not self._alarmed:
                 self._alarmed = True
                 self._progress.say(f"Step {now}: {message}")
-        if now % log.every == 0 or now % log.features_every == 0 or now == self.config.steps:
+        if audited or now % log.every == 0 or now % log.features_every == 0 or now == self.config.steps:
             self._writer.write(now, scalars | {"clips_per_second": self._progress.clips_per_second})
 
     def save(self, step: int, state: TrainState) -> None:

@@ -119,10 +119,15 @@ def train_step(learner: Learner, state: TrainState, batch: Batch) -> tuple[Train
     Returns:
         The state after, and metrics: scalars, and under `features` samples of target and context features.
     """
+    return update(learner, state, *prepare(learner, state, batch))
+
+
+def prepare(learner: Learner, state: TrainState, batch: Batch) -> tuple[jax.Array, Indices, jax.Array]:
+    """What the step at `state` works on: clips (normalised), the positions of each mask, and a key for objectives."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     mask_key, objective_key = jax.random.split(key)
     clips = _clips(learner, batch)
-    return update(learner, state, clips, _draw_masks(learner, mask_key, clips), objective_key)
+    return clips, _draw_masks(learner, mask_key, clips), objective_key
 
 
 def update(

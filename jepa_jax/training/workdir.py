@@ -20,6 +20,7 @@ FREE_TO_CHANGE = (
     "config.data.max_skip_fraction",
     "config.checkpoint.",
     "config.log.",
+    "config.audit.",
     "config.probe",
 )
 PACKAGES = ("jepa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")

@@ -1,0 +1,85 @@
+"""The audit sees each objective alone: gradients add up to the step's, a dead one is named."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jepa_jax.config import Config, parse
+from jepa_jax.objectives import prediction
+from jepa_jax.training import audit, step
+
+SETTINGS = {
+    "steps": 10,
+    "batch_size": 8,
+    "dtype": "float32",
+    "clip": {"frames": 4, "size": 16},
+    "encoder": {"size": "16x2x1", "patch": 8, "levels": 2},
+    "predictor": {"size": "16x1x1"},
+    "masks": {"short": {"blocks": 1, "spatial_scale": 0.3}},
+    "objectives": {"prediction": {}, "context_prediction": {"start": 0.0, "end": 0.0}},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dead:
+    """A loss with a head and no gradient on the encoder, as a loss built with gradients off has."""
+
+    def init(self, key, dims):
+        return {"scale": jnp.ones(())}
+
+    def __call__(self, head, latents, moment):
+        return head["scale"] * jnp.square(jax.lax.stop_gradient(latents.views[0].context_BxKxD)).mean(), {}
+
+
+@pytest.fixture(scope="module")
+def found():
+    config = parse(Config, SETTINGS)
+    objectives = {**config.objectives, "dead": Dead(), "opposed": prediction.Prediction(coefficient=-2.0)}
+    learner = step.build_learner(dataclasses.replace(config, objectives=objectives))
+    state = jax.jit(functools.partial(step.init_state, learner))(0)
+    video = np.random.default_rng(0).integers(0, 256, (8, 4, 16, 16, 3), dtype=np.uint8)
+    metrics = jax.jit(functools.partial(audit.audit, learner))(state, {"video": video})
+    after = jax.jit(functools.partial(step.train_step, learner))(state, {"video": video})[1]
+    return {name: float(value) for name, value in metrics.items()}, after
+
+
+def test_losses_are_the_steps(found):
+    metrics, after = found
+    for name in ("prediction", "context_prediction", "dead", "opposed"):
+        assert metrics[f"audit/{name}/loss"] == pytest.approx(float(after[f"loss/{name}"]), rel=1e-5)
+
+
+def test_norms_and_directions(found):
+    metrics, _ = found
+    norm = metrics["audit/prediction/gradient_encoder"]
+    assert norm > 0
+    assert metrics["audit/opposed/gradient_encoder"] == pytest.approx(2 * norm, rel=1e-4)
+    assert metrics["audit/prediction/cosine_with_prediction"] == pytest.approx(1, abs=1e-5)
+    assert metrics["audit/opposed/cosine_with_prediction"] == pytest.approx(-1, abs=1e-5)
+    assert -1 < metrics["audit/context_prediction/cosine_with_prediction"] < 1
+    assert metrics["audit/prediction/gradient_predictor"] > 0
+    assert metrics["audit/prediction/gradient_head"] == 0
+
+
+def test_gradients_add_up_to_the_steps(found):
+    """Prediction and its opposite: (1 − 2)·g, so with the context loss the whole has a norm within these bounds."""
+    metrics, after = found
+    parts = {part: metrics[f"audit/prediction/gradient_{part}"] for part in ("encoder", "predictor")}
+    context = {part: metrics[f"audit/context_prediction/gradient_{part}"] for part in ("encoder", "predictor")}
+    head = metrics["audit/dead/gradient_head"]
+    norm, other = (float(np.hypot(*p.values())) for p in (parts, context))
+    whole = float(after["gradient_norm"])
+    assert np.hypot(abs(norm - other), head) - 1e-4 <= whole <= np.hypot(norm + other, head) + 1e-4
+
+
+def test_an_objective_that_teaches_the_encoder_nothing_is_named(found):
+    metrics, _ = found
+    assert audit.without_gradient(metrics) == ["dead"]
+    assert metrics["audit/dead/gradient_head"] > 0
+    assert metrics["audit/dead/cosine_with_prediction"] == 0
+    # One that is not at work yet (weight 0) is not dead.
+    assert audit.without_gradient({"audit/a/loss": 0.0, "audit/a/gradient_encoder": 0.0}) == []
