@@ -30,7 +30,7 @@ def latents(data, golden_meta):
         )
         for i in (0, 1)
     )
-    return base.Latents(views, jnp.asarray(data["in/h"]), jnp.zeros((2, 64, 3)), tuple(golden_meta["grid"]))
+    return base.Latents(views, jnp.asarray(data["in/h"]), jnp.zeros((2, 64, 3)), tuple(golden_meta["grid"]), 4)
 
 
 @pytest.mark.parametrize(
