@@ -15,7 +15,7 @@ def test_five_steps(case):
     result = comparison.run(case)
     assert result.failed == []
     norms = sum(c.name.startswith("norm of") for c in result.comparisons)
-    assert norms == PARAMETERS.get(case.name, 218)
+    assert norms == PARAMETERS.get(case.name, 215)
 
 
 def test_every_trajectory_is_there():
