@@ -82,6 +82,7 @@ def objectives_of(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> d
         "ltc_coeff": ("temporal_contrastive", {"margin": get["ltc_margin"]}),
         "ac_coeff": ("action", seen),
         "velgate_coeff": ("velocity_gate", {"quantile": get["velgate_percentile"]}),
+        "sigreg_coeff": ("sigreg", {}),
         "hamiltonian_coeff": ("hamiltonian", {"dt": get["hamiltonian_dt"]}),
         "kinematic_coeff": (
             "kinematic",
