@@ -15,7 +15,7 @@ def run(main: Callable[[list[str]], int], config: flags.FlagHolder, *required: s
             remaining = app.parse_flags_with_usage(arguments)
             _ = config.value.lock  # a file that could not be loaded says so at the first look
             return remaining
-        except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, OSError) as error:
             sys.exit(f"Error in --config: {_innermost(error)}")
 
     app.run(main, flags_parser=parse)

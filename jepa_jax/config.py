@@ -280,8 +280,17 @@ def to_config_dict(settings: Any) -> Any:
 
 
 def defaults(cls: type) -> Any:
-    """The defaults of a settings class as a ConfigDict: where every config file starts."""
-    return to_config_dict(cls())
+    """The defaults of a settings class as a ConfigDict: where every config file starts.
+
+    Of a training run it holds every objective there is, those that the baseline lacks with coefficient 0, so that flags
+    and recipes can set any of them. `parse` leaves out what has coefficient 0.
+    """
+    config = to_config_dict(cls())
+    if cls is Config:
+        for name, kind in recipes.OBJECTIVES.items():
+            if name not in config.objectives:
+                config.objectives[name] = to_config_dict(kind(coefficient=0.0))
+    return config
 
 
 T = typing.TypeVar("T")
@@ -340,7 +349,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return value
     if origin is not None and issubclass(origin, Mapping):
         if arguments[1] is base.Objective:
-            return {name: _objective(name, item, path) for name, item in value.items()}
+            objectives = {name: _objective(name, item, path) for name, item in value.items()}
+            return {name: objective for name, objective in objectives.items() if objective.coefficient != 0}
         return {name: _value(arguments[1], item, f"{path}.{name}") for name, item in value.items()}
     if origin is tuple:
         if not isinstance(value, list | tuple) or len(value) != len(arguments):

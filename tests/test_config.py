@@ -90,9 +90,32 @@ def test_recipes_are_the_studys():
 
 def test_a_mistyped_recipe_is_told_with_the_nearest():
     with pytest.raises(
-        ValueError, match=r"no recipe 'motion_gided'\. Did you mean 'motion_guided'\? Recipes: baseline,"
+        recipes.NoSuchRecipeError,
+        match=r"no recipe 'motion_gided'\. Did you mean 'motion_guided'\? Recipes:\n  baseline ",
     ):
         recipes.apply(defaults(Config), "motion_gided")
+
+
+@pytest.mark.parametrize("name", ["quickstart", "folder", "ucf101", "mixed"])
+def test_help_lists_every_recipe_in_a_line(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        get_config(name, "help")
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == list(recipes.RECIPES)
+
+
+def test_any_objective_can_be_set_in_any_recipe():
+    config = get_config("mixed", "fwm")
+    config.objectives.latent_dynamics.coefficient = 0.5
+    config.objectives.context_prediction.coefficient = 0.0
+    got = {name: objective.coefficient for name, objective in parse(Config, config).objectives.items()}
+    assert got == {
+        "prediction": 1.0,
+        "factorization_static": 0.05,
+        "factorization_orthogonality": 0.01,
+        "latent_dynamics": 0.5,
+    }
 
 
 @pytest.mark.parametrize("name", ["quickstart", "folder", "ucf101", "mixed"])

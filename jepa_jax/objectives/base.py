@@ -33,6 +33,7 @@ class Latents:
     target_BxNxD: ArrayLeaf  # each level normalised; no gradient unless EMA is off
     colour_BxNxC: ArrayLeaf  # mean normalised RGB of a token's pixels
     grid: tuple[int, int, int] = dataclasses.field(metadata={"static": True})
+    levels: int = dataclasses.field(metadata={"static": True})  # D is this many equal parts, end to end
 
 
 @jax.tree_util.register_dataclass
@@ -55,12 +56,18 @@ class Dims:
     """Sizes a head may need."""
 
     features: int  # D
+    levels: int  # D is this many equal parts, end to end
     colours: int = 3
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """A frozen dataclass of settings with these two methods."""
+    """A frozen dataclass of settings with these two methods and a coefficient; 0 leaves the objective out."""
+
+    @property
+    def coefficient(self) -> float:
+        """Its weight in the loss."""
+        ...
 
     def init(self, key: jax.Array, dims: Dims) -> Params:
         """Parameters of the objective's head ({} without one)."""

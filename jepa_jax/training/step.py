@@ -88,8 +88,9 @@ def init_state(learner: Learner, seed: int | jax.Array) -> TrainState:
     index = jnp.zeros((1, 1), jnp.int32)
     features = jnp.zeros((1, 1, learner.features))
     predictor = learner.predictor.init(predictor_key, features, index, index, grid=learner.grid)["params"]
+    dims = base.Dims(features=learner.features, levels=learner.encoder.levels)
     heads = {
-        name: objective.init(jax.random.fold_in(heads_key, i), base.Dims(features=learner.features))
+        name: objective.init(jax.random.fold_in(heads_key, i), dims)
         for i, (name, objective) in enumerate(config.objectives.items())
     }
     params = {"encoder": encoder, "predictor": predictor, "heads": heads}
@@ -193,7 +194,7 @@ def make_latents(
         views.append(base.View(context_index_BxK, target_index_BxM, z_BxKxD, predicted_BxMxD, context_BxKxD))  # pyright: ignore
     colour_BxNxC = learner.encoder.patches(clips)
     colour_BxNxC = colour_BxNxC.reshape(*colour_BxNxC.shape[:2], -1, clips.shape[-1]).mean(2)
-    return base.Latents(tuple(views), h_BxNxD, colour_BxNxC, learner.grid)
+    return base.Latents(tuple(views), h_BxNxD, colour_BxNxC, learner.grid, learner.encoder.levels)
 
 
 def normalise_levels(h_BxNxD: Float[Array, "B N D"], levels: int) -> Float[Array, "B N D"]:

@@ -1,0 +1,101 @@
+"""Which visible tokens have a visible successor: the token at the same place one time step later.
+
+Only small integer tables are as long as the grid. Features are gathered, K at a time, and, since no two tokens share a
+successor, so are their gradients: neither pass scatters features.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jepa_jax.objectives import base
+
+ABSENT = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """The temporal pairs of one mask, one for each context token that has a successor."""
+
+    index_BxK: Int[Array, "B K"]  # positions of the context tokens
+    successor_BxK: Int[Array, "B K"]  # place in the context of the token one step later, or ABSENT
+    predecessor_BxK: Int[Array, "B K"]  # the other way round
+    step: int  # positions from one time step to the next, H·W
+
+    @property
+    def valid(self) -> Bool[Array, "B K"]:
+        """Whether a token is the first of a pair."""
+        return self.successor_BxK != ABSENT
+
+    def later(self, z_BxKxD: Float[Array, "B K D"]) -> Float[Array, "B K D"]:
+        """Each context token's successor; 0 where it has none."""
+        return take(z_BxKxD, self.successor_BxK, self.predecessor_BxK)
+
+    def change(self, z_BxKxD: Float[Array, "B K D"]) -> Float[Array, "B K D"]:
+        """z(t+1) − z(t) in float32; meaningless where there is no pair."""
+        z_BxKxD = z_BxKxD.astype(jnp.float32)
+        return self.later(z_BxKxD) - z_BxKxD
+
+    def change_at(self, h_BxNxD: Float[Array, "B N D"]) -> Float[Array, "B K D"]:
+        """h(t+1) − h(t), of an array over all positions, at the context tokens; meaningless without a pair."""
+        return self.at_later(h_BxNxD) - at(h_BxNxD, self.index_BxK)
+
+    def at_later(self, h_BxNxD: Float[Array, "B N D"]) -> Float[Array, "B K D"]:
+        """h(t+1), of an array over all positions, at the context tokens; meaningless without a pair."""
+        last = h_BxNxD.shape[1] - 1
+        return at(h_BxNxD, jnp.minimum(self.index_BxK + self.step, last))
+
+
+def pairs(view: base.View, grid: tuple[int, int, int]) -> Pairs:
+    """The temporal pairs among the context tokens of a view; tube masks and ragged ones alike."""
+    place_BxN = places(view.context_index_BxK, grid)
+    step = grid[1] * grid[2]
+    index_BxK = view.context_index_BxK
+
+    def place_at(position_BxK: Int[Array, "B K"]) -> Int[Array, "B K"]:
+        inside = (position_BxK >= 0) & (position_BxK < place_BxN.shape[1])
+        found = jnp.take_along_axis(place_BxN, jnp.clip(position_BxK, 0, place_BxN.shape[1] - 1), axis=1)
+        return jnp.where(inside, found, ABSENT)
+
+    return Pairs(index_BxK, place_at(index_BxK + step), place_at(index_BxK - step), step)
+
+
+def places(context_index_BxK: Int[Array, "B K"], grid: tuple[int, int, int]) -> Int[Array, "B N"]:
+    """Of every position, which context token it holds, or ABSENT."""
+    batch, count = context_index_BxK.shape
+    place_BxN = jnp.full((batch, grid[0] * grid[1] * grid[2]), ABSENT, jnp.int32)
+    return place_BxN.at[jnp.arange(batch)[:, None], context_index_BxK].set(jnp.arange(count, dtype=jnp.int32))
+
+
+def at(h_BxNxD: Float[Array, "B N D"], index_BxS: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+    """Rows of an array over all positions, in float32."""
+    return jnp.take_along_axis(h_BxNxD, index_BxS[..., None], axis=1).astype(jnp.float32)
+
+
+@jax.custom_vjp
+def take(
+    z_BxKxD: Float[Array, "B K D"], to_BxS: Int[Array, "B S"], back_BxK: Int[Array, "B K"]
+) -> Float[Array, "B S D"]:
+    """Rows of z, 0 where `to` is ABSENT; no row may be taken twice.
+
+    Args:
+        z_BxKxD: features.
+        to_BxS: which row comes to each place.
+        back_BxK: the inverse, where each row goes, or ABSENT: so the gradient is a gather too.
+    """
+    found = jnp.take_along_axis(z_BxKxD, jnp.maximum(to_BxS, 0)[..., None], axis=1)
+    return jnp.where((to_BxS != ABSENT)[..., None], found, 0)
+
+
+def _take_forward(z_BxKxD: jax.Array, to_BxS: jax.Array, back_BxK: jax.Array) -> tuple[jax.Array, tuple]:
+    return take(z_BxKxD, to_BxS, back_BxK), (to_BxS, back_BxK)
+
+
+def _take_backward(indices: tuple, gradient_BxSxD: jax.Array) -> tuple:
+    to_BxS, back_BxK = indices
+    return take(gradient_BxSxD, back_BxK, to_BxS), None, None
+
+
+take.defvjp(_take_forward, _take_backward)
