@@ -1,0 +1,56 @@
+"""Every recipe trains: finite, falling main loss, and an audit that finds the gradients it should, and no others."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from jepa_jax.config import Config, defaults, parse
+from jepa_jax.objectives import recipes
+from jepa_jax.training import audit, step
+
+FAST = ("fwm_hw_ld", "fwm_hw_ld_paper_code", "sigreg_no_ema", "motion_future")
+STEPS = 10
+
+
+def tiny(recipe):
+    config = defaults(Config)
+    config.steps, config.batch_size, config.dtype = STEPS, 8, "float32"
+    config.clip.frames, config.clip.size = 8, 16
+    config.encoder.size, config.encoder.patch, config.encoder.levels = "16x2x2", 4, 2
+    config.predictor.size = "16x1x2"
+    config.optim.warmup_steps, config.optim.peak_lr, config.optim.final_lr = 0, 3e-3, 3e-3
+    return parse(Config, recipes.apply(config, recipe))
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in recipes.RECIPES]
+)
+def test_recipe_trains(recipe):
+    config = tiny(recipe)
+    learner = step.build_learner(config)
+    state = jax.jit(functools.partial(step.init_state, learner))(0)
+    batch = {"video": np.random.default_rng(0).integers(0, 256, (8, 8, 16, 16, 3), dtype=np.uint8)}
+    found = {
+        name: float(value) for name, value in jax.jit(functools.partial(audit.audit, learner))(state, batch).items()
+    }
+    train = jax.jit(functools.partial(step.train_step, learner))
+    losses = []
+    for _ in range(STEPS):
+        state, metrics = train(state, batch)
+        assert np.isfinite(float(metrics["loss"]))
+        losses.append(float(metrics["loss/prediction"]))
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+    assert {name.split("/")[1] for name in found} == set(config.objectives)
+    assert all(np.isfinite(value) for value in found.values())
+    assert found["audit/context_prediction/loss"] == 0  # its weight rises later
+    for name in set(config.objectives) - {"context_prediction"}:
+        assert found[f"audit/{name}/loss"] > 0
+        with_head = bool(state.params["heads"][name])
+        without_gradient = recipe.endswith("paper_code") and name == "latent_dynamics"
+        assert (found[f"audit/{name}/gradient_encoder"] > 0) == (not without_gradient), name
+        assert (found[f"audit/{name}/gradient_head"] > 0) == (with_head and not without_gradient), name
+    expected = ["latent_dynamics"] if recipe.endswith("paper_code") else []
+    assert audit.without_gradient(found) == expected
