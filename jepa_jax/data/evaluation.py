@@ -1,6 +1,7 @@
 """Labelled clips in order, one fixed view each, for frozen evaluation."""
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -59,6 +60,16 @@ class EvaluationSet:
             names = list(self._source.classes if classes is None else classes[FILE_TASK])
             self.classes = {FILE_TASK: tuple(names)}
             self._labels = _labels(self._source, names, setting)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for every item that is the same wherever the data lie: the path below the source's, or the draw."""
+        settings = self._source.settings
+        if self._source.kind == "sprites":
+            draw = f"sprites/{settings.difficulty}/{settings.split}/{self._seed}"
+            return tuple(f"{draw}/{item}" for item in range(self.size))
+        root = settings.path if os.path.isdir(settings.path) else os.path.dirname(settings.path)
+        return tuple(os.path.relpath(path, root) for path in self._source.paths)
 
     @property
     def skipped(self) -> list[skipped.Skip]:

@@ -27,11 +27,13 @@ class Features:
     Attributes:
         tokens: "mean" [n, E] float32, "all" [n, N, E] in the encoder's own type; a np.memmap where kept on disk.
         labels: of each task, the class of every clip, int32 [n].
+        items: number of every clip within its set, int32 [n].
         seconds: how long it took, decoding and compilation included.
     """
 
     tokens: Mapping[str, np.ndarray]
     labels: Mapping[str, np.ndarray]
+    items: np.ndarray
     seconds: float
 
     def __len__(self) -> int:
@@ -102,6 +104,7 @@ def extract(
     """
     arrays: dict[str, dict[str, np.ndarray]] = {encoder: {} for encoder in encoders}
     labels: dict[str, list[np.ndarray]] = {}
+    items_seen: list[np.ndarray] = []
     filled = 0
 
     def store(encoded: Mapping[str, Mapping[str, jax.Array]], valid: np.ndarray) -> None:
@@ -124,6 +127,7 @@ def extract(
             valid = np.asarray(batch["valid"])
             for task, values in batch["labels"].items():
                 labels.setdefault(task, []).append(np.asarray(values)[valid])
+            items_seen.append(np.asarray(batch["item"])[valid])
             encoded = {encoder: encode(batch["video"]) for encoder, encode in encoders.items()}
             if waiting is not None:
                 store(*waiting)
@@ -137,7 +141,9 @@ def extract(
         raise ValueError(f"the {name} set has no clips.")
     joined = {task: np.concatenate(parts).astype(np.int32) for task, parts in labels.items()}
     return {
-        encoder: Features({kind: array[:filled] for kind, array in kinds.items()}, joined, seconds)
+        encoder: Features(
+            {kind: array[:filled] for kind, array in kinds.items()}, joined, np.concatenate(items_seen), seconds
+        )
         for encoder, kinds in arrays.items()
     }
 
