@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 
 from jepa_jax.probing import rows
 from jepa_jax.probing.config import ProbeConfig
+from jepa_jax.probing.features import Rows
 from jepa_jax.progress import Progress
 
 WHOLE_LIMIT = 2**28  # bytes of features that lie on the device as a whole
@@ -92,7 +93,7 @@ class Trained:
 def train(
     model: Model,
     config: ProbeConfig,
-    source: rows.Source,
+    source: Rows,
     fit_R: Int[np.ndarray, "R"],
     labels: Int[np.ndarray, "n"],
     classes: int,
@@ -122,7 +123,7 @@ def train(
     lr_P, decay_P = (jnp.array([setting[name] for setting in settings]) for name in ("lr", "weight_decay"))
     plan = _Plan(config, source, fit_R, labels, key)
     state = _initial(model, config.seeds, len(settings), key, jnp.zeros((1, *source.shape[1:])))
-    whole = jax.device_put(rows.read(source, fit_R)) if plan.chunks == 1 else None
+    whole = jax.device_put(source[fit_R]) if plan.chunks == 1 else None
     loss_SxP = np.zeros((config.seeds, len(settings)))
     with Progress(config.epochs, "epoch", name=name, clips_each=len(fit_R)) as bar:
         for epoch in range(config.epochs):
@@ -151,7 +152,7 @@ class _Plan:
     def __init__(
         self,
         config: ProbeConfig,
-        source: rows.Source,
+        source: Rows,
         fit_R: Int[np.ndarray, "R"],
         labels: Int[np.ndarray, "n"],
         key: PRNGKeyArray,
@@ -175,7 +176,7 @@ class _Plan:
         size = self._steps_each * self._batch
         order_R = np.random.default_rng([*self._seed, epoch]).permutation(self._fit_R)
         parts = [np.sort(order_R[first : first + size]) for first in range(0, len(order_R), size)]
-        padded = (np.pad(part, (0, size - len(part)), mode="edge") for part in parts)
+        padded = [np.pad(part, (0, size - len(part)), mode="edge") for part in parts]
         for number, features in enumerate(rows.read_ahead(self._source, padded)):
             yield features, self._batches(epoch, number, parts[number])
 
@@ -251,7 +252,7 @@ def _train_chunk(
         # A batch with nothing in it must not move the moments either.
         return jax.lax.cond(counts_B.any(), step_of_all, lambda state, _: (state, nothing), state, batch)
 
-    state, loss_JxSxP = jax.lax.scan(body, state, tuple(batches))
+    state, loss_JxSxP = jax.lax.scan(body, state, tuple(map(jnp.asarray, batches)))
     return state, loss_JxSxP.sum(0)
 
 

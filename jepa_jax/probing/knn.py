@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
-from jepa_jax.probing import rows
+from jepa_jax.probing.features import Rows
 from jepa_jax.probing.grid import Scale
 
 TEMPERATURE = 0.07
@@ -17,7 +17,7 @@ Scores = Callable[[Num[np.ndarray, "B E"]], Float[Array, "1 neighbours B classes
 
 
 def fit(
-    source: rows.Source,
+    source: Rows,
     fit_R: Int[np.ndarray, "R"],
     labels: Int[np.ndarray, "n"],
     classes: int,
@@ -36,7 +36,7 @@ def fit(
         neighbours: how many vote.
         scale: of the features.
     """
-    bank_RxE = _unit(jnp.asarray(rows.read(source, fit_R)), scale)
+    bank_RxE = _unit(jnp.asarray(source[fit_R]), scale)
     label_R = jnp.asarray(labels[fit_R])
     counts = tuple(min(count, len(fit_R)) for count in neighbours)
     return lambda features: _votes(counts, classes, features, bank_RxE, label_R, scale)

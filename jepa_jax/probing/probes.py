@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import cast
 
 import jax
 import numpy as np
@@ -12,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 from jepa_jax.models import probes
 from jepa_jax.probing import grid, knn, ridge, rows, selection
 from jepa_jax.probing.config import ProbeConfig, Setting
-from jepa_jax.probing.features import channel_statistics
+from jepa_jax.probing.features import Rows, channel_statistics
 
 Scores = Callable[[Num[np.ndarray, "B *S E"]], Float[Array | np.ndarray, "seeds settings B classes"]]
 
@@ -35,9 +34,9 @@ class Answers:
 
 def run(
     config: ProbeConfig,
-    train: rows.Source,
+    train: Rows,
     train_labels: Int[np.ndarray, "n"],
-    tests: Mapping[str, rows.Source],
+    tests: Mapping[str, Rows],
     classes: int,
     key: PRNGKeyArray,
     *,
@@ -108,7 +107,7 @@ def _fit(
     config: ProbeConfig,
     fit_R: Int[np.ndarray, "R"],
     *,
-    source: rows.Source,
+    source: Rows,
     labels: Int[np.ndarray, "n"],
     classes: int,
     width: int,
@@ -134,21 +133,21 @@ def _model(config: ProbeConfig, classes: int) -> grid.Model:
     return probes.AttentiveBlocksProbe(classes, config.heads, config.blocks)
 
 
-def _scale(config: ProbeConfig, source: rows.Source) -> grid.Scale:
+def _scale(config: ProbeConfig, source: Rows) -> grid.Scale:
     width = source.shape[-1]
     if config.standardise:
-        return grid.Scale(*channel_statistics(cast(np.ndarray, source)))
+        return grid.Scale(*channel_statistics(source))
     return grid.Scale(np.zeros(width, np.float32), np.ones(width, np.float32))
 
 
 def _predict(
-    scores: Scores, source: rows.Source, rows_R: Int[np.ndarray, "R"], views: int = 1
+    scores: Scores, source: Rows, rows_R: Int[np.ndarray, "R"], views: int = 1
 ) -> Int[np.ndarray, "seeds settings items"]:
     """The likeliest class of every item, by every probe; `views` rows make an item."""
     size = min(256 if len(source.shape) == 2 else 16, len(rows_R))
-    parts = []
-    for index_B, valid_B in rows.in_batches(rows_R, size):
-        parts.append(np.asarray(scores(rows.read(source, index_B)))[:, :, valid_B])
+    index, valid = zip(*rows.in_batches(rows_R, size), strict=True)
+    batches = zip(rows.read_ahead(source, index), valid, strict=True)
+    parts = [np.asarray(scores(features))[:, :, valid_B] for features, valid_B in batches]
     score_SxPxRxC = np.concatenate(parts, axis=2)
     seeds, settings, count, classes = score_SxPxRxC.shape
     mean = score_SxPxRxC.reshape(seeds, settings, count // views, views, classes).mean(axis=3)

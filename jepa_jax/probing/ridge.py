@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from jepa_jax.probing import rows
+from jepa_jax.probing.features import Rows
 from jepa_jax.probing.grid import Scale
 
 BATCH = 4096
@@ -18,7 +19,7 @@ Scores = Callable[[Num[np.ndarray, "B E"]], Float[np.ndarray, "1 penalties B cla
 
 
 def fit(
-    source: rows.Source,
+    source: Rows,
     fit_R: Int[np.ndarray, "R"],
     labels: Int[np.ndarray, "n"],
     classes: int,
@@ -38,10 +39,10 @@ def fit(
     width, count = source.shape[-1], len(fit_R)
     products_ExE, targets_ExC = np.zeros((width, width)), np.zeros((width, classes))
     sum_E, sum_C = np.zeros(width), np.zeros(classes)
-    for first in range(0, count, BATCH):
-        index = fit_R[first : first + BATCH]
-        x_BxE = np.asarray(scale(rows.read(source, index)), np.float64)
-        y_BxC = np.eye(classes)[labels[index]]
+    batches = [fit_R[first : first + BATCH] for first in range(0, count, BATCH)]
+    for index_B, features in zip(batches, rows.read_ahead(source, batches), strict=True):
+        x_BxE = np.asarray(scale(features), np.float64)
+        y_BxC = np.eye(classes)[labels[index_B]]
         products_ExE += x_BxE.T @ x_BxE
         targets_ExC += x_BxE.T @ y_BxC
         sum_E += x_BxE.sum(axis=0)
