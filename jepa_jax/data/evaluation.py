@@ -187,7 +187,7 @@ def _stat_files(source: sources.Source) -> list[tuple[str, int, int]]:
         return os.path.relpath(path, root), found.st_size, found.st_mtime_ns
 
     with concurrent.futures.ThreadPoolExecutor(16) as threads:  # a network disk answers many at once
-        return sorted(threads.map(stat, paths, chunksize=64)) if prepared else list(threads.map(stat, paths))
+        return sorted(threads.map(stat, paths)) if prepared else list(threads.map(stat, paths))
 
 
 def _labels(source: sources.Source, names: Sequence[str], setting: str) -> np.ndarray:
