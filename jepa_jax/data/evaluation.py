@@ -101,7 +101,7 @@ class EvaluationSet:
         """
         settings = config.to_dict(self._source.settings)
         if self._source.kind == "sprites":
-            clips: dict[str, Any] = {"sprites": settings, "seed": self._seed}
+            clips: dict[str, Any] = {"sprites": settings, "version": sprites.VERSION, "seed": self._seed}
         else:
             chosen_by_path = {"path", "weight", "include", "exclude"}
             clips = {

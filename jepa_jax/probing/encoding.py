@@ -27,9 +27,9 @@ class Encode:
     """A frozen function of clips.
 
     Attributes:
-        apply: (params, video in 0…255, row int32 [B]) → "mean" [B, E], and where there are more tokens than one,
-            "frames" [B, T, E] and "all" [B, N, E]; float32. Traceable. Hashable too, so that it is compiled once (a
-            function of a module, a partial of one, a frozen dataclass).
+        apply: (params, video in 0…255, row int32 [B]) → features by kind, float32: "mean" [B, E], and what else there
+            is, as "frames" [B, T, E] and "all" [B, N, E]; those that nobody asks for are not computed. Traceable, and
+            hashable, so that it is compiled once (a function of a module, a partial of one, a frozen dataclass).
         params: pytree of arrays.
         identity: what makes the output what it is, as JSON; "params" in it is a fingerprint of the parameters.
         origin: where the parameters come from, for people.
@@ -71,21 +71,31 @@ class _After:
 
 @dataclasses.dataclass(frozen=True)
 class _Tokens:
-    """The encoder's plain output, its last level, and its means, taken in float32."""
+    """The encoder's plain output, its last level, and means, taken in float32.
+
+    "mean" [B, E], "frames" [B, T, E] (means of each time step), "all" [B, N, E]; of all levels end to end
+    "mean_levels" [B, D] and "frames_levels" [B, T, D].
+    """
 
     encoder: models.Encoder
 
     def __call__(self, params: Any, video: Video, row: Row) -> Mapping[str, Array]:
         del row
         clips = pixels.normalise(video)
-        tokens_BxNxE = cast(Array, self.encoder.apply({"params": params}, clips)).astype(jnp.float32)
-        batch, _, width = tokens_BxNxE.shape
-        frames_BxTxE = tokens_BxNxE.reshape(batch, self.encoder.grid(clips)[0], -1, width).mean(axis=2)
-        return {"mean": tokens_BxNxE.mean(axis=1), "frames": frames_BxTxE, "all": tokens_BxNxE}
+        z_BxNxD = cast(Array, self.encoder.apply({"params": params}, clips, all_levels=True)).astype(jnp.float32)
+        z_BxTxHWxD = z_BxNxD.reshape(z_BxNxD.shape[0], self.encoder.grid(clips)[0], -1, z_BxNxD.shape[-1])
+        mean_BxD, frames_BxTxD, width = z_BxNxD.mean(axis=1), z_BxTxHWxD.mean(axis=2), self.encoder.size.width
+        return {
+            "mean": mean_BxD[..., -width:],
+            "frames": frames_BxTxD[..., -width:],
+            "all": z_BxNxD[..., -width:],
+            "mean_levels": mean_BxD,
+            "frames_levels": frames_BxTxD,
+        }
 
 
 def of_encoder(frozen: FrozenEncoder, dtype: str) -> Encode:
-    """The features of a frozen encoder that computes in `dtype`."""
+    """The features of a frozen encoder that computes in `dtype`: see `_Tokens`."""
     identity = {"params": frozen.fingerprint, "encoder": to_dict(frozen.config.encoder), "dtype": dtype}
     origin = f"{frozen.source}:{frozen.step} ({frozen.weights})" if frozen.source else ""
     return Encode(_Tokens(models.build_encoder(frozen.config.encoder, dtype)), frozen.params, identity, origin)
@@ -111,6 +121,7 @@ class Device:
         """
         params = jax.device_put(encode.params, NamedSharding(self._mesh, PartitionSpec()))
         split = NamedSharding(self._mesh, PartitionSpec("clips"))
+        forms = tuple(sorted(forms))  # compiled once, whatever their order
         return lambda batch: _encode(
             encode.apply, forms, params, jax.device_put(batch["video"], split), jax.device_put(batch["row"], split)
         )

@@ -12,7 +12,6 @@ from jepa_jax.data.evaluation import EvaluationSet
 from jepa_jax.data.skipped import Skip
 from jepa_jax.probing import encoding
 from jepa_jax.probing.cache import Cache, Entry, Layout
-from jepa_jax.probing.config import Tokens
 from jepa_jax.probing.encoding import Encode, of_encoder
 from jepa_jax.probing.reencode import Reencoded
 from jepa_jax.progress import Progress
@@ -64,7 +63,7 @@ class Features:
 def extract(
     encoders: Mapping[str, Encode],
     clips: EvaluationSet,
-    kinds: Sequence[Tokens],
+    kinds: Sequence[str],
     cache: Cache,
     *,
     batch_size: int = 32,
@@ -168,7 +167,7 @@ def _choose(
     layouts: Mapping[Which, Layout],
     paths: Mapping[Which, Any],
     clips: EvaluationSet,
-    kinds: Sequence[Tokens],
+    kinds: Sequence[str],
     cache: Cache,
     name: str,
 ) -> dict[Which, Any]:
