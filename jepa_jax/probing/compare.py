@@ -49,10 +49,14 @@ def compare(paths: Sequence[str | pathlib.Path]) -> str:
     found = [_by_row(record) for record in records]
     rows = [row for row in found[0] if any(row in other for other in found[1:])]
     if not rows:
-        raise ResultsError(f"{paths[0]} has no (task, probe, features) in common with the others; it has {_list(found[0])}.")
+        raise ResultsError(
+            f"{paths[0]} has no (task, probe, features) in common with the others; it has {_list(found[0])}."
+        )
     settings = [record["settings"]["probes"] for record in records]
     letters = [_letter(number) for number in range(len(paths))]
-    table = [("task", "probe", "features", f"{letters[0]} %", *(f"{x} %  ({x} − {letters[0]})" for x in letters[1:]))]
+    table: list[tuple[str, ...]] = [
+        ("task", "probe", "features", f"{letters[0]} %", *(f"{x} %  ({x} − {letters[0]})" for x in letters[1:]))
+    ]
     marks, count = set(), 0
     for row in rows:
         first = found[0][row]
@@ -66,12 +70,14 @@ def compare(paths: Sequence[str | pathlib.Path]) -> str:
             count += 1
             cells.append(_shown(cell))
         table.append((*row, *cells))
-    files = [f"{letter}: {path} ({_origin(record)})" for letter, path, record in zip(letters, paths, records, strict=True)]
+    files = [
+        f"{letter}: {path} ({_origin(record)})" for letter, path, record in zip(letters, paths, records, strict=True)
+    ]
     notes = [f"{mark}  {NOTES[mark]}" for mark in NOTES if mark in marks]
-    notes.append(
-        "[ ]  95 % intervals over test items; of differences, over test items and probe seeds. Another training run would "
-        f"differ by more. Of {count} differences that were none, about {count * (1 - intervals.LEVEL):.1f} would look clear."
-    )
+    by_chance = count * (1 - intervals.LEVEL)
+    notes.append("[ ]  95 % intervals over test items; those of differences, over test items and probe seeds.")
+    notes.append(f"Were all {count} differences none, about {by_chance:.1f} would look clear; and two training runs of")
+    notes.append("one config differ by more than these intervals, which know of one run each.")
     missing = sum(row not in rows for one in found for row in one)
     if missing:
         notes.append(f"{missing} results without a counterpart are left out.")

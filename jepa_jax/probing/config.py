@@ -82,9 +82,17 @@ class ProbeConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PreparedConfig:
+    """Where data sets lie that `python -m jepa_jax.prepare` wrote; config files build their paths on it."""
+
+    root: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """Frozen evaluation: features of two sets of clips, probes trained on the first and scored on the second."""
 
+    data: PreparedConfig = dataclasses.field(default_factory=PreparedConfig)
     train: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     test: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     holdout: str = ""  # regular expression: clips of `train` whose path has it are the test set; `test` is not read

@@ -225,7 +225,9 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
             f"expected {SCHEMA!r}. Evaluate again to write it anew."
         )
     try:
-        record["results"] = [ProbeResult(**{key: _frozen(value) for key, value in row.items()}) for row in record["results"]]
+        record["results"] = [
+            ProbeResult(**{key: _frozen(value) for key, value in row.items()}) for row in record["results"]
+        ]
     except (KeyError, TypeError) as error:
         raise ResultsError(f"{path} does not follow {SCHEMA} version {VERSION}: {error}.") from error
     return record

@@ -37,7 +37,7 @@ def test_an_evaluation_from_end_to_end(evaluation, training_run, tmp_path):
     assert record["clip"] == {"frames": 2, "size": 16}
     assert record["dtype"] == "float32"
     assert record["skipped"] == {"train": [], "test": []}
-    assert record["settings"] == to_dict(evaluation)
+    assert record["settings"] == json.loads(json.dumps(to_dict(evaluation)))
     assert record["training_settings"] == json.loads(json.dumps(to_dict(workdir.load_config(training_run))))
     assert {"python", "jax", "flax", "jepa_jax"} <= record["versions"].keys()
     assert sorted(path.name for path in out.parent.iterdir()) == ["features", "results.json"]
