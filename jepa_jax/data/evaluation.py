@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -116,6 +117,7 @@ class EvaluationSet:
             clips = {
                 "files": _digest(_stat_files(self._source)),
                 "settings": {name: value for name, value in settings.items() if name not in chosen_by_path},
+                "items": _digest(list(self.names)),
                 "labels": _digest(self._labels.tolist()),
             }
         return clips | {
@@ -185,7 +187,11 @@ def _digest(content: Any) -> str:
 
 
 def _stat_files(source: sources.Source) -> list[tuple[str, int, int]]:
-    """Path, size and time of change of every file."""
+    """Path, size and time of change of every file; of a prepared set, of the files that hold it."""
+    paths = source.paths
+    if source.prepared_set is not None:
+        folder = pathlib.Path(source.settings.path)
+        paths = sorted(str(path) for path in folder.rglob("*") if path.is_file())
     root = source.settings.path if os.path.isdir(source.settings.path) else os.path.dirname(source.settings.path)
 
     def stat(path: str) -> tuple[str, int, int]:
@@ -193,25 +199,26 @@ def _stat_files(source: sources.Source) -> list[tuple[str, int, int]]:
         return os.path.relpath(path, root or "."), found.st_size, found.st_mtime_ns
 
     with concurrent.futures.ThreadPoolExecutor(16) as threads:  # a network disk answers many at once
-        return list(threads.map(stat, source.paths, chunksize=64))
+        return list(threads.map(stat, paths, chunksize=64))
 
 
 def _labels(source: sources.Source, names: Sequence[str], setting: str) -> np.ndarray:
     """Each clip's label as an index into `names`, int32."""
+    unlabelled = np.flatnonzero(source.labels == sources.UNLABELLED)
+    if len(unlabelled):
+        raise config.ConfigError(
+            f"{setting}.path: {source.paths[unlabelled[0]]} has no class; expected CLASS/file below "
+            f"{source.settings.path}, or a CSV file of `path label`."
+        )
     number = {name: i for i, name in enumerate(names)}
-    labels = np.zeros(source.size, np.int32)
-    for item, label in enumerate(source.labels):
-        if label == sources.UNLABELLED:
-            raise config.ConfigError(
-                f"{setting}.path: {source.paths[item]} has no class; expected CLASS/file below "
-                f"{source.settings.path}, or a CSV file of `path label`."
-            )
-        if source.classes[label] not in number:
-            raise config.ConfigError(
-                f"{setting}.path: {source.paths[item]} is of class {source.classes[label]!r}, which the clips that the "
-                f"probes are trained on do not have. They have: {', '.join(names)}."
-            )
-        labels[item] = number[source.classes[label]]
+    number_of_class = np.array([number.get(name, -1) for name in source.classes], np.int32)
+    labels = number_of_class[source.labels]
+    strange = np.flatnonzero(labels < 0)
+    if len(strange):
+        raise config.ConfigError(
+            f"{setting}.path: {source.paths[strange[0]]} is of class {source.classes[source.labels[strange[0]]]!r}, "
+            f"which the clips that the probes are trained on do not have. They have: {', '.join(names)}."
+        )
     return labels
 
 
@@ -229,16 +236,15 @@ class _Example:
         item, view = divmod(row, self.views.clips * self.views.crops)
         numbers = {"row": np.int32(row), "item": np.int32(item)}
         example = numbers | {"valid": np.bool_(place < len(self.rows)), "skips": ()}
-        path = self.source.paths[item]
         try:
-            return example | {"video": self._read(path, view)}
+            return example | {"video": self._read(item, view)}
         except decode.DecodeError as error:
-            skip = skipped.Skip(self.source.name, item, path, error.reason)
+            skip = skipped.Skip(self.source.name, item, error.path, error.reason)
             return example | {"video": self._blank(), "valid": np.bool_(False), "skips": (skip,)}
 
-    def _read(self, path: str, view: int) -> np.ndarray:
+    def _read(self, item: int, view: int) -> np.ndarray:
         if self.source.kind == "images":
-            return augment.centre_view_of_image(decode.read_image(path), self.clip.size)[None]
+            return augment.centre_view_of_image(self.source.read_image(item), self.clip.size)[None]
         stretch, crop = divmod(view, self.views.crops)
 
         def choose(count: int, fps: float) -> np.ndarray:
@@ -247,7 +253,7 @@ class _Example:
                 return sampling.spread_window(count, self.clip.frames)
             return sampling.nth_window(count, self.clip.frames, self.views.frame_step, stretch, self.views.clips)
 
-        return augment.centre_view(decode.read_clip(path, choose), self.clip.size, crop, self.views.crops)
+        return augment.centre_view(self.source.read_clip(item, choose), self.clip.size, crop, self.views.crops)
 
     def _blank(self) -> np.ndarray:
         if self.source.kind == "images":
