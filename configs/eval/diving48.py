@@ -4,7 +4,8 @@
     python -m jepa_jax.evaluate --config configs/eval/diving48.py[:PROTOCOL] --checkpoint WORKDIR --out results.json \
         --config.data.root=DATA
 
-PROTOCOL `paper` (as if left out): arXiv:2605.17165. The attentive probe on all tokens, 100 epochs of batch 16, AdamW 1e-3.
+PROTOCOL `paper` (as if left out): arXiv:2605.17165. The attentive probe on all tokens, 100 epochs of batch 16, AdamW
+1e-3.
 PROTOCOL `vjepa2`: V-JEPA 2 (arXiv:2506.09985). Its probe of four blocks, 100 epochs of batch 128, 20 settings; four
 stretches of every second frame × three crops of a test video. Its clips have 32 frames; here as many as in training.
 Hardware: not yet run. Features of all tokens of a ViT-B take 36 GB for training videos (float16).

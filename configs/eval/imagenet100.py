@@ -1,11 +1,11 @@
 """ImageNet-100: appearance. 100 classes, 126,689 training and 5,000 test images, each shown as a still clip.
 
     python -m jepa_jax.prepare imagenet100 …    (once)
-    python -m jepa_jax.evaluate --config configs/eval/imagenet100.py[:PROTOCOL] --checkpoint WORKDIR --out results.json \
-        --config.data.root=DATA
+    python -m jepa_jax.evaluate --config configs/eval/imagenet100.py[:PROTOCOL] --checkpoint WORKDIR \
+        --out results.json --config.data.root=DATA
 
-PROTOCOL `paper` (as if left out): arXiv:2605.17165. A clip's tokens averaged, a linear probe, 50 epochs of batch 256, AdamW
-1e-3.
+PROTOCOL `paper` (as if left out): arXiv:2605.17165. A clip's tokens averaged, a linear probe, 50 epochs of batch 256,
+AdamW 1e-3.
 PROTOCOL `vjepa2`: V-JEPA 2 (arXiv:2506.09985). Its probe of four blocks on all tokens, 20 epochs of batch 1,024, 20
 settings, one view an image.
 Hardware: not yet run. Expected: `paper` 24.86 % for the study's baseline (mixed regime, seed 42). Not yet measured with

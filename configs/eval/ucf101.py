@@ -4,10 +4,10 @@
     python -m jepa_jax.evaluate --config configs/eval/ucf101.py[:PROTOCOL] --checkpoint WORKDIR --out results.json \
         --config.data.root=DATA
 
-PROTOCOL `paper` (as if left out): the result files of arXiv:2605.17165 have UCF-101, the paper does not say how; here as
-its Something-Something V2: a video's tokens averaged, the attentive probe, 100 epochs of batch 16, AdamW 1e-3.
-PROTOCOL `vjepa2`: V-JEPA 2 (arXiv:2506.09985), with its settings for Kinetics-400: the probe of four blocks on all tokens,
-20 epochs of batch 256, 20 settings; eight stretches of every fourth frame × three crops of a test video.
+PROTOCOL `paper` (as if left out): the result files of arXiv:2605.17165 have UCF-101, the paper does not say how; here
+as its Something-Something V2: a video's tokens averaged, the attentive probe, 100 epochs of batch 16, AdamW 1e-3.
+PROTOCOL `vjepa2`: V-JEPA 2 (arXiv:2506.09985), with its settings for Kinetics-400: the probe of four blocks on all
+tokens, 20 epochs of batch 256, 20 settings; eight stretches of every fourth frame × three crops of a test video.
 Hardware: not yet run. Expected: `paper` 23.79 % for the study's baseline (ucf101 regime). Not yet measured with this
 code. `--config.train.fold=2 --config.test.fold=2` takes split 2.
 `--config.beside_untrained=True` adds the untrained encoder.

@@ -1,9 +1,10 @@
 """What the evaluation configs of public data sets have in common: prepared data, and the probes of two protocols.
 
-`paper` is the frozen evaluation of arXiv:2605.17165: one centre view of the whole video, one setting, the accuracy after
-the last epoch. `vjepa2` is that of V-JEPA 2 (arXiv:2506.09985): a probe of four blocks on all tokens, twenty settings,
-several stretches and crops of a test video. Here a setting is chosen by a held-out tenth of the training videos, never
-by the test set; and probes are trained on one view a video without augmentation, as features are computed once.
+`paper` is the frozen evaluation of arXiv:2605.17165: one centre view of the whole video, one setting, the accuracy
+after the last epoch. `vjepa2` is that of V-JEPA 2 (arXiv:2506.09985): a probe of four blocks on all tokens, twenty
+settings, several stretches and crops of a test video. Here a setting is chosen by a held-out tenth of the training
+videos, never by the test set; and probes are trained on one view a video without augmentation, as features are computed
+once.
 """
 
 from typing import Literal
@@ -36,7 +37,7 @@ def prepared(name: str, protocol: str, kind: Literal["videos", "images"] = "vide
 
 
 def four_blocks(epochs: int, batch_size: int) -> ProbeConfig:
-    """V-JEPA 2's probe, five learning rates × four weight decays. What fits a device at once is one of them, 8 clips."""
+    """V-JEPA 2's probe, five learning rates × four weight decays; one of them and 8 clips at once fit a device."""
     return ProbeConfig(
         kind="attentive_blocks",
         tokens="all",
