@@ -137,17 +137,16 @@ class _Example:
     def __call__(self, place: int) -> dict[str, Any]:
         item = min(place, self.source.size - 1)
         example = {"item": np.int32(item), "valid": np.bool_(place < self.source.size), "skips": ()}
-        path = self.source.paths[item]
         try:
-            return example | {"video": self._read(path)}
+            return example | {"video": self._read(item)}
         except decode.DecodeError as error:
-            skip = skipped.Skip(self.source.name, item, path, error.reason)
+            skip = skipped.Skip(self.source.name, item, error.path, error.reason)
             return example | {"video": self._blank(), "valid": np.bool_(False), "skips": (skip,)}
 
-    def _read(self, path: str) -> np.ndarray:
+    def _read(self, item: int) -> np.ndarray:
         if self.source.kind == "images":
-            return augment.centre_view_of_image(decode.read_image(path), self.clip.size)[None]
-        frames = decode.read_clip(path, lambda count, _: sampling.spread_window(count, self.clip.frames))
+            return augment.centre_view_of_image(self.source.read_image(item), self.clip.size)[None]
+        frames = self.source.read_clip(item, lambda count, _: sampling.spread_window(count, self.clip.frames))
         return augment.centre_view(frames, self.clip.size)
 
     def _blank(self) -> np.ndarray:

@@ -7,7 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
 from jepa_jax import config
+from jepa_jax.data import decode, worker_process
 
 VIDEO_SUFFIXES = tuple(
     f".{name}"
@@ -31,6 +35,26 @@ class Source:
     paths: tuple[str, ...] = ()  # none for sprites
     labels: tuple[int, ...] = ()  # indices into `classes`, or UNLABELLED
     classes: tuple[str, ...] = ()
+
+    def read_clip(
+        self, item: int, choose: decode.Choose, transform: decode.Transform = decode.whole
+    ) -> Shaped[np.ndarray, "F _ _ 3"]:
+        """The frames of a video that `choose(frame count, fps)` asks for, each put through `transform`.
+
+        Raises:
+            DecodeError: the item cannot be decoded.
+        """
+        with worker_process.at_work_on(self.paths[item]):
+            return decode.read_clip(self.paths[item], choose, transform)
+
+    def read_image(self, item: int) -> UInt8[np.ndarray, "Y X 3"]:
+        """A still image.
+
+        Raises:
+            DecodeError: the item cannot be decoded.
+        """
+        with worker_process.at_work_on(self.paths[item]):
+            return decode.read_image(self.paths[item])
 
 
 def open_source(settings: config.SourceConfig, name: str, setting: str | None = None) -> Source:
