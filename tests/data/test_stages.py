@@ -40,13 +40,13 @@ def go(throughput, clock, *, steps, seconds, waited, spent, clips=8, ready=1):
 def test_metrics_are_those_of_the_time_since_the_last_line(clock):
     throughput = stages.Throughput(workers=2, cores=4)
     assert throughput.metrics() == {}
-    go(throughput, clock, steps=1, seconds=50, waited=50, spent={})  # until the first batch, nothing counts
+    go(throughput, clock, steps=1, seconds=50, waited=50.0, spent={})  # until the first batch, nothing counts
     go(throughput, clock, steps=10, seconds=2, waited=0.5, spent={"decode": 0.8}, ready=2)
     metrics = throughput.metrics()
     assert metrics == pytest.approx(
         {"data/clips_per_second": 4, "data/queue": 2, "data/wait_share": 0.25, "data/decode_ms": 100}
     )
-    go(throughput, clock, steps=5, seconds=1, waited=0, spent={"decode": 0.4}, ready=0)
+    go(throughput, clock, steps=5, seconds=1, waited=0.0, spent={"decode": 0.4}, ready=0)
     assert throughput.metrics()["data/wait_share"] == 0
 
 
@@ -80,10 +80,10 @@ def test_the_stage_that_takes_longest_is_blamed_once(clock, workers, spent, stag
 
 def test_compilation_and_rare_waits_are_no_complaint(clock):
     throughput = stages.Throughput(workers=2, cores=4)
-    go(throughput, clock, steps=2, seconds=100, waited=90, spent={"decode": 1})
-    go(throughput, clock, steps=40, seconds=1, waited=0.04, spent={"decode": 1})
+    go(throughput, clock, steps=2, seconds=100, waited=90.0, spent={"decode": 1.0})
+    go(throughput, clock, steps=40, seconds=1, waited=0.04, spent={"decode": 1.0})
     assert throughput.complaint() is None
-    go(throughput, clock, steps=19, seconds=1, waited=0.9, spent={"decode": 1})  # too few to judge
+    go(throughput, clock, steps=19, seconds=1, waited=0.9, spent={"decode": 1.0})  # too few to judge
     assert throughput.complaint() is None
-    go(throughput, clock, steps=1, seconds=1, waited=0.9, spent={"decode": 1})
+    go(throughput, clock, steps=1, seconds=1, waited=0.9, spent={"decode": 1.0})
     assert "waits 90%" in throughput.complaint()
