@@ -2,6 +2,7 @@
 
 import bisect
 import contextlib
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Int, Shaped, UInt8
 from PIL import Image, ImageOps
+
+from jepa_jax.data import stages
 
 # Header frame rates outside this range are placeholders (1000 or 90000 ticks a second), not rates.
 PLAUSIBLE_FPS = (1.0, 250.0)
@@ -55,8 +58,12 @@ def whole(frame_YxXxC: UInt8[np.ndarray, "Y X 3"]) -> UInt8[np.ndarray, "Y X 3"]
     return frame_YxXxC
 
 
-def read_clip(path: str, choose: Choose, transform: Transform = whole) -> Shaped[np.ndarray, "F _ _ 3"]:
+def read_clip(
+    path: str, choose: Choose, transform: Transform = whole, switch: stages.Switch = stages.unwatched
+) -> Shaped[np.ndarray, "F _ _ 3"]:
     """The frames of a video that `choose(frame count, fps)` asks for: upright RGB, each put through `transform`.
+
+    `switch` is told when the packets have been read and decoding starts.
 
     Packets are counted first, since headers often lie about the number of frames or leave it out. Decoding starts from
     the key frame before each wanted frame where time stamps can be trusted, otherwise from the first frame; a stream
@@ -69,6 +76,7 @@ def read_clip(path: str, choose: Choose, transform: Transform = whole) -> Shaped
         with _opened(path) as (container, stream):
             index = _index(path, container, stream)
             wanted = choose(index.frames, index.fps)
+            switch(stages.DECODE)
             frames = _read_by_time(container, stream, index, wanted, transform)
         if frames is None:
             frames, count = _read_by_count(path, wanted, transform)
@@ -82,8 +90,25 @@ def read_clip(path: str, choose: Choose, transform: Transform = whole) -> Shaped
     return np.stack([frames[i] for i in wanted.tolist()])
 
 
-def read_image(path: str) -> UInt8[np.ndarray, "Y X 3"]:
-    """A still image as RGB, turned upright if its EXIF data says so.
+@contextlib.contextmanager
+def every_frame(path: str) -> Iterator[tuple[float, Iterator[UInt8[np.ndarray, "Y X 3"]]]]:
+    """The frames a second of a video, and all of its frames one after another: frame i is what `read_clip` calls i.
+
+    Raises:
+        DecodeError: as `read_clip`, also while the frames are gone through.
+    """
+    try:
+        with _opened(path) as (container, stream):
+            index = _index(path, container, stream)
+        with _opened(path) as (container, stream):
+            to_rgb = _Converter()
+            yield index.fps, (to_rgb(frame) for frame in container.decode(stream))
+    except av.error.FFmpegError as error:
+        raise DecodeError(path, _reason(path, error)) from error
+
+
+def read_image(path: str, content: bytes | None = None) -> UInt8[np.ndarray, "Y X 3"]:
+    """A still image as RGB, turned upright if its EXIF data says so; `content` is the file if it has been read already.
 
     Raises:
         DecodeError: the file cannot be opened or is no whole image.
@@ -91,7 +116,7 @@ def read_image(path: str) -> UInt8[np.ndarray, "Y X 3"]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata does not matter as long as the pixels decode
-            with Image.open(path) as image:
+            with Image.open(path if content is None else io.BytesIO(content)) as image:
                 return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DecodeError(path, _reason(path, error)) from error

@@ -195,7 +195,6 @@ class _Example:
         view = augment.RandomView(self.clip.size, self.augment, view_rng)
 
         def choose(count: int, fps: float) -> np.ndarray:
-            watch.switch(stages.DECODE)
             step = sampling.stride(fps, source.settings.frame_step, source.settings.target_fps)
             return sampling.random_window(count, frames, step, window_rng)
 
@@ -208,7 +207,7 @@ class _Example:
         if source.kind == "images":
             watch.switch(stages.DECODE)
             return np.repeat(transform(source.read_image(item))[None], frames, axis=0)
-        return source.read_clip(item, choose, transform)
+        return source.read_clip(item, choose, transform, watch.switch)
 
 
 def stack(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 # In the worker processes, clip after clip …
 READ, DECODE, AUGMENT, BATCH = "read", "decode", "augment", "batch"
@@ -12,16 +12,23 @@ RECEIVE, RENDER, TRANSFER = "receive", "render", "transfer"
 IN_WORKERS = (READ, DECODE, AUGMENT, BATCH)
 IN_THREAD = (RECEIVE, RENDER, TRANSFER)
 
-PREPARE = "prepare the set once (python -m jepa_jax.prepare)"
+_PREPARE = "read sets prepared by python -m jepa_jax.prepare, with a --short-side no larger than needed"
 KNOBS = {
-    READ: f"a faster disk for the files, or {PREPARE}",
-    DECODE: f"{PREPARE}, or use files with a shorter side and more key frames",
-    AUGMENT: "prepare the set with a smaller --short-side, or use a smaller config.clip.size",
-    BATCH: "a smaller config.batch_size a process, or more memory bandwidth (fewer workers on one socket)",
+    READ: "put the files on a faster disk",
+    DECODE: _PREPARE,
+    AUGMENT: _PREPARE,
+    BATCH: "use fewer workers, if they share one memory",
     RECEIVE: "give /dev/shm more room (docker run --shm-size), or start several processes, each with its own rows",
-    RENDER: "sprites in a run of their own, with config.data.render_in_step=True, are rendered by the device",
+    RENDER: "train on sprites alone, which the device renders (config.data.render_in_step)",
     TRANSFER: "raise config.data.prefetch, or start several processes, each with its own rows",
 }
+
+Switch = Callable[[str], None]
+"""Is told the stage that begins."""
+
+
+def unwatched(stage: str) -> None:
+    """The `Switch` of those who do not want to know."""
 
 
 class Stopwatch:
@@ -137,7 +144,7 @@ class Throughput:
         if stage not in IN_WORKERS or self._workers >= most:
             return KNOBS[stage]
         more = min(2 * max(self._workers, 1), most)
-        return f"--config.data.workers={more} (now {self._workers}, of {self._cores} cores), or {KNOBS[stage]}"
+        return f"--config.data.workers={more} (now {self._workers}, of {self._cores} cores); or {KNOBS[stage]}"
 
 
 class _Window:

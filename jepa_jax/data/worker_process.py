@@ -24,16 +24,21 @@ _deadly: Mapping[str, str] = {}
 def start(notes: pathlib.Path, deadly: Mapping[str, str], index: int, count: int) -> None:
     """Called first in every worker; it leaves its note in the folder `notes` and keeps its hands off `deadly` files."""
     del index, count
-    # Ctrl-C and a cluster's SIGTERM reach the whole process group; the training process decides when workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+    follow_parent()
     cv2.setNumThreads(0)
     global _note, _deadly
     _deadly = deadly
     with (notes / str(os.getpid())).open("wb+") as file:
         file.truncate(_NOTE_BYTES)
         _note = mmap.mmap(file.fileno(), _NOTE_BYTES)
+
+
+def follow_parent() -> None:
+    """Makes this worker process end when, and only when, the process that started it says so or dies."""
+    # Ctrl-C and a cluster's SIGTERM reach the whole process group; the training process decides when workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
 
 
 @contextlib.contextmanager
