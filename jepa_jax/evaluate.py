@@ -20,6 +20,7 @@ from jepa_jax.training.checkpoint import CheckpointError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/eval/, and after a colon its argument.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "WORKDIR[:STEP], random:WORKDIR, random:CONFIG.py or random.")
+CACHE = flags.DEFINE_string("cache", None, "Where features are kept. Default: the folder `features` beside --out.")
 OUT = flags.DEFINE_string("out", None, "Where results.json is written. Default: nowhere, the table is all.")
 
 
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> int:
         raise app.UsageError(f"Unexpected argument {arguments[1]!r}; settings are given as --config.key=value.")
     logging.set_verbosity(logging.WARNING)  # orbax tells much at INFO
     try:
-        found = evaluate(parse(EvalConfig, CONFIG.value), CHECKPOINT.value or "", OUT.value)
+        found = evaluate(parse(EvalConfig, CONFIG.value), CHECKPOINT.value or "", OUT.value, CACHE.value)
     except KeyboardInterrupt:
         print("Stopped; no results were written.", file=sys.stderr)
         return 130

@@ -7,7 +7,7 @@ from typing import Literal
 
 from jepa_jax.config import ConfigError, SourceConfig
 
-Tokens = Literal["mean", "all"]
+Tokens = Literal["mean", "frames", "all"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class ProbeConfig:
     """
 
     kind: Literal["linear", "attentive", "knn"] = "linear"
-    tokens: Tokens = "mean"  # a clip's tokens averaged to one, or all of them (attentive only)
+    tokens: Tokens = "mean"  # a clip's tokens averaged; attentive only: those of each time step averaged, or all
     task: str = ""  # a label of the data (sprites: appearance, motion, order); empty: all of them
     standardise: bool = False  # each channel to mean 0, variance 1 over the training set
     epochs: int = 100
@@ -30,8 +30,10 @@ class ProbeConfig:
     neighbours: int = 20  # knn only
 
     def __post_init__(self):
-        if self.tokens == "all" and self.kind != "attentive":
-            raise ValueError(f"a {self.kind} probe reads one vector a clip: tokens must be 'mean', not 'all'.")
+        if self.tokens != "mean" and self.kind != "attentive":
+            raise ValueError(
+                f"a {self.kind} probe reads one vector a clip: tokens must be 'mean', not {self.tokens!r}."
+            )
         for name in ("epochs", "batch_size", "heads", "neighbours"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1.")
@@ -55,7 +57,10 @@ class EvalConfig:
     batch_size: int = 32  # clips encoded at once
     workers: int = 2  # processes that decode; 0 decodes in the evaluating process
     max_skip_fraction: float = 0.05  # more undecodable items than this in a source is an error
-    memory_limit: int = 4 * 2**30  # bytes; a set's all-token features that take more lie on disk, beside the results
+    feature_dtype: Literal["float16", "int8"] = "float16"  # all-token features on disk; pooled ones are float16
+    # auto: all-token features are kept where the disk has room, else clips are encoded anew in each epoch of a probe.
+    keep_features: Literal["auto", "cache", "on_the_fly"] = "auto"
+    memory_limit: int = 4 * 2**30  # bytes; features of a set that take more are read from disk a batch at a time
     random_model: str = ""  # training config (or workdir) whose untrained encoder `--checkpoint random` means
 
     def __post_init__(self):
@@ -80,7 +85,7 @@ class EvalConfig:
     def kinds_of_tokens(self) -> tuple[Tokens, ...]:
         """The features that some probe reads."""
         used = {probe.tokens for probe in self.probes.values()}
-        return tuple(kind for kind in ("mean", "all") if kind in used)
+        return tuple(kind for kind in ("mean", "frames", "all") if kind in used)
 
     def split_sources(self) -> tuple[SourceConfig, SourceConfig]:
         """The training and the test source, with `holdout` written out as what they include and exclude.

@@ -1,11 +1,12 @@
 """An evaluation from end to end: checkpoint → features → probes → results."""
 
+import contextlib
 import dataclasses
-import functools
 import pathlib
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jepa_jax import models
 from jepa_jax.config import ClipConfig, Config, ConfigError, nearest, to_dict
 from jepa_jax.data.evaluation import EvaluationSet
 from jepa_jax.probing import encoders, features, labels, probes, results
+from jepa_jax.probing.cache import Cache
 from jepa_jax.probing.config import EvalConfig
 from jepa_jax.training import workdir
 
@@ -22,13 +24,27 @@ TRAINED = "trained"  # the encoder asked for, which may be an untrained one
 Classes = Mapping[str, Sequence[str]]
 
 
-def evaluate(config: EvalConfig, reference: str, out: str | pathlib.Path | None = None) -> list[results.ProbeResult]:
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found: the results of the table, and the record of results.json."""
+
+    results: list[results.ProbeResult]
+    record: dict[str, Any]
+
+
+def evaluate(
+    config: EvalConfig,
+    reference: str,
+    out: str | pathlib.Path | None = None,
+    cache: str | pathlib.Path | None = None,
+) -> list[results.ProbeResult]:
     """Probes the encoder that `reference` names, one result for each task and probe.
 
     Args:
         config: the clips and the probes.
         reference: WORKDIR, WORKDIR:STEP, `random`, random:WORKDIR or random:CONFIG.py[:RECIPE].
         out: where results.json is written; replaced if it is there.
+        cache: folder for features; left out, `features` beside `out`, or none that stays if there is no `out`.
 
     Raises:
         ConfigError: settings, a folder or a checkpoint reference that cannot be used.
@@ -38,13 +54,32 @@ def evaluate(config: EvalConfig, reference: str, out: str | pathlib.Path | None 
         FloatingPointError: features or a probe's loss that are not finite.
         OSError: no room for features, or results that cannot be written.
     """
-    started = time.monotonic()
     out = None if out is None else pathlib.Path(out)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.is_dir():
             raise ConfigError(f"--out={out} is a folder; name a file in it, as in {out / 'results.json'}.")
     encoder = encoders.load(reference, config.random_model)
+    with cache_folder(out, cache) as folder:
+        found = evaluate_encoder(config, encoder, folder)
+    if out is not None:
+        results.write(out, found.record)
+    return found.results
+
+
+@contextlib.contextmanager
+def cache_folder(out: pathlib.Path | None, cache: str | pathlib.Path | None) -> Iterator[pathlib.Path]:
+    """Where features are kept: `cache`, else `features` beside the results, else a folder that is deleted again."""
+    if cache is not None or out is not None:
+        yield pathlib.Path(cache) if cache is not None else cast(pathlib.Path, out).parent / "features"
+        return
+    with tempfile.TemporaryDirectory(prefix="features-") as folder:
+        yield pathlib.Path(folder)
+
+
+def evaluate_encoder(config: EvalConfig, encoder: encoders.FrozenEncoder, cache: pathlib.Path) -> Evaluation:
+    """Probes an encoder; its features are kept in the folder `cache`. Raises what `evaluate` does."""
+    started = time.monotonic()
     trained = encoder.config
     clip = ClipConfig(frames=config.frames or trained.clip.frames, size=config.size or trained.clip.size)
     check_fit(config, trained, clip)
@@ -52,40 +87,41 @@ def evaluate(config: EvalConfig, reference: str, out: str | pathlib.Path | None 
     pairs = pair_probes(config, train_set.classes)
 
     dtype = trained.dtype if config.dtype == "trained" else config.dtype
-    encode = features.make_encode(trained.encoder, dtype, config.kinds_of_tokens)
-    storage = features.Storage(config.memory_limit, out.parent if out else pathlib.Path(tempfile.gettempdir()))
-
-    models_probed = {TRAINED: encoder.params}
+    encode_with = {TRAINED: features.of_encoder(encoder, dtype)}
     if config.beside_untrained and encoder.weights != "random":
-        models_probed["untrained"] = encoders.untrained(trained).params
-    encode_with = {name: functools.partial(encode, params) for name, params in models_probed.items()}
+        encode_with["untrained"] = features.of_encoder(encoders.untrained(trained), dtype)
+    store = Cache(cache, config.feature_dtype, config.memory_limit, config.keep_features)
+    options = {"batch_size": config.batch_size, "workers": config.workers}
     train, test = (
-        features.extract(encode_with, data.batches(config.batch_size, config.workers), data.size, storage, name)
+        features.extract(encode_with, data, config.kinds_of_tokens, store, name=name, **options)
         for name, data in (("train", train_set), ("test", test_set))
     )
     outcomes = {
         name: run_probes(config, pairs, train[name], test[name], train_set.classes, "" if name == TRAINED else name)
-        for name in models_probed
+        for name in encode_with
     }
     beside = outcomes.get("untrained", [None] * len(pairs))
     found = [outcome.score(untrained) for outcome, untrained in zip(outcomes[TRAINED], beside, strict=True)]
-    if out is not None:
-        skipped = {"train": train_set.skipped, "test": test_set.skipped}
-        record = {
-            "results": [vars(result) for result in found],
-            "checkpoint": {"source": encoder.source, "step": encoder.step, "weights": encoder.weights},
-            "clip": to_dict(clip),
-            "dtype": dtype,
-            "skipped": {name: [skip.path for skip in skips] for name, skips in skipped.items()},
-            "feature_seconds": {"train": round(train[TRAINED].seconds, 2), "test": round(test[TRAINED].seconds, 2)},
-            "seconds": round(time.monotonic() - started, 2),
-            "device": jax.devices()[0].device_kind,
-            "settings": to_dict(config),
-            "training_settings": to_dict(trained),
-            "versions": workdir.versions(),
-        }
-        results.write(out, record)
-    return found
+    skipped = {"train": train_set.skipped, "test": test_set.skipped}
+    record = {
+        "results": [vars(result) for result in found],
+        "checkpoint": {
+            "source": encoder.source,
+            "step": encoder.step,
+            "weights": encoder.weights,
+            "parameters_sha256": encoder.fingerprint,
+        },
+        "clip": to_dict(clip),
+        "dtype": dtype,
+        "skipped": {name: [skip.path for skip in skips] for name, skips in skipped.items()},
+        "feature_seconds": {"train": round(train[TRAINED].seconds, 2), "test": round(test[TRAINED].seconds, 2)},
+        "seconds": round(time.monotonic() - started, 2),
+        "device": jax.devices()[0].device_kind,
+        "settings": to_dict(config),
+        "training_settings": to_dict(trained),
+        "versions": workdir.versions(),
+    }
+    return Evaluation(found, record)
 
 
 def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jepa_jax.models import probes
 from jepa_jax.probing.config import ProbeConfig
-from jepa_jax.probing.features import channel_statistics
+from jepa_jax.probing.features import Rows, channel_statistics, read
 from jepa_jax.progress import Progress
 
 KNN_TEMPERATURE = 0.07
@@ -24,9 +24,9 @@ Step = Callable[[Carry, tuple[Array, Array, Array]], tuple[Carry, Array]]
 
 def run(
     config: ProbeConfig,
-    train: np.ndarray,
+    train: Rows,
     train_labels: Int[np.ndarray, "train"],
-    test: np.ndarray,
+    test: Rows,
     classes: int,
     key: PRNGKeyArray,
     name: str = "probe",
@@ -35,7 +35,7 @@ def run(
 
     Args:
         config: which probe, and how it is trained.
-        train: features [n, E] or [n, N, E]; a np.memmap is read a batch at a time.
+        train: features [n, E] or [n, N, E]; what is not an array in memory is read a batch at a time.
         train_labels: in 0…classes−1.
         test: features of the same kind.
         classes: how many there are.
@@ -75,7 +75,7 @@ def _fit(
     apply: Callable[[Any, Array], Array],
     params: Any,
     config: ProbeConfig,
-    features: np.ndarray,
+    features: Rows,
     labels: Int[np.ndarray, "n"],
     key: PRNGKeyArray,
     name: str,
@@ -95,7 +95,10 @@ def _fit(
         updates, state = optimizer.update(gradient, state, params)
         return (optax.apply_updates(params, updates), state), loss
 
-    epoch = _streamed_epoch(step, features) if isinstance(features, np.memmap) else _scanned_epoch(step, features)
+    if isinstance(features, np.ndarray) and not isinstance(features, np.memmap):
+        epoch = _scanned_epoch(step, features)
+    else:
+        epoch = _streamed_epoch(step, features)
     carry = params, optimizer.init(params)
     size = min(config.batch_size, len(features))
     with Progress(config.epochs, "epoch", name=name, clips_each=len(features)) as bar:
@@ -136,14 +139,13 @@ def _scanned_epoch(step: Step, features: np.ndarray) -> Callable[..., tuple[Carr
     return lambda carry, index, labels, counts: epoch(carry, on_device, index, labels, counts)
 
 
-def _streamed_epoch(step: Step, features: np.ndarray) -> Callable[..., tuple[Carry, Array]]:
+def _streamed_epoch(step: Step, features: Rows) -> Callable[..., tuple[Carry, Array]]:
     """An epoch over features that are read from disk a batch at a time, while the batch before is computed."""
     jitted = jax.jit(step, donate_argnums=0)
 
     def epoch(carry: Carry, index_JxB: np.ndarray, labels_JxB: np.ndarray, counts_JxB: np.ndarray):
         losses: list[Array] = []
-        for index_B, labels_B, counts_B in zip(index_JxB, labels_JxB, counts_JxB, strict=True):
-            batch = features[index_B]
+        for batch, labels_B, counts_B in zip(read(features, index_JxB), labels_JxB, counts_JxB, strict=True):
             if losses:
                 # Otherwise a fast disk would pile up batches that wait for the device.
                 losses[-1].block_until_ready()
@@ -154,25 +156,24 @@ def _streamed_epoch(step: Step, features: np.ndarray) -> Callable[..., tuple[Car
     return epoch
 
 
-def _predict(logits: Callable[[np.ndarray], Array], features: np.ndarray) -> Int[np.ndarray, "n"]:
+def _predict(logits: Callable[[np.ndarray], Array], features: Rows) -> Int[np.ndarray, "n"]:
     """The likeliest class of every clip."""
     parts = [np.asarray(logits(rows).argmax(-1))[valid] for rows, valid in _row_batches(features)]
     return np.concatenate(parts).astype(np.int32)
 
 
-def _row_batches(features: np.ndarray) -> Iterator[tuple[np.ndarray, Bool[np.ndarray, "B"]]]:
+def _row_batches(features: Rows) -> Iterator[tuple[np.ndarray, Bool[np.ndarray, "B"]]]:
     """Rows in order, in batches of one size; the last is filled up with its last row, marked as not valid."""
-    size = min(PREDICTION_BATCH if features.ndim == 2 else 16, len(features))
-    for first in range(0, len(features), size):
-        index = np.arange(first, first + size)
-        yield features[np.minimum(index, len(features) - 1)], index < len(features)
+    size = min(PREDICTION_BATCH if len(features.shape) == 2 else 16, len(features))
+    index_JxB = np.arange(-(-len(features) // size) * size).reshape(-1, size)
+    yield from zip(read(features, np.minimum(index_JxB, len(features) - 1)), index_JxB < len(features), strict=True)
 
 
 def _knn(
     prepare: Callable[[Array], Array],
-    train: np.ndarray,
+    train: Rows,
     labels: Int[np.ndarray, "train"],
-    test: np.ndarray,
+    test: Rows,
     classes: int,
     neighbours: int,
 ) -> Int[np.ndarray, "test"]:
@@ -186,7 +187,7 @@ def _knn(
         prepared = prepare(features)
         return prepared / jnp.maximum(jnp.linalg.norm(prepared, axis=-1, keepdims=True), 1e-12)
 
-    unit_train = jax.jit(unit)(train)
+    unit_train = jax.jit(unit)(np.asarray(train[:]))
 
     @jax.jit
     def votes(rows: Float[Array, "B E"], unit_train: Float[Array, "train E"]) -> Float[Array, "B classes"]:
