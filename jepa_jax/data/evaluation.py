@@ -78,6 +78,16 @@ class EvaluationSet:
         self._ledger.add(skips)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """A name for every item that is the same wherever the data lie: the path below the source's, or the draw."""
+        settings = self._source.settings
+        if self._source.kind == "sprites":
+            draw = f"sprites/{settings.difficulty}/{settings.split}/{self._seed}"
+            return tuple(f"{draw}/{item}" for item in range(self.size))
+        root = settings.path if os.path.isdir(settings.path) else os.path.dirname(settings.path)
+        return tuple(os.path.relpath(path, root) for path in self._source.paths)
+
+    @property
     def skipped(self) -> list[skipped.Skip]:
         """The undecodable clips met so far; complete once `batches` has been read to its end."""
         return self._ledger.skips

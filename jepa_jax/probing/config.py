@@ -5,9 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from jepa_jax.config import ConfigError, SourceConfig
+from jepa_jax.config import ConfigError, SourceConfig, ViewsConfig
 
 Tokens = Literal["mean", "frames", "all"]
+Setting = Mapping[str, float | int]  # one point of a grid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,30 +16,69 @@ class ProbeConfig:
     """One probe, run for every label of the data, or for `task` only.
 
     The defaults of epochs, lr and weight_decay are those of the study's attentive probe (arXiv:2605.17165): AdamW at a
-    constant rate, cross-entropy, no augmentation, the accuracy after the last epoch.
+    constant rate, cross-entropy, no augmentation, the accuracy after the last epoch. Where lr, weight_decay, neighbours
+    or penalty have several values, all combinations are tried, and the one that does best on a held-out part of the
+    training clips is scored.
     """
 
-    kind: Literal["linear", "attentive", "knn"] = "linear"
-    tokens: Tokens = "mean"  # a clip's tokens averaged; attentive only: those of each time step averaged, or all
+    kind: Literal["linear", "attentive", "attentive_blocks", "ridge", "knn"] = "linear"
+    tokens: Tokens = "mean"  # a clip's tokens averaged; attentive kinds only: those of each time step averaged, or all
     task: str = ""  # a label of the data (sprites: appearance, motion, order); empty: all of them
     standardise: bool = False  # each channel to mean 0, variance 1 over the training set
     epochs: int = 100
     batch_size: int = 256
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    heads: int = 8  # attentive only
-    neighbours: int = 20  # knn only
+    lr: tuple[float, ...] = (1e-3,)
+    weight_decay: tuple[float, ...] = (0.01,)
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine: from lr to 0 over the whole training
+    seeds: int = 1  # probes that differ in initial values and in the order of clips
+    at_once: int = 0  # settings of the grid computed side by side; 0: all; fewer take less memory and more time
+    validation: float = 0.1  # share of the training clips held out where there are several settings to choose from
+    heads: int = 8  # attentive kinds only
+    blocks: int = 4  # attentive_blocks only: self-attention blocks, the last one being the pooling by a learned query
+    penalty: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)  # ridge only: in units of the features' mean variance
+    neighbours: tuple[int, ...] = (20,)  # knn only
 
     def __post_init__(self):
-        if self.tokens != "mean" and self.kind != "attentive":
+        if self.tokens != "mean" and not self.attends:
             raise ValueError(
                 f"a {self.kind} probe reads one vector a clip: tokens must be 'mean', not {self.tokens!r}."
             )
-        for name in ("epochs", "batch_size", "heads", "neighbours"):
+        for name in ("epochs", "batch_size", "heads", "blocks", "seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1.")
-        if self.lr <= 0:
-            raise ValueError(f"lr is {self.lr}; expected more than 0.")
+        if self.seeds > 1 and self.closed_form:
+            raise ValueError(f"seeds is {self.seeds}, but nothing in a {self.kind} probe is random; leave it at 1.")
+        if self.at_once < 0:
+            raise ValueError(f"at_once is {self.at_once}; expected at least 0.")
+        for name in ("lr", "weight_decay", "penalty", "neighbours"):
+            values = getattr(self, name)
+            wrong = not values or min(values) < 0 or (min(values) == 0 and name != "weight_decay")
+            if wrong or len(set(values)) < len(values):
+                raise ValueError(f"{name} is {values}; expected one or more different numbers above 0.")
+        if not 0 < self.validation < 1:
+            raise ValueError(f"validation is {self.validation}; expected a share above 0 and below 1.")
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the probe is computed, not trained: nothing random, and done again at no cost."""
+        return self.kind in ("ridge", "knn")
+
+    @property
+    def attends(self) -> bool:
+        """Whether the probe looks at tokens one by one."""
+        return self.kind in ("attentive", "attentive_blocks")
+
+    def settings(self) -> tuple[Setting, ...]:
+        """Every combination that is tried, in order: the first wins a tie."""
+        if self.kind == "knn":
+            return tuple({"neighbours": k} for k in self.neighbours)
+        if self.kind == "ridge":
+            return tuple({"penalty": penalty} for penalty in self.penalty)
+        return tuple({"lr": lr, "weight_decay": decay} for lr in self.lr for decay in self.weight_decay)
+
+    def only(self, setting: Setting) -> "ProbeConfig":
+        """This probe with one setting in place of several."""
+        return dataclasses.replace(self, **{name: (value,) for name, value in setting.items()})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +88,7 @@ class EvalConfig:
     train: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     test: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     holdout: str = ""  # regular expression: clips of `train` whose path has it are the test set; `test` is not read
+    views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
     probes: Mapping[str, ProbeConfig] = dataclasses.field(default_factory=lambda: {"linear": ProbeConfig()})
     beside_untrained: bool = True  # also probe the encoder as it was before training, as a control
     seed: int = 0  # of the probes, and of the sprites drawn

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jepa_jax import models
 from jepa_jax.config import ClipConfig, Config, ConfigError, nearest, to_dict
@@ -96,15 +95,11 @@ def evaluate_encoder(config: EvalConfig, encoder: encoders.FrozenEncoder, cache:
         features.extract(encode_with, data, config.kinds_of_tokens, store, name=name, **options)
         for name, data in (("train", train_set), ("test", test_set))
     )
-    outcomes = {
-        name: run_probes(config, pairs, train[name], test[name], train_set.classes, "" if name == TRAINED else name)
-        for name in encode_with
-    }
-    beside = outcomes.get("untrained", [None] * len(pairs))
-    found = [outcome.score(untrained) for outcome, untrained in zip(outcomes[TRAINED], beside, strict=True)]
+    subjects = [Subject(train[name], {name: test[name]}) for name in encode_with]
+    found = run_probes(config, pairs, subjects, train_set.classes, test_set.names)
     skipped = {"train": train_set.skipped, "test": test_set.skipped}
     record = {
-        "results": [vars(result) for result in found],
+        "results": [dataclasses.asdict(result) for result in found],
         "checkpoint": {
             "source": encoder.source,
             "step": encoder.step,
@@ -166,49 +161,89 @@ def pair_probes(config: EvalConfig, tasks: Classes) -> list[tuple[str, str]]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What one probe predicted for one task, before it is scored."""
+class Subject:
+    """What probes are trained on, and what they are scored on.
 
-    task: str
-    probe: str
-    predicted: np.ndarray
-    train_labels: np.ndarray
-    test_labels: np.ndarray
-    classes: int
-    seconds: float
+    Attributes:
+        train: features of the training clips.
+        tests: features of test clips, which may bring labels of their own; each becomes a row of the results with this
+            name in the column `features`.
+    """
 
-    def score(self, untrained: "Outcome | None") -> results.ProbeResult:
-        """The result, beside that of the same probe on the untrained encoder."""
-        beside = None if untrained is None else untrained.predicted
-        return results.score(**vars(self), untrained=beside)
+    train: features.Features
+    tests: Mapping[str, features.Features]
 
 
 def run_probes(
     config: EvalConfig,
     pairs: Sequence[tuple[str, str]],
-    train: features.Features,
-    test: features.Features,
+    subjects: Sequence[Subject],
     tasks: Classes,
-    prefix: str,
-) -> list[Outcome]:
-    """Trains every probe of `pairs` and predicts the test clips; `prefix` names the encoder in progress lines."""
-    needed = dict.fromkeys(task for task, _ in pairs)
-    known = {task: labels.seen_classes(task, train.labels[task], test.labels[task], tasks[task]) for task in needed}
-    outcomes = []
-    for number, (task, name) in enumerate(pairs):
-        probe = config.probes[name]
-        train_labels, test_labels, classes = known[task]
-        key = jax.random.fold_in(jax.random.key(config.seed), number)
-        started = time.monotonic()
-        predicted = probes.run(
-            probe,
-            train.tokens[probe.tokens],
-            train_labels,
-            test.tokens[probe.tokens],
-            len(classes),
-            key,
-            f"{prefix} {task} {name}".strip(),
+    item_names: Sequence[str],
+) -> list[results.ProbeResult]:
+    """Trains every probe of `pairs` on every subject; a result for each of its test sets.
+
+    Args:
+        config: the probes, and their seed.
+        pairs: (task, probe) in the order of the results.
+        subjects: what is probed; within a pair the results follow their order.
+        tasks: names of the classes of each task.
+        item_names: of all test items, also of those that could not be decoded.
+
+    Raises:
+        LabelError: labels that no probe can be trained or scored on.
+        FloatingPointError: a probe's loss that is not finite.
+    """
+    width = max((len(tasks[task]) for task, _ in pairs), default=0)  # one compiled program for all label sets
+    key = jax.random.key(config.seed)
+    found = []
+    for task, name in pairs:
+        for subject in subjects:
+            found += _run_probe(config, task, name, subject, tasks[task], item_names, width, key)
+    return found
+
+
+def _run_probe(
+    config: EvalConfig,
+    task: str,
+    name: str,
+    subject: Subject,
+    class_names: Sequence[str],
+    item_names: Sequence[str],
+    width: int,
+    key: jax.Array,
+) -> list[results.ProbeResult]:
+    """One probe on one subject."""
+    probe = config.probes[name]
+    known = {
+        row: labels.seen_classes(task, subject.train.labels[task], test.labels[task], class_names)
+        for row, test in subject.tests.items()
+    }
+    train_labels, _, classes = next(iter(known.values()))
+    started = time.monotonic()
+    answers = probes.run(
+        probe,
+        subject.train.tokens[probe.tokens],
+        train_labels,
+        {row: test.tokens[probe.tokens] for row, test in subject.tests.items()},
+        len(classes),
+        key,
+        width=width,
+        name=" ".join([task, name, next(iter(subject.tests))]),
+    )
+    return [
+        results.score(
+            features=row,
+            task=task,
+            probe=name,
+            predicted_SxI=answers.predicted[row],
+            train_labels=train_labels,
+            test_labels=known[row][1],
+            class_names=classes,
+            item_names=[item_names[int(item)] for item in test.items],
+            chosen=answers.chosen,
+            validation=answers.validation,
+            seconds=time.monotonic() - started,
         )
-        seconds = time.monotonic() - started
-        outcomes.append(Outcome(task, name, predicted, train_labels, test_labels, len(classes), seconds))
-    return outcomes
+        for row, test in subject.tests.items()
+    ]

@@ -66,9 +66,9 @@ def evaluation(pictures):
         train=SourceConfig(kind="images", path=str(pictures / "train")),
         test=SourceConfig(kind="images", path=str(pictures / "test")),
         probes={
-            "linear": ProbeConfig(standardise=True, epochs=20, lr=0.05),
-            "attentive": ProbeConfig(kind="attentive", tokens="all", heads=2, epochs=20, lr=0.01, batch_size=8),
-            "knn": ProbeConfig(kind="knn", neighbours=3),
+            "linear": ProbeConfig(standardise=True, epochs=20, lr=(0.05,)),
+            "attentive": ProbeConfig(kind="attentive", tokens="all", heads=2, epochs=20, lr=(0.01,), batch_size=8),
+            "knn": ProbeConfig(kind="knn", neighbours=(3,)),
         },
         batch_size=8,
         workers=0,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jepa_jax.config import ConfigError, SourceConfig, to_dict
+from jepa_jax.probing import probes
 from jepa_jax.probing.config import EvalConfig, ProbeConfig
 from jepa_jax.probing.job import evaluate
 from jepa_jax.training import workdir
@@ -26,15 +27,10 @@ def test_an_evaluation_from_end_to_end(evaluation, training_run, tmp_path):
     assert all(result.accuracy == 1 for result in found)
 
     record = json.loads(out.read_text())
-    assert record["results"] == [dataclasses.asdict(result) for result in found]
-    first = record["results"][0]
-    assert (first["chance"], first["majority"], first["classes"], first["train"], first["test"]) == (
-        0.5,
-        0.5,
-        2,
-        20,
-        12,
-    )
+    assert record["results"] == json.loads(json.dumps([dataclasses.asdict(result) for result in found]))
+    first = found[0]
+    assert (first.chance, first.majority, first.class_names) == (0.5, 0.5, ("blue", "red"))
+    assert (first.train, first.test) == (20, 12)
     fingerprint = record["checkpoint"].pop("parameters_sha256")
     assert re.fullmatch("[0-9a-f]{64}", fingerprint)
     assert record["checkpoint"] == {"source": str(training_run), "step": 0, "weights": "random"}
@@ -60,12 +56,11 @@ def test_evaluating_again_gives_the_same(evaluation, training_run, tmp_path):
 
 def test_the_untrained_encoder_is_probed_beside_the_trained(evaluation, training_run):
     config = with_probe(evaluation, epochs=1)
-    ((beside,), (alone,)) = (evaluate(config, f"{prefix}{training_run}") for prefix in ("", "random:"))
-    assert beside.untrained == alone.accuracy
-    assert beside.untrained_standard_error == alone.standard_error
-    assert alone.untrained is None
+    ((trained, beside), (alone,)) = (evaluate(config, f"{prefix}{training_run}") for prefix in ("", "random:"))
+    assert (trained.features, beside.features, alone.features) == ("trained", "untrained", "trained")
+    assert (beside.correct, beside.items) == (alone.correct, alone.items)
     (without,) = evaluate(dataclasses.replace(config, beside_untrained=False), str(training_run))
-    assert (without.untrained, without.accuracy) == (None, beside.accuracy)
+    assert (without.features, without.correct) == ("trained", trained.correct)
 
 
 @pytest.mark.parametrize("limit", [0, 2**20])
@@ -73,9 +68,9 @@ def test_memory_limit_decides_where_features_lie(evaluation, training_run, monke
     config = with_probe(evaluation, kind="attentive", tokens="all", heads=2, epochs=1)
     seen = []
 
-    def spy(probe, train, train_labels, test, classes, key, name):
-        seen.append((type(train), type(test)))
-        return np.zeros(len(test), np.int32)
+    def spy(probe, train, train_labels, tests, *_, **__):
+        seen.append((type(train), type(tests["trained"])))
+        return probes.Answers({"trained": np.zeros((1, len(tests["trained"])), np.int32)}, {})
 
     monkeypatch.setattr("jepa_jax.probing.probes.run", spy)
     evaluate(dataclasses.replace(config, memory_limit=limit), f"random:{training_run}")
@@ -97,7 +92,7 @@ def test_sprites_give_three_tasks_from_one_extraction(training_run):
         batch_size=40,
     )
     found = evaluate(config, f"random:{training_run}")
-    assert [(result.task, result.probe, result.classes) for result in found] == [
+    assert [(result.task, result.probe, len(result.class_names)) for result in found] == [
         ("appearance", "linear", 16),
         ("motion", "linear", 12),
         ("motion", "motion_knn", 12),
