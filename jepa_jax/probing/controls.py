@@ -6,17 +6,47 @@ played backwards, and is right where it gives the label of the reversed clip.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Num
 
-from jepa_jax.probing.encoding import Encode, Row, Video
+from jepa_jax.probing.config import Control
+from jepa_jax.probing.encoding import Apply, Encode, Row, Video
 
-REVERSED = "reversed"
+REVERSED: Control = "reversed"
 SIDE = 16  # pixels a side that clips are averaged to, where pixels take the place of features
+
+
+def encoder(control: Control, trained: Encode, seed: int) -> Encode:
+    """The control of this name as a function of clips.
+
+    Args:
+        control: of the clips' pixels, "raw pixels" (one frame, at a uniformly random time), "first frame" or "frame
+            differences"; or of the trained encoder on clips of "one frame" repeated (at a uniformly random time),
+            "shuffled", or "reversed".
+        trained: the trained encoder.
+        seed: of random times and orders.
+    """
+    match control:
+        case "raw pixels":
+            return _pixels(FramePixels(seed), {"pixels": "one frame", "seed": seed})
+        case "first frame":
+            return _pixels(FramePixels(), {"pixels": "first frame"})
+        case "frame differences":
+            return _pixels(FrameDifferences(), {"pixels": "frame differences"})
+        case "one frame":
+            return trained.after(f"one frame, seed {seed}", OneFrame(seed))
+        case "shuffled":
+            return trained.after(f"shuffled, seed {seed}", Shuffled(seed))
+        case "reversed":
+            return trained.after("reversed", Backwards())
+
+
+def _pixels(apply: Apply, identity: Mapping[str, Any]) -> Encode:
+    return Encode(apply, {}, {**identity, "side": SIDE})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +89,7 @@ class FramePixels:
 
     seed: int | None = None
 
-    def __call__(self, params: Mapping[str, Array], video: Video, row: Row) -> dict[str, Float[Array, "B *S V"]]:
+    def __call__(self, params: Any, video: Video, row: Row) -> dict[str, Float[Array, "B *S V"]]:
         """Features [B, V], and as the one token of the clip [B, 1, V]; V = pixels × 3, in 0…1."""
         frame = jnp.asarray(video)[:, :1] if self.seed is None else random_frame(self.seed, video, row)
         return _as_tokens(coarse(frame).reshape(len(row), 1, -1))
@@ -69,7 +99,7 @@ class FramePixels:
 class FrameDifferences:
     """How much each region changes from one frame to the next: the magnitude, averaged over colours."""
 
-    def __call__(self, params: Mapping[str, Array], video: Video, row: Row) -> dict[str, Float[Array, "B *S V"]]:
+    def __call__(self, params: Any, video: Video, row: Row) -> dict[str, Float[Array, "B *S V"]]:
         """Features [B, (F − 1)·V], and with one token a pair of frames [B, F − 1, V]; V = pixels, in 0…1."""
         difference = jnp.abs(jnp.diff(jnp.asarray(video, jnp.float32), axis=1)).mean(-1, keepdims=True)
         return _as_tokens(coarse(difference).reshape(*difference.shape[:2], -1))

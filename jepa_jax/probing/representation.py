@@ -16,7 +16,6 @@ from jaxtyping import Array, Float, Int
 from jepa_jax import masking, models, pixels
 from jepa_jax.config import ClipConfig, Config, to_dict
 from jepa_jax.objectives import factorization
-from jepa_jax.probing.encoders import FrozenEncoder
 from jepa_jax.probing.encoding import Encode, Row, Video
 from jepa_jax.probing.features import Features, Rows
 from jepa_jax.training.collapse import feature_std, rank_me
@@ -60,8 +59,8 @@ def measure(features: Features, views: Features, halves: Mapping[str, np.ndarray
 def lidar(embeddings_IxQxE: Float[np.ndarray, "I Q E"]) -> float:
     """Effective rank of what tells I clips apart, relative to how Q views of a clip differ (LiDAR, arXiv:2312.04000).
 
-    exp of the entropy of the eigenvalues of Σ_w^(−½) Σ_b Σ_w^(−½): Σ_b the covariance of clips' means, Σ_w that of views
-    about them, plus 1e-4 on the diagonal. Between 1 and min(I − 1, E).
+    exp of the entropy of the eigenvalues of Σ_w^(−½) Σ_b Σ_w^(−½): Σ_b the covariance of clips' means, Σ_w that of
+    views about them, plus 1e-4 on the diagonal. Between 1 and min(I − 1, E).
     """
     clips, views, width = embeddings_IxQxE.shape
     embeddings = embeddings_IxQxE.astype(np.float64)
@@ -109,33 +108,33 @@ def half(features: Features, channels: Int[np.ndarray, "_"]) -> Features:
     return dataclasses.replace(features, tokens={"mean": features.tokens["mean_levels"][:][:, channels]})
 
 
-def masked_views(frozen: FrozenEncoder, clip: ClipConfig, dtype: str, seed: int) -> Encode:
+def masked_views(encode: Encode, config: Config, clip: ClipConfig, dtype: str) -> Encode:
     """VIEWS views of a clip as training shows them: the plain output, averaged over the tokens a random mask leaves.
 
     The masks are those of the run, in turn. "frames" has the views in place of time steps, [B, VIEWS, E].
+
+    Args:
+        encode: the encoder whose parameters are used.
+        config: of the run that it comes from.
+        clip: the form of the clips.
+        dtype: what the encoder computes in.
     """
-    encoder = models.build_encoder(frozen.config.encoder, dtype)
+    encoder = models.build_encoder(config.encoder, dtype)
     grid = encoder.grid(jax.ShapeDtypeStruct((1, clip.frames, clip.size, clip.size, 3), jnp.float32))
-    plans = tuple(masking.plan(mask, grid) for mask in frozen.config.masks.values())
-    identity = {
-        "params": frozen.fingerprint,
-        "encoder": to_dict(frozen.config.encoder),
-        "dtype": dtype,
-        "views": {"masks": to_dict(frozen.config.masks), "number": VIEWS, "seed": seed},
-    }
-    return Encode(_MaskedViews(encoder, plans, seed), frozen.params, identity, frozen.source)
+    plans = tuple(masking.plan(mask, grid) for mask in config.masks.values())
+    identity = {**encode.identity, "views": {"masks": to_dict(config.masks), "number": VIEWS}}
+    return dataclasses.replace(encode, apply=_MaskedViews(encoder, plans), identity=identity)
 
 
 @dataclasses.dataclass(frozen=True)
 class _MaskedViews:
     encoder: models.Encoder
     plans: tuple[masking.MaskPlan, ...]
-    seed: int
 
     def __call__(self, params: Any, video: Video, row: Row) -> dict[str, Float[Array, "B *S E"]]:
         clips = pixels.normalise(video)
         motion = masking.motion_map(clips, self.plans[0].grid)
-        key = jax.random.key(self.seed, impl="threefry2x32")
+        key = jax.random.key(0, impl="threefry2x32")
 
         def context(plan: masking.MaskPlan, view: int, number: Array, motion_TxHxW: Array) -> Array:
             one = jax.random.fold_in(jax.random.fold_in(key, number), view)
