@@ -70,7 +70,7 @@ class Shuffled:
         """The frames of each clip in the order that its row number and the seed choose."""
         keys = _keys(self.seed, row)
         order_BxF = jax.vmap(lambda key: jax.random.permutation(key, video.shape[1]))(keys)
-        return jnp.take_along_axis(jnp.asarray(video), order_BxF[:, :, None, None, None], axis=1)
+        return jnp.take_along_axis(video, order_BxF[:, :, None, None, None], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Backwards:
     def __call__(self, video: Video, row: Row) -> Video:
         """The frames of each clip from the last to the first."""
         del row
-        return jnp.flip(jnp.asarray(video), axis=1)
+        return jnp.flip(video, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +89,9 @@ class FramePixels:
 
     seed: int | None = None
 
-    def __call__(self, params: Any, video: Video, row: Row) -> dict[str, Float[Array, "B *S V"]]:
+    def __call__(self, params: Any, video: Video, row: Row) -> dict[str, Float[Array, "B ..."]]:
         """Features [B, V], and as the one token of the clip [B, 1, V]; V = pixels × 3, in 0…1."""
-        frame = jnp.asarray(video)[:, :1] if self.seed is None else random_frame(self.seed, video, row)
+        frame = video[:, :1] if self.seed is None else random_frame(self.seed, video, row)
         return _as_tokens(coarse(frame).reshape(len(row), 1, -1))
 
 
@@ -99,16 +99,16 @@ class FramePixels:
 class FrameDifferences:
     """How much each region changes from one frame to the next: the magnitude, averaged over colours."""
 
-    def __call__(self, params: Any, video: Video, row: Row) -> dict[str, Float[Array, "B *S V"]]:
+    def __call__(self, params: Any, video: Video, row: Row) -> dict[str, Float[Array, "B ..."]]:
         """Features [B, (F − 1)·V], and with one token a pair of frames [B, F − 1, V]; V = pixels, in 0…1."""
-        difference = jnp.abs(jnp.diff(jnp.asarray(video, jnp.float32), axis=1)).mean(-1, keepdims=True)
+        difference = jnp.abs(jnp.diff(video.astype(jnp.float32), axis=1)).mean(-1, keepdims=True)
         return _as_tokens(coarse(difference).reshape(*difference.shape[:2], -1))
 
 
 def random_frame(seed: int, video: Video, row: Row) -> Num[Array, "B 1 Y X 3"]:
     """One frame of each clip, at a uniformly random time that depends on seed and row number alone."""
     time_B = jax.vmap(lambda key: jax.random.randint(key, (), 0, video.shape[1]))(_keys(seed, row))
-    return jnp.take_along_axis(jnp.asarray(video), time_B[:, None, None, None, None], axis=1)
+    return jnp.take_along_axis(video, time_B[:, None, None, None, None], axis=1)
 
 
 def coarse(frames: Num[Array, "B F Y X C"]) -> Float[Array, "B F y x C"]:
@@ -120,7 +120,7 @@ def coarse(frames: Num[Array, "B F Y X C"]) -> Float[Array, "B F y x C"]:
     return cut.reshape(*frames.shape[:2], kept, step, kept, step, frames.shape[-1]).mean((3, 5))
 
 
-def _as_tokens(tokens_BxSxV: Float[Array, "B S V"]) -> dict[str, Float[Array, "B *S V"]]:
+def _as_tokens(tokens_BxSxV: Float[Array, "B S V"]) -> dict[str, Float[Array, "B ..."]]:
     flat_BxV = tokens_BxSxV.reshape(tokens_BxSxV.shape[0], -1)
     return {"mean": flat_BxV, "frames": tokens_BxSxV, "all": tokens_BxSxV}
 
@@ -128,4 +128,4 @@ def _as_tokens(tokens_BxSxV: Float[Array, "B S V"]) -> dict[str, Float[Array, "B
 def _keys(seed: int, row: Row) -> Array:
     # The generator is named: another default (rbg) would make a clip's draw depend on its batch.
     key = jax.random.key(seed, impl="threefry2x32")
-    return jax.vmap(lambda number: jax.random.fold_in(key, number))(jnp.asarray(row))
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(row)

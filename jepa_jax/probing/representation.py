@@ -143,7 +143,7 @@ class _MaskedViews:
         views = []
         for view in range(VIEWS):
             plan = self.plans[view % len(self.plans)]
-            index_BxK = jax.vmap(lambda n, m, p=plan, v=view: context(p, v, n, m))(jnp.asarray(row), motion)
+            index_BxK = jax.vmap(lambda n, m, p=plan, v=view: context(p, v, n, m))(row, motion)
             tokens_BxKxE: Any = self.encoder.apply({"params": params}, clips, index_BxK)
             views.append(tokens_BxKxE.astype(jnp.float32).mean(1))
         views_BxQxE = jnp.stack(views, axis=1)
