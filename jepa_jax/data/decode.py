@@ -2,6 +2,7 @@
 
 import bisect
 import contextlib
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -73,8 +74,25 @@ def read_clip(path: str, choose: Choose) -> UInt8[np.ndarray, "F Y X 3"]:
     return np.stack([frames[i] for i in wanted.tolist()])
 
 
-def read_image(path: str) -> UInt8[np.ndarray, "Y X 3"]:
-    """A still image as RGB, turned upright if its EXIF data says so.
+@contextlib.contextmanager
+def every_frame(path: str) -> Iterator[tuple[float, Iterator[UInt8[np.ndarray, "Y X 3"]]]]:
+    """The frames a second of a video, and all of its frames one after another: frame i is what `read_clip` calls i.
+
+    Raises:
+        DecodeError: as `read_clip`, also while the frames are gone through.
+    """
+    try:
+        with _opened(path) as (container, stream):
+            index = _index(path, container, stream)
+        with _opened(path) as (container, stream):
+            to_rgb = _Converter()
+            yield index.fps, (to_rgb(frame) for frame in container.decode(stream))
+    except av.error.FFmpegError as error:
+        raise DecodeError(path, _reason(path, error)) from error
+
+
+def read_image(path: str, content: bytes | None = None) -> UInt8[np.ndarray, "Y X 3"]:
+    """A still image as RGB, turned upright if its EXIF data says so; `content` is the file if it has been read already.
 
     Raises:
         DecodeError: the file cannot be opened or is no whole image.
@@ -82,7 +100,7 @@ def read_image(path: str) -> UInt8[np.ndarray, "Y X 3"]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata does not matter as long as the pixels decode
-            with Image.open(path) as image:
+            with Image.open(path if content is None else io.BytesIO(content)) as image:
                 return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DecodeError(path, _reason(path, error)) from error

@@ -1,4 +1,4 @@
-"""Labelled clips in order, one fixed view each, for frozen evaluation."""
+"""Labelled clips in order, in fixed views, for frozen evaluation."""
 
 import concurrent.futures
 import dataclasses
@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,8 @@ class EvaluationSet:
     Attributes:
         classes: for each task the names of its classes; labels are indices into them.
         size: how many clips the source lists, undecodable ones included.
-        rows: how many rows `batches` has, without those that fill up the last batch.
+        views: how many rows an item has, each another stretch or crop of it; they follow each other.
+        rows: how many rows `batches` has, without those that fill up the last batch: size × views.
         clip: frames and size of each.
     """
 
@@ -36,6 +38,7 @@ class EvaluationSet:
         settings: config.SourceConfig,
         *,
         clip: config.ClipConfig,
+        views: config.ViewsConfig | None = None,
         seed: int = 0,
         name: str = "evaluation",
         setting: str = "config.test",
@@ -47,6 +50,7 @@ class EvaluationSet:
         Args:
             settings: which clips.
             clip: their frames and size.
+            views: what is seen of a video; left out, one view of the whole.
             seed: of sprites.
             name: of the set, in errors about its files.
             setting: where `settings` stands in the config, in errors about it.
@@ -54,12 +58,18 @@ class EvaluationSet:
             classes: those of the set the probes are trained on, so that labels mean the same here.
 
         Raises:
-            ConfigError: as `sources.open_source`; a clip without a class, or with one that `classes` lacks.
+            ConfigError: as `sources.open_source`; a clip without a class, or with one that `classes` lacks; views of
+                what are no videos.
         """
+        self._views = views or config.ViewsConfig()
+        if settings.kind != "videos" and self._views != config.ViewsConfig():
+            raise config.ConfigError(f"config.views: {settings.kind} have one view only; leave all of it out.")
         self._source = sources.open_source(settings, name, setting)
         self.clip = clip
         self._seed = seed
-        self.size = self.rows = self._source.size
+        self.size = self._source.size
+        self.views = self._views.clips * self._views.crops
+        self.rows = self.size * self.views
         self._ledger = skipped.SkipLedger(None, {name: self.size}, max_skip_fraction)
         if settings.kind == "sprites":
             self.classes = dict(sprites.CLASSES)
@@ -107,12 +117,14 @@ class EvaluationSet:
             clips = {
                 "files": _digest(_stat_files(self._source)),
                 "settings": {name: value for name, value in settings.items() if name not in chosen_by_path},
+                "items": _digest(list(self.names)),
                 "labels": _digest(self._labels.tolist()),
             }
         return clips | {
             "rows": self.rows,
             "classes": {task: list(names) for task, names in self.classes.items()},
             "clip": config.to_dict(self.clip),
+            "views": config.to_dict(self._views),
             "preprocessing": PREPROCESSING,
         }
 
@@ -139,7 +151,7 @@ class EvaluationSet:
             yield from self._sprites(batch_size, wanted)
             return
         places = grain.MapDataset.range(_padded(len(wanted), batch_size))
-        example = _Example(self._source, self.clip, wanted)
+        example = _Example(self._source, self.clip, self._views, wanted)
         dataset = places.map(example).batch(batch_size, batch_fn=loader.stack)
         batches = processes.Ahead(dataset, workers, batch_size * self.clip.frames * self.clip.size**2 * 3 * 4)
         try:
@@ -149,7 +161,7 @@ class EvaluationSet:
                 yield {
                     "video": batch["video"] if frames == 1 else np.repeat(batch["video"], frames, axis=1),
                     "labels": {FILE_TASK: self._labels[batch["item"]]},
-                    "row": batch["item"],
+                    "row": batch["row"],
                     "item": batch["item"],
                     "valid": batch["valid"],
                 }
@@ -175,7 +187,11 @@ def _digest(content: Any) -> str:
 
 
 def _stat_files(source: sources.Source) -> list[tuple[str, int, int]]:
-    """Path, size and time of change of every file."""
+    """Path, size and time of change of every file; of a prepared set, of the files that hold it."""
+    paths = source.paths
+    if source.prepared_set is not None:
+        folder = pathlib.Path(source.settings.path)
+        paths = sorted(str(path) for path in folder.rglob("*") if path.is_file())
     root = source.settings.path if os.path.isdir(source.settings.path) else os.path.dirname(source.settings.path)
 
     def stat(path: str) -> tuple[str, int, int]:
@@ -183,25 +199,26 @@ def _stat_files(source: sources.Source) -> list[tuple[str, int, int]]:
         return os.path.relpath(path, root or "."), found.st_size, found.st_mtime_ns
 
     with concurrent.futures.ThreadPoolExecutor(16) as threads:  # a network disk answers many at once
-        return list(threads.map(stat, source.paths, chunksize=64))
+        return list(threads.map(stat, paths, chunksize=64))
 
 
 def _labels(source: sources.Source, names: Sequence[str], setting: str) -> np.ndarray:
     """Each clip's label as an index into `names`, int32."""
+    unlabelled = np.flatnonzero(source.labels == sources.UNLABELLED)
+    if len(unlabelled):
+        raise config.ConfigError(
+            f"{setting}.path: {source.paths[unlabelled[0]]} has no class; expected CLASS/file below "
+            f"{source.settings.path}, or a CSV file of `path label`."
+        )
     number = {name: i for i, name in enumerate(names)}
-    labels = np.zeros(source.size, np.int32)
-    for item, label in enumerate(source.labels):
-        if label == sources.UNLABELLED:
-            raise config.ConfigError(
-                f"{setting}.path: {source.paths[item]} has no class; expected CLASS/file below "
-                f"{source.settings.path}, or a CSV file of `path label`."
-            )
-        if source.classes[label] not in number:
-            raise config.ConfigError(
-                f"{setting}.path: {source.paths[item]} is of class {source.classes[label]!r}, which the clips that the "
-                f"probes are trained on do not have. They have: {', '.join(names)}."
-            )
-        labels[item] = number[source.classes[label]]
+    number_of_class = np.array([number.get(name, -1) for name in source.classes], np.int32)
+    labels = number_of_class[source.labels]
+    strange = np.flatnonzero(labels < 0)
+    if len(strange):
+        raise config.ConfigError(
+            f"{setting}.path: {source.paths[strange[0]]} is of class {source.classes[source.labels[strange[0]]]!r}, "
+            f"which the clips that the probes are trained on do not have. They have: {', '.join(names)}."
+        )
     return labels
 
 
@@ -211,23 +228,32 @@ class _Example:
 
     source: sources.Source
     clip: config.ClipConfig
+    views: config.ViewsConfig
     rows: np.ndarray
 
     def __call__(self, place: int) -> dict[str, Any]:
-        item = int(self.rows[min(place, len(self.rows) - 1)])
-        example = {"item": np.int32(item), "valid": np.bool_(place < len(self.rows)), "skips": ()}
-        path = self.source.paths[item]
+        row = int(self.rows[min(place, len(self.rows) - 1)])
+        item, view = divmod(row, self.views.clips * self.views.crops)
+        numbers = {"row": np.int32(row), "item": np.int32(item)}
+        example = numbers | {"valid": np.bool_(place < len(self.rows)), "skips": ()}
         try:
-            return example | {"video": self._read(path)}
+            return example | {"video": self._read(item, view)}
         except decode.DecodeError as error:
-            skip = skipped.Skip(self.source.name, item, path, error.reason)
+            skip = skipped.Skip(self.source.name, item, error.path, error.reason)
             return example | {"video": self._blank(), "valid": np.bool_(False), "skips": (skip,)}
 
-    def _read(self, path: str) -> np.ndarray:
+    def _read(self, item: int, view: int) -> np.ndarray:
         if self.source.kind == "images":
-            return augment.centre_view_of_image(decode.read_image(path), self.clip.size)[None]
-        frames = decode.read_clip(path, lambda count, _: sampling.spread_window(count, self.clip.frames))
-        return augment.centre_view(frames, self.clip.size)
+            return augment.centre_view_of_image(self.source.read_image(item), self.clip.size)[None]
+        stretch, crop = divmod(view, self.views.crops)
+
+        def choose(count: int, fps: float) -> np.ndarray:
+            del fps
+            if not self.views.frame_step:
+                return sampling.spread_window(count, self.clip.frames)
+            return sampling.nth_window(count, self.clip.frames, self.views.frame_step, stretch, self.views.clips)
+
+        return augment.centre_view(self.source.read_clip(item, choose), self.clip.size, crop, self.views.crops)
 
     def _blank(self) -> np.ndarray:
         if self.source.kind == "images":

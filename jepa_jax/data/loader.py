@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jepa_jax import config
-from jepa_jax.data import augment, decode, sampling, skipped, sources, sprites, workers
+from jepa_jax.data import augment, sampling, skipped, sources, sprites, workers
 
 Batch = dict[str, np.ndarray]
 """`video` uint8 [B, F, Y, X, C] (absent where the step renders it), `source` and `item` int32 [B]."""
@@ -143,24 +143,24 @@ class _Example:
         if source.kind == "sprites":
             return example | {"video": np.zeros(shape, np.uint8)}
         item, video_FxYxXxC, skips = skipped.first_decodable(
-            source.name, source.paths, draw.item, lambda path: self._read(path, source, draw), self.max_skip_fraction
+            source.name, source.size, draw.item, lambda item: self._read(item, source, draw), self.max_skip_fraction
         )
         if video_FxYxXxC is None:  # too many skips: the process that reads them refuses the source
             video_FxYxXxC = np.zeros(shape, np.uint8)
         return example | {"item": np.int32(item), "skips": skips, "video": video_FxYxXxC}
 
-    def _read(self, path: str, source: sources.Source, draw: sampling.Draw) -> UInt8[np.ndarray, "F Y X 3"]:
+    def _read(self, item: int, source: sources.Source, draw: sampling.Draw) -> UInt8[np.ndarray, "F Y X 3"]:
         assert self.clip is not None
         frames, rng = self.clip.frames, draw.generator()
         if source.kind == "images":
-            image_1xYxXxC = augment.augment(decode.read_image(path)[None], self.clip.size, self.augment, rng)
+            image_1xYxXxC = augment.augment(source.read_image(item)[None], self.clip.size, self.augment, rng)
             return np.repeat(image_1xYxXxC, frames, axis=0)
 
         def choose(count: int, fps: float) -> np.ndarray:
             step = sampling.stride(fps, source.settings.frame_step, source.settings.target_fps)
             return sampling.random_window(count, frames, step, rng)
 
-        return augment.augment(decode.read_clip(path, choose), self.clip.size, self.augment, rng)
+        return augment.augment(source.read_clip(item, choose), self.clip.size, self.augment, rng)
 
 
 def stack(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

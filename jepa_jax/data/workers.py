@@ -71,11 +71,16 @@ def _transfer(needed: int) -> grain.experimental.DatasetOptions:
 
 def _start_worker(index: int, count: int) -> None:
     del index, count
+    follow_parent()
+    cv2.setNumThreads(0)
+
+
+def follow_parent() -> None:
+    """Makes this worker process end when, and only when, the process that started it says so or dies."""
     # Ctrl-C and a cluster's SIGTERM reach the whole process group; the training process decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-    cv2.setNumThreads(0)
 
 
 def _end_with_parent() -> None:

@@ -195,8 +195,12 @@ class Entry:
             self._arrays[name] = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=(self._room, *shape))
             # Room is taken now: a disk that fills up under a memory map kills the process without a word.
             if hasattr(os, "posix_fallocate"):
-                with file.open("r+b") as opened:
-                    os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+                try:
+                    with file.open("r+b") as opened:
+                        os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+                except OSError:
+                    file.unlink()  # else what there was room for stays taken
+                    raise
         _write(self.folder / KEY, {"origin": self._origin, "key": self._key})
         self.commit()
 

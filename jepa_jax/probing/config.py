@@ -33,6 +33,9 @@ class ProbeConfig:
     schedule: Literal["constant", "cosine"] = "constant"  # cosine: from lr to 0 over the whole training
     seeds: int = 1  # probes that differ in initial values and in the order of clips
     at_once: int = 0  # settings of the grid computed side by side; 0: all; fewer take less memory and more time
+    micro_batch: int = (
+        0  # clips of a batch whose gradient is taken at once; 0: all; fewer take less memory, same result
+    )
     validation: float = 0.1  # share of the training clips held out where there are several settings to choose from
     heads: int = 8  # attentive kinds only
     blocks: int = 4  # attentive_blocks only: self-attention blocks, the last one being the pooling by a learned query
@@ -51,6 +54,8 @@ class ProbeConfig:
             raise ValueError(f"seeds is {self.seeds}, but nothing in a {self.kind} probe is random; leave it at 1.")
         if self.at_once < 0:
             raise ValueError(f"at_once is {self.at_once}; expected at least 0.")
+        if self.micro_batch < 0 or (self.micro_batch and self.batch_size % self.micro_batch):
+            raise ValueError(f"micro_batch is {self.micro_batch}; expected 0 or a divisor of {self.batch_size}.")
         for name in ("lr", "weight_decay", "penalty", "neighbours"):
             values = getattr(self, name)
             wrong = not values or min(values) < 0 or (min(values) == 0 and name != "weight_decay")
@@ -83,9 +88,17 @@ class ProbeConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PreparedConfig:
+    """Where data sets lie that `python -m jepa_jax.prepare` wrote; config files build their paths on it."""
+
+    root: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """Frozen evaluation: features of two sets of clips, probes trained on the first and scored on the second."""
 
+    data: PreparedConfig = dataclasses.field(default_factory=PreparedConfig)
     train: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     test: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     holdout: str = ""  # regular expression: clips of `train` whose path has it are the test set; `test` is not read

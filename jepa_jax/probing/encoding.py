@@ -121,6 +121,7 @@ class Device:
         """
         params = jax.device_put(encode.params, NamedSharding(self._mesh, PartitionSpec()))
         split = NamedSharding(self._mesh, PartitionSpec("clips"))
+        forms = tuple(sorted(forms))  # compiled once, whatever their order
         return lambda batch: _encode(
             encode.apply, forms, params, jax.device_put(batch["video"], split), jax.device_put(batch["row"], split)
         )

@@ -122,6 +122,8 @@ def train(
     settings = config.settings()
     lr_P, decay_P = (jnp.array([setting[name] for setting in settings]) for name in ("lr", "weight_decay"))
     plan = _Plan(config, source, fit_R, labels, key)
+    # A set smaller than a batch is one batch, which the divisor of a full one need not divide.
+    micro_batch = config.micro_batch if len(fit_R) >= config.batch_size else 0
     state = _initial(model, config.seeds, len(settings), key, jnp.zeros((1, *source.shape[1:])))
     whole = jax.device_put(source[fit_R]) if plan.chunks == 1 else None
     loss_SxP = np.zeros((config.seeds, len(settings)))
@@ -132,7 +134,7 @@ def train(
                 if losses:
                     losses[-1].block_until_ready()  # chunks must not pile up before the device
                 state, loss = _train_chunk(
-                    model, config.at_once, state, features, scale, batches, lr_P, decay_P, classes
+                    model, config.at_once, micro_batch, state, features, scale, batches, lr_P, decay_P, classes
                 )
                 losses.append(loss)
             loss_SxP = np.sum(losses, axis=0)
@@ -210,10 +212,11 @@ def _initial(model: Model, seeds: int, settings: int, key: PRNGKeyArray, example
     return jax.vmap(of_seed)(jnp.arange(seeds))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def _train_chunk(
     model: Model,
     at_once: int,
+    micro_batch: int,
     state: State,
     features: Num[Array, "R *S E"],
     scale: Scale,
@@ -226,11 +229,19 @@ def _train_chunk(
 
     def step(state: State, lr: Array, decay: Array, batch: tuple[Array, Array, Array]) -> tuple[State, Array]:
         params, moments = state
-        x, label_B, counts_B = batch
+
+        def sum_of(params: Any, batch: tuple[Array, Array, Array]) -> Array:
+            x, label_B, counts_B = batch
+            losses_B = optax.softmax_cross_entropy_with_integer_labels(_logits(model, params, x, classes), label_B)
+            return jnp.sum(losses_B, where=counts_B)
 
         def loss_of(params: Any) -> Array:
-            losses_B = optax.softmax_cross_entropy_with_integer_labels(_logits(model, params, x, classes), label_B)
-            return jnp.sum(losses_B, where=counts_B) / jnp.sum(counts_B)
+            count = jnp.sum(batch[2])
+            if not micro_batch:
+                return sum_of(params, batch) / count
+            parts = jax.tree.map(lambda x: x.reshape(-1, micro_batch, *x.shape[1:]), batch)
+            sums = jax.lax.map(functools.partial(jax.checkpoint(sum_of), params), parts)
+            return sums.sum() / count
 
         loss, gradient = jax.value_and_grad(loss_of)(params)
         updates, moments = optax.adamw(lr, weight_decay=decay).update(gradient, moments, params)

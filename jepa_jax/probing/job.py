@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jepa_jax import models
 from jepa_jax.config import ClipConfig, Config, ConfigError, nearest, to_dict
@@ -96,7 +97,7 @@ def evaluate_encoder(config: EvalConfig, encoder: encoders.FrozenEncoder, cache:
     train |= _extract(config, store, train_set, "train", {n: e for n, e in beside.items() if n != controls.REVERSED})
     test = _extract(config, store, test_set, "test", own, representation.KINDS if halves else ())
     test |= _extract(config, store, test_set, "test", beside)
-    found = run_probes(config, pairs, subjects.pair(train, test, halves), train_set.classes, test_set.names)
+    found = run_probes(config, pairs, subjects.pair(train, test, halves), train_set.classes, test_set.names, test_set.views)
     measures = {}
     if config.representation:
         views = {name: representation.masked_views(encode, trained, clip, dtype) for name, encode in own.items()}
@@ -137,7 +138,7 @@ def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:
     except ValueError as error:
         raise ConfigError(f"config.frames, config.size: {error}.") from error
     for name, probe in config.probes.items():
-        if probe.kind == "attentive" and encoder.size.width % probe.heads:
+        if probe.attends and encoder.size.width % probe.heads:
             raise ConfigError(
                 f"config.probes.{name}.heads is {probe.heads}, which does not divide the encoder's width, "
                 f"{encoder.size.width}."
@@ -147,10 +148,15 @@ def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:
 def open_sets(config: EvalConfig, clip: ClipConfig) -> tuple[EvaluationSet, EvaluationSet]:
     """The clips that probes are trained on, and those they are scored on; only names are read."""
     train_source, test_source = config.split_sources()
+    # Of a training video one view is enough; those of a test video are averaged.
+    single = dataclasses.replace(config.views, clips=1, crops=1)
     options = {"clip": clip, "seed": config.seed, "max_skip_fraction": config.max_skip_fraction}
-    train = EvaluationSet(train_source, name="train", setting="config.train", **options)
+    train = EvaluationSet(train_source, name="train", setting="config.train", views=single, **options)
     setting = "config.train" if config.holdout else "config.test"
-    return train, EvaluationSet(test_source, name="test", setting=setting, classes=train.classes, **options)
+    test = EvaluationSet(
+        test_source, name="test", setting=setting, views=config.views, classes=train.classes, **options
+    )
+    return train, test
 
 
 def pair_probes(config: EvalConfig, tasks: Classes) -> list[tuple[str, str]]:
@@ -172,6 +178,7 @@ def run_probes(
     probed: Sequence[Subject],
     tasks: Classes,
     item_names: Sequence[str],
+    views: int = 1,
 ) -> list[results.ProbeResult]:
     """Trains every probe of `pairs` on every subject; a result for each of its test sets.
 
@@ -181,6 +188,7 @@ def run_probes(
         probed: what is probed; within a pair the results follow their order.
         tasks: names of the classes of each task.
         item_names: of all test items, also of those that could not be decoded.
+        views: rows of a test item; what a probe says about them is averaged.
 
     Raises:
         LabelError: labels that no probe can be trained or scored on.
@@ -194,8 +202,8 @@ def run_probes(
         for subject in probed:
             if config.probes[name].tokens not in subject.train.tokens:
                 continue  # some controls have a single vector a clip
-            parts = [subjects.hold_out(subject, items) for items in folds] or [subject]
-            runs = [_run_probe(config, task, name, part, tasks[task], item_names, width, key) for part in parts]
+            parts = [subjects.hold_out(subject, items, views) for items in folds] or [subject]
+            runs = [_run_probe(config, task, name, part, tasks[task], item_names, views, width, key) for part in parts]
             found += [results.pool(rows) if folds else rows[0] for rows in zip(*runs, strict=True)]
     return found
 
@@ -223,13 +231,16 @@ def _run_probe(
     subject: Subject,
     class_names: Sequence[str],
     item_names: Sequence[str],
+    views: int,
     width: int,
     key: jax.Array,
 ) -> list[results.ProbeResult]:
     """One probe on one subject."""
     probe = config.probes[name]
+    items = {row: test.items // views for row, test in subject.tests.items()}
+    first = {row: np.unique(item_R, return_index=True)[1] for row, item_R in items.items()}
     known = {
-        row: labels.seen_classes(task, subject.train.labels[task], test.labels[task], class_names)
+        row: labels.seen_classes(task, subject.train.labels[task], test.labels[task][first[row]], class_names)
         for row, test in subject.tests.items()
     }
     train_labels, _, classes = next(iter(known.values()))
@@ -242,6 +253,7 @@ def _run_probe(
         len(classes),
         key,
         width=width,
+        items=items,
         name=" ".join([task, name, next(iter(subject.tests))]),
     )
     return [
@@ -253,10 +265,10 @@ def _run_probe(
             train_labels=train_labels,
             test_labels=known[row][1],
             class_names=classes,
-            item_names=[item_names[int(item)] for item in test.items],
+            item_names=[item_names[int(item)] for item in items[row][first[row]]],
             chosen=answers.chosen,
             validation=answers.validation,
             seconds=time.monotonic() - started,
         )
-        for row, test in subject.tests.items()
+        for row in subject.tests
     ]

@@ -41,7 +41,7 @@ def run(
     key: PRNGKeyArray,
     *,
     width: int = 0,
-    views: int = 1,
+    items: Mapping[str, Int[np.ndarray, "_"]] | None = None,
     name: str = "probe",
 ) -> Answers:
     """Trains a probe and asks it about test sets.
@@ -53,11 +53,12 @@ def run(
         config: which probe, and how it is trained.
         train: features [n, E] or [n, N, E].
         train_labels: in 0…classes−1.
-        tests: named sets of features of the same kind; `views` rows an item.
+        tests: named sets of features of the same kind.
         classes: how many there are.
         key: of the initial parameters, the order of the clips and what is held out.
         width: classes of the compiled program, to share it among label sets; 0: `classes`.
-        views: rows that follow each other and show one item: its scores are averaged.
+        items: for each test set the item that each row is a view of, in ascending order: scores of an item's rows are
+            averaged. Left out, every row is an item.
         name: for the progress bar and errors.
 
     Raises:
@@ -86,7 +87,10 @@ def run(
             setting = int(np.where(tried.diverged, -1, accuracy_P).argmax())
             again = config.closed_form
             scores = fit(config.only(settings[setting]), everything).scores if again else tried.only(setting).scores
-        predicted = {name: _predict(scores, test, np.arange(len(test)), views)[:, 0] for name, test in tests.items()}
+        predicted = {
+            name: _predict(scores, test, np.arange(len(test)), None if items is None else items[name])[:, 0]
+            for name, test in tests.items()
+        }
     return Answers(predicted, settings[setting], validation)
 
 
@@ -141,14 +145,15 @@ def _scale(config: ProbeConfig, source: Rows) -> grid.Scale:
 
 
 def _predict(
-    scores: Scores, source: Rows, rows_R: Int[np.ndarray, "R"], views: int = 1
+    scores: Scores, source: Rows, rows_R: Int[np.ndarray, "R"], items_R: Int[np.ndarray, "R"] | None = None
 ) -> Int[np.ndarray, "seeds settings items"]:
-    """The likeliest class of every item, by every probe; `views` rows make an item."""
+    """The likeliest class of every item, by every probe; rows of the same item follow each other."""
     size = min(256 if len(source.shape) == 2 else 16, len(rows_R))
     index, valid = zip(*rows.in_batches(rows_R, size), strict=True)
     batches = zip(rows.read_ahead(source, index), valid, strict=True)
     parts = [np.asarray(scores(features))[:, :, valid_B] for features, valid_B in batches]
     score_SxPxRxC = np.concatenate(parts, axis=2)
-    seeds, settings, count, classes = score_SxPxRxC.shape
-    mean = score_SxPxRxC.reshape(seeds, settings, count // views, views, classes).mean(axis=3)
-    return mean.argmax(axis=-1).astype(np.int32)
+    if items_R is not None:
+        _, first_I, rows_I = np.unique(items_R, return_index=True, return_counts=True)
+        score_SxPxRxC = np.add.reduceat(score_SxPxRxC, first_I, axis=2) / rows_I[:, None]
+    return score_SxPxRxC.argmax(axis=-1).astype(np.int32)

@@ -48,7 +48,7 @@ class Reencoded:
         numbers = np.arange(len(self))[index] if isinstance(index, slice) else index
         return next(self.batches([numbers])) if len(numbers) else np.empty((0, *self.shape[1:]), self.dtype)
 
-    def batches(self, index: Sequence[Int[np.ndarray, "B"]]) -> Iterator[Float[np.ndarray, "B *S E"]]:
+    def batches(self, index: Sequence[Int[np.ndarray, "_"]]) -> Iterator[Float[np.ndarray, "_ ..."]]:
         """The rows of each index array, decoded and encoded ahead; one call a pass, as workers start with it.
 
         Raises:
@@ -63,7 +63,7 @@ class Reencoded:
             yield joined[:wanted]
             held = [joined[wanted:]]
 
-    def _encoded(self, index: Int[np.ndarray, "n"]) -> Iterator[Float[np.ndarray, "B *S E"]]:
+    def _encoded(self, index: Int[np.ndarray, "n"]) -> Iterator[Float[np.ndarray, "_ ..."]]:
         """Rows in this order, however many at once."""
         done = 0
         batches = self._clips.batches(self._batch_size, self._workers, self._items[index])

@@ -259,10 +259,17 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
             f"expected {SCHEMA!r}. Evaluate again to write it anew."
         )
     try:
-        record["results"] = [ProbeResult(**row) for row in record["results"]]
+        record["results"] = [
+            ProbeResult(**{key: _frozen(value) for key, value in row.items()}) for row in record["results"]
+        ]
     except (KeyError, TypeError) as error:
         raise ResultsError(f"{path} does not follow {SCHEMA} version {VERSION}: {error}.") from error
     return record
+
+
+def _frozen(value: Any) -> Any:
+    """JSON's lists as tuples."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _short_lists(text: str) -> str:

@@ -97,11 +97,14 @@ def folds(config: EvalConfig, item_names: Sequence[str]) -> list[np.ndarray]:
     return [np.flatnonzero(fold_I == fold).astype(np.int32) for fold in range(number)]
 
 
-def hold_out(subject: Subject, items: np.ndarray) -> Subject:
-    """The subject of one fold: probes are trained on all other items, and scored on these. It is held in memory."""
+def hold_out(subject: Subject, items: np.ndarray, views: int = 1) -> Subject:
+    """The subject of one fold: probes are trained on all other items, and scored on these. It is held in memory.
+
+    Test items have `views` rows each, training items one.
+    """
     return Subject(
         _only(subject.train, ~np.isin(subject.train.items, items)),
-        {name: _only(test, np.isin(test.items, items)) for name, test in subject.tests.items()},
+        {name: _only(test, np.isin(test.items // views, items)) for name, test in subject.tests.items()},
     )
 
 

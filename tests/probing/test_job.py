@@ -1,12 +1,14 @@
 import dataclasses
 import json
+import pathlib
 import re
 
+import jsonschema
 import numpy as np
 import pytest
 
 from jepa_jax.config import ConfigError, SourceConfig, to_dict
-from jepa_jax.probing import probes
+from jepa_jax.probing import probes, results
 from jepa_jax.probing.config import EvalConfig, ProbeConfig
 from jepa_jax.probing.job import evaluate
 from jepa_jax.training import workdir
@@ -37,9 +39,11 @@ def test_an_evaluation_from_end_to_end(evaluation, training_run, tmp_path):
     assert record["clip"] == {"frames": 2, "size": 16}
     assert record["dtype"] == "float32"
     assert record["skipped"] == {"train": [], "test": []}
-    assert record["settings"] == to_dict(evaluation)
+    assert record["settings"] == json.loads(json.dumps(to_dict(evaluation)))
     assert record["training_settings"] == json.loads(json.dumps(to_dict(workdir.load_config(training_run))))
     assert {"python", "jax", "flax", "jepa_jax"} <= record["versions"].keys()
+    schema = json.loads((pathlib.Path(results.__file__).parent / "results.schema.json").read_text())
+    jsonschema.validate(json.loads(out.read_text()), schema)
     assert sorted(path.name for path in out.parent.iterdir()) == ["features", "results.json"]
 
 

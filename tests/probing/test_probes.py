@@ -5,6 +5,10 @@ import jax
 import numpy as np
 import pytest
 
+from jepa_jax import models, pixels
+from jepa_jax.config import EncoderConfig
+from jepa_jax.data import sprites
+from jepa_jax.models import torch_weights
 from jepa_jax.probing import probes
 from jepa_jax.probing.config import ProbeConfig
 
@@ -43,9 +47,14 @@ def on_disk(array):
         ProbeConfig(kind="linear", epochs=20, batch_size=16, lr=(0.02,)),
         ProbeConfig(kind="linear", epochs=20, batch_size=16, lr=(0.02,), standardise=True),
         ProbeConfig(kind="attentive", epochs=20, batch_size=16, heads=2, lr=(5e-3,)),
+        ProbeConfig(kind="attentive_blocks", epochs=20, batch_size=16, heads=2, blocks=2, lr=(5e-3,)),
+        ProbeConfig(kind="linear", epochs=20, batch_size=16, lr=(1e-5, 0.02), weight_decay=(0.0, 0.1)),
+        ProbeConfig(kind="ridge"),
+        ProbeConfig(kind="ridge", penalty=(0.1,), standardise=True),
         ProbeConfig(kind="knn", neighbours=(5,)),
+        ProbeConfig(kind="knn", neighbours=(1, 5, 200)),
     ],
-    ids=lambda config: f"{config.kind}{'-standardised' if config.standardise else ''}",
+    ids=lambda config: f"{config.kind}{'-standardised' * config.standardise}{'-grid' * (len(config.settings()) > 1)}",
 )
 def test_probe_learns_what_is_there_and_only_that(config):
     train, train_labels = blobs(0, 120)
@@ -127,3 +136,78 @@ def test_diverging_probe_is_an_error():
     train, labels = blobs(0, 40)
     with pytest.raises(FloatingPointError, match="after epoch 1: lower its lr"):
         ask(ProbeConfig(kind="linear", epochs=3), train * np.float32(1e38), labels, train)
+
+
+def test_what_does_best_on_held_out_training_clips_is_chosen_and_the_test_set_has_no_say():
+    train, labels = blobs(0, 160)
+    test, _ = blobs(1, 40)
+    config = ProbeConfig(epochs=8, batch_size=16, lr=(1e-6, 0.05), seeds=2)
+    first = probes.run(config, train, labels, {"test": test}, CLASSES, KEY)
+    assert first.chosen == {"lr": 0.05, "weight_decay": 0.01}
+    assert [tried["lr"] for tried in first.validation] == [1e-6, 0.05]
+    assert first.validation[0]["accuracy"] < 0.6 < first.validation[1]["accuracy"]
+    assert first.predicted["test"].shape == (2, 40)
+    other = probes.run(config, train, labels, {"test": -test}, CLASSES, KEY)
+    assert (other.chosen, other.validation) == (first.chosen, first.validation)
+
+
+def test_a_closed_form_is_fitted_again_to_all_training_clips():
+    """One clip a class beside two of the first: with a single neighbour each clip finds itself, held out or not."""
+    train, labels = blobs(0, 5, spread=0.01)
+    config = ProbeConfig(kind="knn", neighbours=(1, 2), validation=0.2)
+    found = probes.run(config, train, labels, {"test": train}, CLASSES, KEY)
+    np.testing.assert_array_equal(found.predicted["test"], [labels])
+
+
+@pytest.mark.parametrize("kind", ["linear", "ridge", "knn"])
+def test_views_of_an_item_are_averaged(kind):
+    """Items of one or three rows: two clear rows outvote one that says otherwise."""
+    train, labels = blobs(0, 80)
+    clear, truth = blobs(1, 8, spread=0.1)
+    views = np.stack([clear, np.roll(clear, 1, axis=0) * 0.4, clear], axis=1).reshape(24, -1)
+    items = np.repeat(np.arange(8), 3)
+    keep = np.r_[0:3, 3, 6:24]  # of item 1 only the first view could be decoded
+    config = ProbeConfig(kind=kind, epochs=20, batch_size=16, lr=(0.05,), penalty=(0.1,))
+    found = probes.run(config, train, labels, {"test": views[keep]}, CLASSES, KEY, items={"test": items[keep]})
+    np.testing.assert_array_equal(found.predicted["test"], [truth])
+
+
+def test_several_test_sets_are_asked_of_one_probe():
+    train, labels = blobs(0, 64)
+    first, second = blobs(1, 20)[0], blobs(2, 30)[0]
+    config = ProbeConfig(epochs=2, batch_size=16)
+    found = probes.run(config, train, labels, {"a": first, "b": second}, CLASSES, KEY).predicted
+    np.testing.assert_array_equal(found["a"], [ask(config, train, labels, first)])
+    np.testing.assert_array_equal(found["b"], [ask(config, train, labels, second)])
+
+
+def test_linear_probe_equals_logistic_regression_on_features_of_the_golden_encoder(golden, golden_meta):
+    """Sprites as the stored encoder sees them. Unregularised, both have one optimum, and have to find it."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    size = f"{golden_meta['embed']}x{golden_meta['depth']}x{golden_meta['heads']}"
+    encoder = models.build_encoder(EncoderConfig(size=size, patch=golden_meta["patch"]))
+    params = torch_weights.vjepa_encoder(golden("weights"), models.level_ends(golden_meta["depth"], 4))
+    spec = sprites.SpriteSpec(golden_meta["frames"], golden_meta["crop"], "easy")
+
+    @jax.jit
+    def encode(video):
+        return encoder.apply({"params": params}, pixels.normalise(video)).mean(axis=1)
+
+    features, labels = [], []
+    for first in range(0, 800, 100):
+        video, label = sprites.render(spec, 0, "train", np.arange(first, first + 100, dtype=np.int32))
+        features.append(np.asarray(encode(video)))
+        labels.append(np.asarray(label["order"]))
+    x, y = np.concatenate(features), np.concatenate(labels)
+    train, test = slice(0, 500), slice(500, 800)
+
+    x_scaled = (x - x[train].mean(0)) / x[train].std(0)
+    theirs = linear_model.LogisticRegression(C=np.inf, max_iter=5000, tol=1e-6).fit(x_scaled[train], y[train])
+    config = ProbeConfig(
+        epochs=600, batch_size=500, lr=(0.1,), weight_decay=(0.0,), schedule="cosine", standardise=True
+    )
+    ours = probes.run(config, x[train], y[train], {"test": x[test]}, 6, KEY).predicted["test"]
+    ours_right, theirs_right = np.mean(ours == y[test]), theirs.score(x_scaled[test], y[test])
+    assert abs(ours_right - theirs_right) <= 0.01
+    assert np.mean(ours == theirs.predict(x_scaled[test])) > 0.98
+    assert theirs_right > 0.25, "well above chance, 1/6, or nothing would be compared"

@@ -104,7 +104,7 @@ def test_results_are_replaced_in_one_piece(tmp_path):
         ('{"results": []}', "its schema is None, version None"),
         ('{"schema": "jepa_jax/results", "version": 99, "results": []}', "version 99; expected"),
         ('{"schema": "jepa_jax/results", "version": 1}', "does not follow jepa_jax/results version 1: 'results'"),
-        ('{"schema": "jepa_jax/results", "version": 1, "results": [{"task": "a"}]}', "missing .* arguments"),
+        ('{"schema": "jepa_jax/results", "version": 1, "results": [{"task": "a"}]}', "missing .* argument"),
     ],
 )
 def test_files_that_hold_no_results(tmp_path, text, message):
