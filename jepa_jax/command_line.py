@@ -6,14 +6,21 @@ from collections.abc import Callable
 from absl import app, flags
 
 
-def run(main: Callable[[list[str]], int], config: flags.FlagHolder, *required: str) -> None:
-    """Runs a job with `--config` and other required flags; a mistake in them is one line, not a traceback."""
-    flags.mark_flags_as_required(["config", *required])
+def run(
+    main: Callable[[list[str]], int], config: flags.FlagHolder, *required: str, unless: flags.FlagHolder | None = None
+) -> None:
+    """Runs a job with `--config` and other required flags; a mistake in them is one line, not a traceback.
+
+    Where the switch `unless` is given, the job is another one, which needs none of them.
+    """
+    if unless is None or f"--{unless.name}" not in sys.argv:
+        flags.mark_flags_as_required(["config", *required])
 
     def parse(arguments: list[str]) -> list[str]:
         try:
             remaining = app.parse_flags_with_usage(arguments)
-            _ = config.value.lock  # a file that could not be loaded says so at the first look
+            if config.present:
+                _ = config.value.lock  # a file that could not be loaded says so at the first look
             return remaining
         except (AttributeError, LookupError, TypeError, ValueError, OSError) as error:
             sys.exit(f"Error in --config: {_innermost(error)}")

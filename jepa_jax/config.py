@@ -59,6 +59,21 @@ class ClipConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """The views of a video that an evaluation takes: one of a training video; of a test video clips × crops."""
+
+    clips: int = 1  # stretches of a test video, equally far apart
+    crops: int = 1  # squares of a stretch, from one end of the long side to the other
+    frame_step: int = 0  # every n-th frame of a stretch; 0: the frames are spread over the whole video
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "clips", "crops")
+        _at_least(self, 0, "frame_step")
+        if self.clips > 1 and not self.frame_step:
+            raise ValueError(f"clips is {self.clips}, but frame_step is 0: each of them would span the whole video")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """The Vision Transformer over tubelets (arXiv:2605.17165, after V-JEPA 2.1)."""
 
@@ -358,6 +373,9 @@ def _value(hint: Any, value: Any, path: str) -> Any:
             objectives = {name: _objective(name, item, path) for name, item in value.items()}
             return {name: objective for name, objective in objectives.items() if objective.coefficient != 0}
         return {name: _value(arguments[1], item, f"{path}.{name}") for name, item in value.items()}
+    if origin is tuple and arguments[-1] is Ellipsis:
+        values = value if isinstance(value, list | tuple) else [value]  # one value is a list of one
+        return tuple(_value(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(values))
     if origin is tuple:
         if not isinstance(value, list | tuple) or len(value) != len(arguments):
             raise ConfigError(f"{path} is {value!r}; expected {len(arguments)} values.")

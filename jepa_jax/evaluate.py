@@ -2,6 +2,8 @@
 
 `--checkpoint` is WORKDIR (its newest checkpoint), WORKDIR:STEP, or an untrained encoder: random:WORKDIR (the one that
 run began with), random:CONFIG.py, or `random` alone for the model that the evaluation's config names.
+
+`python -m jepa_jax.evaluate --compare A.json B.json …` prints results files side by side.
 """
 
 import sys
@@ -12,7 +14,7 @@ from ml_collections import config_flags
 from jepa_jax import command_line
 from jepa_jax.config import ConfigError, parse
 from jepa_jax.data import TooManySkippedError
-from jepa_jax.probing import results
+from jepa_jax.probing import compare, results
 from jepa_jax.probing.config import EvalConfig
 from jepa_jax.probing.job import evaluate
 from jepa_jax.probing.labels import LabelError
@@ -20,16 +22,20 @@ from jepa_jax.training.checkpoint import CheckpointError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/eval/, and after a colon its argument.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "WORKDIR[:STEP], random:WORKDIR, random:CONFIG.py or random.")
+CACHE = flags.DEFINE_string("cache", None, "Where features are kept. Default: the folder `features` beside --out.")
+COMPARE = flags.DEFINE_bool("compare", False, "Print the results files that follow side by side; evaluate nothing.")
 OUT = flags.DEFINE_string("out", None, "Where results.json is written. Default: nowhere, the table is all.")
 
 
 def main(arguments: list[str]) -> int:
-    """Flags in, one evaluation, exit code out."""
+    """Flags in, one evaluation or comparison, exit code out."""
+    if COMPARE.value:
+        return _compare(arguments[1:])
     if len(arguments) > 1:
         raise app.UsageError(f"Unexpected argument {arguments[1]!r}; settings are given as --config.key=value.")
     logging.set_verbosity(logging.WARNING)  # orbax tells much at INFO
     try:
-        found = evaluate(parse(EvalConfig, CONFIG.value), CHECKPOINT.value or "", OUT.value)
+        found = evaluate(parse(EvalConfig, CONFIG.value), CHECKPOINT.value or "", OUT.value, CACHE.value)
     except KeyboardInterrupt:
         print("Stopped; no results were written.", file=sys.stderr)
         return 130
@@ -42,5 +48,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _compare(paths: list[str]) -> int:
+    try:
+        print(compare.compare(paths))
+    except results.ResultsError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    command_line.run(main, CONFIG, "checkpoint")
+    command_line.run(main, CONFIG, "checkpoint", unless=COMPARE)

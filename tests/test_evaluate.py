@@ -61,9 +61,23 @@ def test_evaluation_of_a_random_encoder(flags, tmp_path):
     ]
     table = done.stdout.splitlines()
     for line, result in zip(table[2:4], record["results"], strict=True):
-        assert line.split()[:3] == ["class", result["probe"], f"{100 * result['accuracy']:.1f}"]
+        assert line.split()[:4] == ["class", result["probe"], "trained", f"{100 * result['accuracy']:.1f}"]
     assert table[4] == f"Written to {tmp_path / 'out' / 'results.json'}."
     assert "train features: 12/12 clips" in done.stderr
+
+
+def test_results_files_side_by_side(flags, tmp_path):
+    run(*flags, "--config.probes.linear.epochs=1", "--config.probes.linear.lr=(0.1,)")
+    file = tmp_path / "out" / "results.json"
+    done = run("--compare", file, file)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[:3] for line in done.stdout.splitlines() if line.startswith("class")] == [
+        ["class", "knn", "trained"],
+        ["class", "linear", "trained"],
+    ]
+    assert done.stdout.count("+0.0 [+0.0, +0.0] ~") == 2
+    done = run("--compare", file)
+    assert (done.returncode, done.stderr) == (1, "Error: to compare takes two or more results files; found 1.\n")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 from absl import logging
 
 from jepa_jax.config import Config, ConfigError, difference, parse, to_dict
+from jepa_jax.data import sprites
 
 CONFIG, VERSIONS = "config.json", "versions.json"
 # Settings that a run may go on with changed, since nothing it computes depends on them.
@@ -87,14 +88,16 @@ def load_config(workdir: str | pathlib.Path) -> Config:
 
 
 def versions() -> dict[str, Any]:
-    """Versions of Python and of the packages that decide what a run computes, and the commit if run from a checkout."""
+    """Versions of Python, of the packages that decide what a run computes and of the sprites (the set, not the code),
+    and the commit if run from a checkout.
+    """
     found: dict[str, Any] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = None
-    return found | {"commit": _commit()}
+    return found | {"sprites": sprites.VERSION, "commit": _commit()}
 
 
 def cut_back(metrics: str | pathlib.Path, step: int) -> None:

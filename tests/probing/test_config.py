@@ -32,8 +32,8 @@ def test_config_files_start_from_defaults_and_parse_back():
         ({"probes": {"a": {"tokens": "all"}}}, "config.probes.a: a linear probe reads one vector a clip"),
         ({"probes": {"a": {"kind": "knn", "tokens": "all"}}}, "a knn probe reads one vector"),
         ({"probes": {"a": {"epochs": 0}}}, "config.probes.a: epochs is 0; expected at least 1"),
-        ({"probes": {"a": {"neighbours": 0}}}, "neighbours is 0"),
-        ({"probes": {"a": {"lr": 0.0}}}, "lr is 0.0"),
+        ({"probes": {"a": {"neighbours": 0}}}, "neighbours is (0,)"),
+        ({"probes": {"a": {"lr": 0.0}}}, "lr is (0.0,)"),
         ({"batch_size": 0}, "batch_size is 0"),
     ],
 )
