@@ -30,6 +30,7 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, fr
 
 def main(arguments: list[str]) -> int:
     """Flags in, one run, or this process's part of it, exit code out."""
+    logging.set_verbosity(logging.WARNING)  # orbax and jax tell much at INFO
     try:
         cluster = find_cluster(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value)
         if cluster is not None:
@@ -43,7 +44,6 @@ def main(arguments: list[str]) -> int:
 def _train(arguments: list[str]) -> int:
     if len(arguments) > 1:
         raise app.UsageError(f"Unexpected argument {arguments[1]!r}; settings are given as --config.key=value.")
-    logging.set_verbosity(logging.WARNING)  # orbax tells much at INFO
     try:
         config = parse(Config, CONFIG.value)
         if "recipe" in config_flags.get_override_values(flags.FLAGS["config"]):

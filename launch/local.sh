@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Trains with several processes on this machine: the same program as on a pod, where each machine runs one of them.
 #
-#   launch/local.sh --processes N [--cpu-devices D | --gpus-each G] [--dry-run] --config FILE[:RECIPE] [flags of jepa_jax.train]
+#   launch/local.sh --processes N [--cpu-devices D | --gpus-each G] [--dry-run] --config FILE[:RECIPE] [more flags]
 #
 #   --processes N     how many processes
 #   --cpu-devices D   each has D virtual devices on the CPU: to try a pod's program without a pod
 #   --gpus-each G     each has G of this machine's GPUs: the first G, the next G, …
 #   --dry-run         prints the commands, runs nothing
+#   more flags        of jepa_jax.train, --workdir and --config.key=value among them
 #
 # Process 0 writes here, the others to files, of which the end is shown if one of them dies. When one dies the others
 # are stopped; this script then tells which one, how and why, and ends with its exit code. SIGTERM or Ctrl-C makes all
@@ -88,12 +89,14 @@ for ((i = 0; i < processes; i++)); do
 done
 [ "$processes" -eq 1 ] || echo "Processes 1 to $((processes - 1)) write to $logs." >&2
 
+# shellcheck disable=SC2329 # called by the trap
 signal_all() {
   local pid
   for pid in "${pids[@]}"; do kill "-$1" "$pid" 2>/dev/null || true; done
 }
 
 stopping=''
+# shellcheck disable=SC2329 # called by the trap
 stop() {
   if [ -n "$stopping" ]; then
     signal_all KILL
