@@ -206,7 +206,7 @@ class Checkpointer:
     def _tidy_up(self) -> None:
         """Makes the folder, and removes what was not finished."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(self._folder.iterdir()):
+        for path in sorted(self._folder.iterdir()) if self._folder.is_dir() else []:  # object stores make none
             step, partial, _ = path.name.partition(PARTIAL)
             if partial or (is_remote(path) and step.isdecimal() and not _is_finished(path)):
                 logging.warning("The checkpoint of step %s was never finished (stopped while saving); removed.", step)
