@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import ml_collections
 
-from jepa_jax.objectives import base, recipes
+from jepa_jax.objectives import base, factorization, recipes
 
 
 class ConfigError(ValueError):
@@ -263,6 +263,7 @@ class Config:
         for name in ("masks", "objectives"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; at least one is needed")
+        factorization.check_agreement(self.objectives)
 
 
 def to_dict(settings: Any) -> Any:
