@@ -143,19 +143,21 @@ class SourceConfig:
     """One set of clips."""
 
     kind: Literal["sprites", "videos", "images"] = "videos"
-    path: str = ""  # videos: a folder (CLASS/clip.ext, or flat) or a CSV file of `path label`; images: a folder
+    # A prepared set; or a folder, CLASS/file or flat; or, of videos, a CSV file of `path label` lines.
+    path: str = ""
     weight: float = 1.0  # share of the clips drawn; 0 leaves the source out
     frame_step: int = 1  # take every n-th frame
     target_fps: int = 0  # > 0: take every (⌈fps⌉ // target_fps)-th frame instead
     include: str = ""  # keep only paths in which this regular expression is found
     exclude: str = ""  # drop paths in which this one is found
     difficulty: Literal["easy", "standard"] = "easy"  # sprites only
-    split: Literal["train", "test"] = "train"  # sprites only
+    split: Literal["train", "test"] = "train"  # sprites and prepared sets
+    fold: int = 1  # prepared UCF-101: which of its three official train/test splits
     clips: int = 100_000  # sprites only: how many clips the set has
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "weight", "target_fps")
-        _at_least(self, 1, "frame_step", "clips")
+        _at_least(self, 1, "frame_step", "fold", "clips")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,6 +185,9 @@ class DataConfig:
     augment: AugmentConfig = AugmentConfig()
     workers: int = 2  # processes that decode; 0 decodes in the training process
     prefetch: int = 2  # batches put on the device ahead of the step
+    # How sources of images take part. clips: each image is a still clip among the others. frames: by weight, whole
+    # steps are of images alone, as single frames, which the encoder embeds by its image path.
+    images: Literal["clips", "frames"] = "clips"
     max_skip_fraction: float = 0.05  # more undecodable items than this in a source is an error
     render_in_step: bool = True  # sprites only: render inside the jitted step
 

@@ -110,20 +110,21 @@ def _padded(size: int, batch_size: int) -> int:
 
 def _labels(source: sources.Source, names: Sequence[str], setting: str) -> np.ndarray:
     """Each clip's label as an index into `names`, int32."""
+    unlabelled = np.flatnonzero(source.labels == sources.UNLABELLED)
+    if len(unlabelled):
+        raise config.ConfigError(
+            f"{setting}.path: {source.paths[unlabelled[0]]} has no class; expected CLASS/file below "
+            f"{source.settings.path}, or a CSV file of `path label`."
+        )
     number = {name: i for i, name in enumerate(names)}
-    labels = np.zeros(source.size, np.int32)
-    for item, label in enumerate(source.labels):
-        if label == sources.UNLABELLED:
-            raise config.ConfigError(
-                f"{setting}.path: {source.paths[item]} has no class; expected CLASS/file below "
-                f"{source.settings.path}, or a CSV file of `path label`."
-            )
-        if source.classes[label] not in number:
-            raise config.ConfigError(
-                f"{setting}.path: {source.paths[item]} is of class {source.classes[label]!r}, which the clips that the "
-                f"probes are trained on do not have. They have: {', '.join(names)}."
-            )
-        labels[item] = number[source.classes[label]]
+    number_of_class = np.array([number.get(name, -1) for name in source.classes], np.int32)
+    labels = number_of_class[source.labels]
+    strange = np.flatnonzero(labels < 0)
+    if len(strange):
+        raise config.ConfigError(
+            f"{setting}.path: {source.paths[strange[0]]} is of class {source.classes[source.labels[strange[0]]]!r}, "
+            f"which the clips that the probes are trained on do not have. They have: {', '.join(names)}."
+        )
     return labels
 
 
@@ -137,17 +138,16 @@ class _Example:
     def __call__(self, place: int) -> dict[str, Any]:
         item = min(place, self.source.size - 1)
         example = {"item": np.int32(item), "valid": np.bool_(place < self.source.size), "skips": ()}
-        path = self.source.paths[item]
         try:
-            return example | {"video": self._read(path)}
+            return example | {"video": self._read(item)}
         except decode.DecodeError as error:
-            skip = skipped.Skip(self.source.name, item, path, error.reason)
+            skip = skipped.Skip(self.source.name, item, error.path, error.reason)
             return example | {"video": self._blank(), "valid": np.bool_(False), "skips": (skip,)}
 
-    def _read(self, path: str) -> np.ndarray:
+    def _read(self, item: int) -> np.ndarray:
         if self.source.kind == "images":
-            return augment.centre_view_of_image(decode.read_image(path), self.clip.size)[None]
-        frames = decode.read_clip(path, lambda count, _: sampling.spread_window(count, self.clip.frames))
+            return augment.centre_view_of_image(self.source.read_image(item), self.clip.size)[None]
+        frames = self.source.read_clip(item, lambda count, _: sampling.spread_window(count, self.clip.frames))
         return augment.centre_view(frames, self.clip.size)
 
     def _blank(self) -> np.ndarray:

@@ -34,14 +34,21 @@ def too_many(skipped: int, size: int, max_fraction: float) -> bool:
 
 def first_decodable(
     source: str,
-    paths: tuple[str, ...],
+    size: int,
     item: int,
-    read: Callable[[str], Clip],
+    read: Callable[[int], Clip],
     max_fraction: float,
 ) -> tuple[int, Clip | None, tuple[Skip, ...]]:
     """The item, or in its place the next one of the source that `read` can decode, in the order of the source.
 
     Which one that is depends on nothing but the files, so every process and every restart finds the same.
+
+    Args:
+        source: its name.
+        size: its number of items.
+        item: the one wanted.
+        read: gives the clip of an item.
+        max_fraction: of the source that may be undecodable.
 
     Returns:
         The item found, what `read` gave for it, and the items passed over. The clip is None if so many were passed
@@ -50,12 +57,12 @@ def first_decodable(
     skips = []
     while True:
         try:
-            return item, read(paths[item]), tuple(skips)
+            return item, read(item), tuple(skips)
         except decode.DecodeError as error:
             skips.append(Skip(source, item, error.path, error.reason))
-            if too_many(len(skips), len(paths), max_fraction):
+            if too_many(len(skips), size, max_fraction):
                 return item, None, tuple(skips)
-            item = (item + 1) % len(paths)
+            item = (item + 1) % size
 
 
 class SkipLedger:

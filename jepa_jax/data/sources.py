@@ -1,4 +1,4 @@
-"""Sources of clips: what files a folder or a CSV file holds, and their classes. Only names are read here."""
+"""Sources of clips: what a folder, a CSV file or a prepared set holds, and its classes. Opening reads names only."""
 
 import dataclasses
 import os
@@ -7,7 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Int32, Int64, Shaped, UInt8
+
 from jepa_jax import config
+from jepa_jax.data import decode, prepared, stages, worker_process
 
 VIDEO_SUFFIXES = tuple(
     f".{name}"
@@ -28,9 +32,39 @@ class Source:
     kind: Literal["sprites", "videos", "images"]
     settings: config.SourceConfig
     size: int
-    paths: tuple[str, ...] = ()  # none for sprites
-    labels: tuple[int, ...] = ()  # indices into `classes`, or UNLABELLED
+    paths: Sequence[str] = ()  # none for sprites; of a prepared set the folder's and the item's id
+    labels: Int32[np.ndarray, "I"] = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    """Indices into `classes`, or UNLABELLED; none for sprites."""
     classes: tuple[str, ...] = ()
+    prepared_set: prepared.PreparedSet | None = None  # where the items lie, if not in files of their own
+
+    def read_clip(
+        self,
+        item: int,
+        choose: decode.Choose,
+        transform: decode.Transform = decode.whole,
+        switch: stages.Switch = stages.unwatched,
+    ) -> Shaped[np.ndarray, "F _ _ 3"]:
+        """The frames of a video that `choose(frame count, fps)` asks for, each put through `transform`.
+
+        `switch` is told which stage begins, reading or decoding.
+
+        Raises:
+            DecodeError: the item cannot be decoded.
+        """
+        with worker_process.at_work_on(path := self.paths[item]):
+            if self.prepared_set is None:
+                return decode.read_clip(path, choose, transform, switch)
+            return self.prepared_set.read_clip(item, choose, transform, switch)
+
+    def read_image(self, item: int) -> UInt8[np.ndarray, "Y X 3"]:
+        """A still image.
+
+        Raises:
+            DecodeError: the item cannot be decoded.
+        """
+        with worker_process.at_work_on(path := self.paths[item]):
+            return decode.read_image(path) if self.prepared_set is None else self.prepared_set.read_image(item)
 
 
 def open_source(settings: config.SourceConfig, name: str, setting: str | None = None) -> Source:
@@ -51,12 +85,17 @@ def open_source(settings: config.SourceConfig, name: str, setting: str | None = 
     if not settings.path:
         raise config.ConfigError(f"{setting}.path is empty; expected a folder or a CSV file of `path label` lines.")
     root = pathlib.Path(settings.path)
+    if prepared.is_prepared(root):
+        return _open_prepared(root, settings, name, setting)
     if root.is_dir():
-        files = _scan_folder(root, settings.kind, setting)
+        files = scan_folder(root, settings.kind)
+        if not files:
+            raise _nothing_found(root, settings.kind, setting)
     elif root.is_file():
         files = _read_csv(root)
     else:
-        raise config.ConfigError(f"{setting}.path: there is no {root} (looked from {os.getcwd()}).")
+        made_by = f" It is made by: {prepared.command(root.name, str(root))}" if root.name in prepared.SETS else ""
+        raise config.ConfigError(f"{setting}.path: there is no {root} (looked from {os.getcwd()}).{made_by}")
     files = _filter(files, settings, setting)
     names = {label for _, label in files if label is not None}
     # Labels of a CSV file are numbers already, and gaps between them are kept.
@@ -68,7 +107,7 @@ def open_source(settings: config.SourceConfig, name: str, setting: str | None = 
         settings=settings,
         size=len(files),
         paths=tuple(str(root / path if root.is_dir() else root.parent / path) for path, _ in files),
-        labels=tuple(UNLABELLED if label is None else number[label] for _, label in files),
+        labels=np.array([UNLABELLED if label is None else number[label] for _, label in files], np.int32),
         classes=tuple(classes),
     )
 
@@ -93,8 +132,8 @@ def describe(opened: Sequence[Source | None]) -> str:
 _Files = Sequence[tuple[str, str | None]]  # (path as given, class name or None)
 
 
-def _scan_folder(root: pathlib.Path, kind: Literal["videos", "images"], setting: str) -> _Files:
-    """Files below `root` by suffix; the class is the first folder on the way to them."""
+def scan_folder(root: pathlib.Path, kind: Literal["videos", "images"]) -> _Files:
+    """Files below `root` by suffix, in order; the class is the first folder on the way to them."""
     suffixes = VIDEO_SUFFIXES if kind == "videos" else IMAGE_SUFFIXES
     files = []
     for folder, folders, names in os.walk(root, followlinks=True):
@@ -103,13 +142,16 @@ def _scan_folder(root: pathlib.Path, kind: Literal["videos", "images"], setting:
         for name in names:
             if os.path.splitext(name)[1].lower() in suffixes and not name.startswith("."):
                 files.append(((inside / name).as_posix(), inside.parts[0] if inside.parts else None))
-    if not files:
-        found = sorted({os.path.splitext(n)[1] or n for _, _, names in os.walk(root) for n in names})[:10]
-        raise config.ConfigError(
-            f"{setting}.path: no {kind} in {root}: expected CLASS/file or file with one of the endings "
-            f"{', '.join(suffixes)}; found {', '.join(found) or 'nothing'}."
-        )
     return sorted(files)
+
+
+def _nothing_found(root: pathlib.Path, kind: Literal["videos", "images"], setting: str) -> config.ConfigError:
+    suffixes = VIDEO_SUFFIXES if kind == "videos" else IMAGE_SUFFIXES
+    found = sorted({os.path.splitext(n)[1] or n for _, _, names in os.walk(root) for n in names})[:10]
+    return config.ConfigError(
+        f"{setting}.path: no {kind} in {root}: expected CLASS/file or file with one of the endings "
+        f"{', '.join(suffixes)}; found {', '.join(found) or 'nothing'}."
+    )
 
 
 def _read_csv(file: pathlib.Path) -> _Files:
@@ -143,8 +185,37 @@ def _exists(path: pathlib.Path, listings: dict[pathlib.Path, frozenset[str]]) ->
     return path.name in listings[path.parent]
 
 
+def _open_prepared(root: pathlib.Path, settings: config.SourceConfig, name: str, setting: str) -> Source:
+    try:
+        found = prepared.open_set(str(root), settings.split, settings.fold)
+    except prepared.NotPreparedError as error:
+        raise config.ConfigError(f"{setting}: {error}") from error
+    if found.kind != settings.kind:
+        raise config.ConfigError(f"{setting}.kind is {settings.kind!r}; {root} is a prepared set of {found.kind}.")
+    if not len(found.ids):
+        raise config.ConfigError(f"{setting}.path: {root} has no {found.kind} in its split {settings.split!r}.")
+    if settings.include or settings.exclude:
+        found = found.select(_chosen(found.ids, settings, setting))
+    return Source(
+        name=name,
+        kind=settings.kind,
+        settings=settings,
+        size=len(found.ids),
+        paths=found.ids.below(f"{root}/"),
+        labels=found.label_I,
+        classes=found.classes,
+        prepared_set=found,
+    )
+
+
 def _filter(files: _Files, settings: config.SourceConfig, setting: str) -> _Files:
     """Files whose paths, as seen from the folder or CSV file, have `include` in them and not `exclude`."""
+    return [files[i] for i in _chosen([path for path, _ in files], settings, setting)]
+
+
+def _chosen(paths: Sequence[str], settings: config.SourceConfig, setting: str) -> Int64[np.ndarray, "some"]:
+    """Which of the paths have `include` in them and not `exclude`."""
+    chosen = list(range(len(paths)))
     for key, keep in (("include", True), ("exclude", False)):
         pattern = getattr(settings, key)
         if not pattern:
@@ -153,10 +224,10 @@ def _filter(files: _Files, settings: config.SourceConfig, setting: str) -> _File
             expression = re.compile(pattern)
         except re.error as error:
             raise config.ConfigError(f"{setting}.{key}: {pattern!r} is no regular expression: {error}.") from error
-        kept = [(path, label) for path, label in files if bool(expression.search(path)) is keep]
+        kept = [i for i in chosen if bool(expression.search(paths[i])) is keep]
         if not kept:
             raise config.ConfigError(
-                f"{setting}.{key}: {pattern!r} leaves none of {len(files)} files, such as {files[0][0]!r}."
+                f"{setting}.{key}: {pattern!r} leaves none of {len(chosen)} files, such as {paths[chosen[0]]!r}."
             )
-        files = kept
-    return files
+        chosen = kept
+    return np.array(chosen, np.int64)

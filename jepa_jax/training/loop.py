@@ -7,6 +7,7 @@ next one has been dispatched, so the device never waits for the host.
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -79,7 +80,8 @@ def train(config: Config, workdir: epath.PathLike, overwrite: bool = False) -> O
 
         spool = Spool(folder, metrics_file(jax.process_index()), "skipped.jsonl")
         ledger = data.new_ledger(config.data, opened, spool.folder / "skipped.jsonl" if processes.is_main() else None)
-        run = _Run(config, folder, checkpointer, spool, ledger, start)
+        throughput = data.Throughput(config.data.workers, os.cpu_count() or 1)
+        run = _Run(config, folder, checkpointer, spool, ledger, throughput, start)
         batches = data.device_prefetch(
             data.TrainBatches(
                 config,
@@ -87,9 +89,11 @@ def train(config: Config, workdir: epath.PathLike, overwrite: bool = False) -> O
                 rows=sharding.local_rows(mesh, config.batch_size),
                 ledger=ledger,
                 opened=opened,
+                throughput=throughput,
             ),
             functools.partial(sharding.put_batch, mesh=mesh),
             config.data.prefetch,
+            throughput,
         )
         try:
             train_step = jax.jit(
@@ -121,14 +125,15 @@ def _iterate(
     """Steps until the end or a signal; returns the number of updates made, all of them saved."""
     config, done = run.config, run.first_step
     while True:
-        batch = next(batches)
+        batch = batches.take(run.device_idle)
         # Before the step, which takes the state's memory over.
         findings = audited(state, batch) if config.audit.every and done % config.audit.every == 0 else {}
         state, metrics = train_step(state, batch)
         metrics |= findings
         done += 1
         run.read_pending()
-        run.pending = _Pending(done, metrics, batch["source"], batch["item"])
+        images = config.data.images == "frames" and batch["video"].shape[1] == 1
+        run.pending = _Pending(done, metrics, batch["source"], batch["item"], "images/" if images else "")
         last = stop.after(done) or done == config.steps
         if last or done % config.checkpoint.every == 0:
             run.read_pending()
@@ -146,6 +151,7 @@ class _Pending:
     metrics: dict[str, Any]
     source: jax.Array
     item: jax.Array
+    prefix: str  # of the names of metrics: steps of single frames have their own
 
 
 class _Run:
@@ -158,9 +164,10 @@ class _Run:
         checkpointer: Checkpointer,
         spool: Spool,
         ledger: data.SkipLedger,
+        throughput: data.Throughput,
         step: int,
     ):
-        self.config, self.first_step = config, step
+        self.config, self.first_step, self._throughput = config, step, throughput
         self.pending: _Pending | None = None
         self._folder, self._checkpointer, self._spool, self._ledger = folder, checkpointer, spool, ledger
         self._writer = MetricsWriter(spool.folder, step, jax.process_index())
@@ -169,6 +176,10 @@ class _Run:
         )
         self._alarmed = self._audited = False
         self._all_finite = jax.jit(_all_finite)
+
+    def device_idle(self) -> bool:
+        """Whether the device has done all it was given."""
+        return self.pending is None or self.pending.metrics["loss"].is_ready()
 
     def read_pending(self) -> None:
         """Reads the last update's metrics: checks that they are finite, shows and writes them."""
@@ -196,8 +207,12 @@ class _Run:
             if message and not self._alarmed:
                 self._alarmed = True
                 self._progress.say(f"Step {now}: {message}")
+        if message := self._throughput.complaint():
+            self._progress.say(f"Step {now}: {message}")
         if audited or now % log.every == 0 or now % log.features_every == 0 or now == self.config.steps:
-            self._writer.write(now, scalars | {"clips_per_second": self._progress.clips_per_second})
+            named = {pending.prefix + name: value for name, value in scalars.items()}
+            speed = {"clips_per_second": self._progress.clips_per_second}
+            self._writer.write(now, named | speed | self._throughput.metrics())
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts saving the state, if all of it is finite, after what has been told of the steps up to it."""

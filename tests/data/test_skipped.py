@@ -8,7 +8,8 @@ PATHS = tuple(f"{k}.mp4" for k in range(10))
 
 
 def reader(bad):
-    def read(path):
+    def read(item):
+        path = PATHS[item]
         if path in bad:
             raise decode.DecodeError(path, "broken")
         return path
@@ -22,19 +23,19 @@ def skip(item, source="a"):
 
 def test_the_next_decodable_item_stands_in():
     read = reader({"3.mp4", "4.mp4", "9.mp4"})
-    find = lambda item: skipped.first_decodable("a", PATHS, item, read, 0.5)  # noqa: E731
+    find = lambda item: skipped.first_decodable("a", len(PATHS), item, read, 0.5)  # noqa: E731
     assert find(2) == (2, "2.mp4", ())
     assert find(3) == (5, "5.mp4", (("a", 3, "3.mp4", "broken"), ("a", 4, "4.mp4", "broken")))
     assert find(9) == (0, "0.mp4", (("a", 9, "9.mp4", "broken"),))
 
 
 def test_the_search_ends_where_the_source_is_refused_anyway():
-    _, clip, skips = skipped.first_decodable("a", PATHS, 0, reader(set(PATHS)), 0.25)
+    _, clip, skips = skipped.first_decodable("a", len(PATHS), 0, reader(set(PATHS)), 0.25)
     assert clip is None
     assert len(skips) == 3
     with pytest.raises(skipped.TooManySkippedError):
         skipped.SkipLedger(None, {"a": 10}, 0.25).add(skips)
-    _, clip, skips = skipped.first_decodable("a", PATHS, 0, reader(set(PATHS)), 1.0)
+    _, clip, skips = skipped.first_decodable("a", len(PATHS), 0, reader(set(PATHS)), 1.0)
     assert clip is None
     assert len(skips) == 10
 
