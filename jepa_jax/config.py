@@ -68,7 +68,9 @@ class EncoderConfig:
     levels: int = 4  # outputs taken at the end of this many equal groups of blocks
     rotary: Literal["interleaved", "tiled"] = "interleaved"  # tiled: the layout of released V-JEPA 2 weights
     scan: bool = True  # False unrolls the blocks: slower to compile, sometimes faster to run
-    remat: bool = False  # recompute activations in the backward pass: less memory, more time
+    # What the backward pass of encoder and predictor computes again, from least memory saved to most; models/layers.py
+    # says what each keeps.
+    remat: Literal["none", "dots", "full", "level"] = "none"
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "patch", "tubelet", "levels")

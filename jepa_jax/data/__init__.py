@@ -6,7 +6,7 @@ in worker processes that never touch a device; sprites are rendered by JAX, in t
 
 from jepa_jax.data.decode import DecodeError
 from jepa_jax.data.evaluation import EvaluationSet
-from jepa_jax.data.loader import Batch, TrainBatches, new_ledger, renders_in_step
+from jepa_jax.data.loader import Batch, TrainBatches, batch_shapes, new_ledger, renders_in_step
 from jepa_jax.data.prefetch import DevicePrefetch, device_prefetch
 from jepa_jax.data.skipped import Skip, SkipLedger, TooManySkippedError
 from jepa_jax.data.sources import Source, describe, open_source, open_sources
@@ -21,6 +21,7 @@ __all__ = [
     "Source",
     "TooManySkippedError",
     "TrainBatches",
+    "batch_shapes",
     "describe",
     "device_prefetch",
     "new_ledger",

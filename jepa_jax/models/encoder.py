@@ -50,7 +50,7 @@ class Encoder(nn.Module):
     levels: int
     rotary: rope.Layout
     scan: bool
-    remat: bool
+    remat: layers.Remat
     dtype: DTypeLike
 
     def setup(self) -> None:

@@ -1,4 +1,6 @@
-"""Transformer blocks, scanned."""
+"""Transformer blocks, scanned, and what their backward pass computes again."""
+
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -8,6 +10,13 @@ from jaxtyping import Array, DTypeLike, Float
 from jepa_jax.models import rope
 from jepa_jax.models.sizes import Size
 
+Remat = Literal["none", "dots", "full", "level"]
+"""What the forward pass keeps for the backward pass, which computes the rest again.
+
+none: everything. dots: what the Dense layers return, so neither attention's logits and softmax, which grow with the square
+of the tokens, nor norms and GELU. full: the input of each block. level: the input of each group of blocks (of a level, or
+of the predictor); its blocks are computed again twice, first for their inputs, then each for its own backward pass.
+"""
 EPSILON = 1e-6  # of every LayerNorm in encoder and predictor
 trunc_normal = nn.initializers.truncated_normal(0.02, lower=-100.0, upper=100.0)  # cut at ±2, that is at 100 σ
 
@@ -54,20 +63,22 @@ class Blocks(nn.Module):
     first: int
     length: int
     scan: bool
-    remat: bool
+    remat: Remat
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x_BxSxE: Float[Array, "B S E"], turns: rope.Turns) -> Float[Array, "B S E"]:
         """x [B, S, E] → x [B, S, E]."""
-        block = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
-        scanned = nn.scan(
-            block,
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if self.remat == "dots" else None
+        blocks = nn.scan(
+            Block if self.remat == "none" else nn.remat(Block, policy=policy, prevent_cse=not self.scan),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
             length=self.length,
             unroll=1 if self.scan else self.length,
         )
+        if self.remat == "level":
+            blocks = nn.remat(blocks)
         layers = self.first + jnp.arange(1, self.length + 1, dtype=jnp.float32)
-        return scanned(self.size, self.dtype, name="block")(x_BxSxE, turns, layers)[0]
+        return blocks(self.size, self.dtype, name="block")(x_BxSxE, turns, layers)[0]

@@ -26,7 +26,7 @@ class Predictor(nn.Module):
     patch: int
     rotary: rope.Layout
     scan: bool
-    remat: bool
+    remat: layers.Remat
     dtype: DTypeLike
     mask_tokens: int = MASK_TOKENS
 

@@ -86,11 +86,7 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
             config.data.prefetch,
         )
         try:
-            train_step = jax.jit(
-                functools.partial(step.train_step, learner),
-                donate_argnums=0,
-                out_shardings=(shardings, sharding.replicated(mesh)),
-            )
+            train_step = step.jitted(learner, shardings, mesh)
             audited = jax.jit(functools.partial(audit.audit, learner), out_shardings=sharding.replicated(mesh))
             done = _iterate(run, train_step, audited, state, batches, stop)
         finally:

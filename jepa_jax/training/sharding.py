@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,22 +15,23 @@ LARGE = 2**16  # entries from which on a matrix is worth splitting
 BATCH = PartitionSpec(("data", "fsdp"))
 
 
-def make_mesh(config: MeshConfig, batch_size: int) -> Mesh:
-    """A ("data", "fsdp") mesh over all devices.
+def make_mesh(config: MeshConfig, batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A ("data", "fsdp") mesh over all devices, or over those given (which need not exist).
 
     Raises:
         ConfigError: the axes do not multiply to the number of devices, or do not divide the batch.
     """
-    devices = jax.device_count()
-    data = devices // max(config.fsdp, 1) if config.data == -1 else config.data
-    if config.fsdp < 1 or data * config.fsdp != devices:
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    data = count // max(config.fsdp, 1) if config.data == -1 else config.data
+    if config.fsdp < 1 or data * config.fsdp != count:
         raise ConfigError(
-            f"config.mesh is data {config.data} × fsdp {config.fsdp}, which does not make the {devices} devices that "
+            f"config.mesh is data {config.data} × fsdp {config.fsdp}, which does not make the {count} devices that "
             "are here; data = -1 takes all that fsdp leaves, and fsdp must divide their number."
         )
-    if batch_size % devices:
-        raise ConfigError(f"config.batch_size is {batch_size}, not a multiple of the {devices} devices.")
-    return jax.make_mesh((data, config.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    if batch_size % count:
+        raise ConfigError(f"config.batch_size is {batch_size}, not a multiple of the {count} devices.")
+    return jax.make_mesh((data, config.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def state_shardings(abstract: Any, mesh: Mesh) -> Any:

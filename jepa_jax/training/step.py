@@ -1,7 +1,8 @@
 """The training step: one pure function of state and batch."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jepa_jax import data, masking, models, pixels
 from jepa_jax.config import Config, blame
 from jepa_jax.data import sprites
 from jepa_jax.objectives import base
-from jepa_jax.training import optimizer, schedules
+from jepa_jax.training import optimizer, schedules, sharding
 from jepa_jax.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -121,6 +122,21 @@ def train_step(learner: Learner, state: TrainState, batch: Batch) -> tuple[Train
         The state after, and metrics: scalars, and under `features` samples of target and context features.
     """
     return update(learner, state, *prepare(learner, state, batch))
+
+
+def jitted(learner: Learner, shardings: TrainState, mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+    """`train_step` of state and batch as training runs it: compiled once, in the memory of the state before.
+
+    Args:
+        learner: the fixed parts.
+        shardings: of the state, before and after.
+        mesh: the devices, each of which gets the metrics.
+    """
+    return jax.jit(
+        functools.partial(train_step, learner),
+        donate_argnums=0,
+        out_shardings=(shardings, sharding.replicated(mesh)),
+    )
 
 
 def prepare(learner: Learner, state: TrainState, batch: Batch) -> tuple[jax.Array, Indices, jax.Array]:
