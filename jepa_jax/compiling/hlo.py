@@ -1,7 +1,7 @@
 """Compiled programs read from XLA's text: instructions, and how often each runs.
 
 XLA's own cost analysis counts the body of a loop once; here each computation carries the trip counts of the loops that
-it is in, which the compiler writes beside them.
+it is in: as the compiler notes them (CPU), or as the loop's condition says (TPU).
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ _ARRAY = re.compile(r"\b([a-z]+[0-9]*\w*)\[([\d,]*)\](\{[^}]*\})?")
 _HEADER = re.compile(r"^(ENTRY\s+)?%?([^\s(]+)\s+\(.*\)\s*->\s.*\{$")
 _LINE = re.compile(r"^\s+(ROOT\s+)?%?([^\s=]+)\s=\s(.*)$")
 _CALLED = re.compile(r"\b(calls|body|condition|branch_computations|true_computation|false_computation)=(\{[^}]*\}|[^\s,)]+)")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _LITERAL = ("parameter", "constant", "iota")  # what stands in their parentheses are no instructions
+_COMMENT = re.compile(r"/\*.*?\*/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Instruction:
         type: of the result, as XLA writes it, with layout.
         opcode: what it does.
         operands: names of instructions of the same computation.
+        literal: what stands in their place in parameters (the number) and constants (the value).
         attributes: what follows the operands.
         root: whether it is the computation's result.
     """
@@ -37,6 +38,7 @@ class Instruction:
     type: str
     opcode: str
     operands: tuple[str, ...]
+    literal: str
     attributes: str
     root: bool
 
@@ -47,12 +49,6 @@ class Instruction:
         for role, names in _CALLED.findall(self.attributes):
             found.setdefault(role, []).extend(re.findall(r"[^\s,{}%]+", names))
         return found
-
-    @property
-    def trips(self) -> int | None:
-        """How often a loop runs its body, where the compiler knows."""
-        match = _TRIPS.search(self.attributes)
-        return int(match.group(1)) if match else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,16 +75,31 @@ class Program:
                     if role == "calls" and not into_fusions:
                         continue
                     for called in names:
-                        visit(called, count * ((instruction.trips or 1) if role in ("body", "condition") else 1))
+                        visit(called, count * ((self.trips(instruction) or 1) if role == "body" else 1))
 
         visit(self.entry, 1)
         return times
 
+    def trips(self, loop: Instruction) -> int | None:
+        """How often a loop runs its body; None if that cannot be told.
+
+        Where the compiler does not note it, the loop is taken to count from 0 by 1 to the constant of its condition, as
+        those of `jax.lax.scan` do.
+        """
+        if match := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
+            return int(match.group(1))
+        condition = self.computations[loop.called["condition"][0]]
+        (root,) = (instruction for instruction in condition.values() if instruction.root)
+        bounds = [condition[name] for name in root.operands if condition[name].opcode == "constant"]
+        if root.opcode != "compare" or "direction=LT" not in root.attributes or len(bounds) != 1:
+            return None
+        return int(bounds[0].literal)
+
     @functools.cached_property
     def unknown_loops(self) -> int:
-        """Loops whose trip count the compiler does not tell: what they contain is counted once."""
+        """Loops of which nobody knows how often they run: what they contain is counted once."""
         return sum(
-            instruction.opcode == "while" and instruction.trips is None
+            instruction.opcode == "while" and self.trips(instruction) is None
             for name in self.runs(into_fusions=False)
             for instruction in self.computations[name].values()
         )
@@ -104,6 +115,11 @@ def size(type_text: str, *, in_memory: bool = False) -> int:
     return math.ceil(total)
 
 
+def elements(type_text: str) -> list[str]:
+    """The types in a tuple's; a type that is no tuple, alone."""
+    return [part.strip() for part in _split(type_text[1:-1])] if type_text.startswith("(") else [type_text]
+
+
 def parse(text: str) -> Program:
     """The program that `Compiled.as_text()` gives.
 
@@ -112,7 +128,7 @@ def parse(text: str) -> Program:
     """
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = None, None
-    for line in text.splitlines():
+    for line in _COMMENT.sub("", text).splitlines():
         if header := _HEADER.match(line):
             current = computations.setdefault(header.group(2), {})
             entry = header.group(2) if header.group(1) else entry
@@ -135,8 +151,10 @@ def _instruction(name: str, rest: str, root: bool) -> Instruction:
     start = rest.index("(", end)
     stop = _closing(rest, start)
     opcode = rest[end:start].strip()
-    operands = () if opcode in _LITERAL else tuple(part.split()[-1].lstrip("%") for part in _split(rest[start + 1 : stop]))
-    return Instruction(name, rest[:end].strip(), opcode, operands, rest[stop + 1 :], root)
+    inside, operands = rest[start + 1 : stop], ()
+    if opcode not in _LITERAL:
+        inside, operands = "", tuple(part.split()[-1].lstrip("%") for part in _split(inside))
+    return Instruction(name, rest[:end].strip(), opcode, operands, inside, rest[stop + 1 :], root)
 
 
 def _closing(text: str, start: int) -> int:
