@@ -7,23 +7,25 @@ next one has been dispatched, so the device never waits for the host.
 import dataclasses
 import functools
 import math
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
 
 from jepa_jax import data
-from jepa_jax.config import Config, ConfigError
+from jepa_jax.config import Config, to_dict
 from jepa_jax.progress import Progress
-from jepa_jax.training import audit, collapse, sharding, step
+from jepa_jax.training import audit, collapse, processes, sharding, step
 from jepa_jax.training.checkpoint import Checkpointer
 from jepa_jax.training.interrupt import StopRequest, stop_on_signal
-from jepa_jax.training.metrics import MetricsWriter
+from jepa_jax.training.metrics import MetricsWriter, metrics_file
+from jepa_jax.training.spool import Spool
 from jepa_jax.training.state import TrainState
-from jepa_jax.training.workdir import open_workdir
+from jepa_jax.training.workdir import open_workdir, versions
 
 
 class NonFiniteLossError(RuntimeError):
@@ -38,25 +40,27 @@ class Outcome:
     stopped_by: str | None = None  # the name of a signal, if one came
 
 
-def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) -> Outcome:
+def train(config: Config, workdir: epath.PathLike, overwrite: bool = False) -> Outcome:
     """Trains until `config.steps`, or until a signal; goes on with what `workdir` holds, or moves it aside first.
 
+    With several processes all of them call this with the same arguments.
+
     Raises:
-        ConfigError: settings that cannot be used, before anything is written, or another run's folder.
+        ConfigError: settings that cannot be used, before anything is written, another run's folder, or processes that
+            were not started alike.
         CheckpointError: checkpoints of another model, or none that is whole.
         NonFiniteLossError: the loss became NaN or infinite.
         TooManySkippedError: too much of a source cannot be decoded.
     """
-    if jax.process_count() > 1:
-        raise ConfigError("Several processes are not supported yet: start one, with all devices of one machine.")
     mesh = sharding.make_mesh(config.mesh, config.batch_size)
     opened = data.open_sources(config.data)
     learner = step.build_learner(config)
     init = functools.partial(step.init_state, learner)
     abstract = jax.eval_shape(init, config.seed)
-    folder = open_workdir(workdir, config, overwrite=overwrite)  # from here on, files are written
-    ledger = data.new_ledger(config.data, opened, folder / "skipped.jsonl")
-
+    started = {"workdir": str(workdir), "overwrite": overwrite, "data": data.describe(opened), "versions": versions()}
+    processes.require_same(started | {"config": to_dict(config)})
+    # From here on, files are written.
+    folder = processes.from_main(lambda: open_workdir(workdir, config, overwrite=overwrite))
     shardings = sharding.state_shardings(abstract, mesh)
     with Checkpointer(folder, keep=config.checkpoint.keep) as checkpointer, stop_on_signal() as stop:
         restored = checkpointer.restore(
@@ -67,13 +71,15 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
         else:
             start, state = restored
         if start >= config.steps:
-            print(f"{folder} is already at step {start} of {config.steps}: nothing to do.")
+            processes.say(f"{folder} is already at step {start} of {config.steps}: nothing to do.")
             return Outcome(start)
         if restored is not None:
-            print(f"Resuming {folder} at step {start}.", flush=True)
-        print(f"Training on {data.describe(opened)}.", flush=True)
+            processes.say(f"Resuming {folder} at step {start}.")
+        processes.say(f"Training on {data.describe(opened)}.")
 
-        run = _Run(config, folder, checkpointer, MetricsWriter(folder, start), start)
+        spool = Spool(folder, metrics_file(jax.process_index()), "skipped.jsonl")
+        ledger = data.new_ledger(config.data, opened, spool.folder / "skipped.jsonl" if processes.is_main() else None)
+        run = _Run(config, folder, checkpointer, spool, ledger, start)
         batches = data.device_prefetch(
             data.TrainBatches(
                 config,
@@ -94,9 +100,9 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
             run.close()
     if stop.received is None:
         return Outcome(done)
-    print(f"Stopped by {stop.received.name} at step {done} of {config.steps}, which is saved.")
+    processes.say(f"Stopped by {stop.received.name} at step {done} of {config.steps}, which is saved.")
     if done < config.steps:
-        print("To go on, give the same command again.")
+        processes.say("To go on, give the same command again.")
     return Outcome(done, stop.received.name)
 
 
@@ -119,7 +125,7 @@ def _iterate(
         done += 1
         run.read_pending()
         run.pending = _Pending(done, metrics, batch["source"], batch["item"])
-        last = done == config.steps or bool(stop)
+        last = stop.after(done) or done == config.steps
         if last or done % config.checkpoint.every == 0:
             run.read_pending()
             run.save(done, state)
@@ -142,12 +148,21 @@ class _Run:
     """What a run tells: metrics, progress, checkpoints saved, and why it stopped."""
 
     def __init__(
-        self, config: Config, folder: pathlib.Path, checkpointer: Checkpointer, writer: MetricsWriter, step: int
+        self,
+        config: Config,
+        folder: epath.Path,
+        checkpointer: Checkpointer,
+        spool: Spool,
+        ledger: data.SkipLedger,
+        step: int,
     ):
         self.config, self.first_step = config, step
         self.pending: _Pending | None = None
-        self._folder, self._checkpointer, self._writer = folder, checkpointer, writer
-        self._progress = Progress(config.steps, "step", done=step, clips_each=config.batch_size)
+        self._folder, self._checkpointer, self._spool, self._ledger = folder, checkpointer, spool, ledger
+        self._writer = MetricsWriter(spool.folder, step, jax.process_index())
+        self._progress = Progress(
+            config.steps, "step", done=step, clips_each=config.batch_size, shown=processes.is_main()
+        )
         self._alarmed = self._audited = False
         self._all_finite = jax.jit(_all_finite)
 
@@ -181,11 +196,15 @@ class _Run:
             self._writer.write(now, scalars | {"clips_per_second": self._progress.clips_per_second})
 
     def save(self, step: int, state: TrainState) -> None:
-        """Starts saving the state, if all of it is finite."""
+        """Starts saving the state, if all of it is finite, after what has been told of the steps up to it."""
         if not self._all_finite(state):
             raise NonFiniteLossError(
                 f"The state after step {step} holds values that are not finite; it is not saved. {self._last_good()}"
             )
+        for skips in processes.gather(self._ledger.take_unshared()):
+            self._ledger.add(skips)
+        self._ledger.take_unshared()
+        self._spool.publish()
         self._checkpointer.save(step, state)
 
     def report_saved(self) -> None:
@@ -201,10 +220,12 @@ class _Run:
         finally:
             self._progress.close()
             self._writer.close()
+            self._spool.close()
 
     def _stop_non_finite(self, pending: _Pending, names: list[str]) -> None:
         names_of = list(self.config.data.sources)
-        drawn = zip(np.asarray(pending.source).tolist(), np.asarray(pending.item).tolist(), strict=True)
+        rows = multihost_utils.process_allgather((pending.source, pending.item), tiled=True)
+        drawn = zip(*(part.tolist() for part in rows), strict=True)
         clips = ", ".join(f"{names_of[source]}:{item}" for source, item in drawn)
         raise NonFiniteLossError(
             f"{', '.join(names)} not finite at step {pending.step} (step {pending.step - 1} was finite). "

@@ -1,0 +1,45 @@
+"""Where files that grow are written: in the working directory, or beside it if that is on an object store."""
+
+import pathlib
+import shutil
+import tempfile
+
+from etils import epath
+
+from jepa_jax.training.workdir import is_remote
+
+
+class Spool:
+    """A folder of this machine for files of a workdir that are appended to, which object stores do not allow.
+
+    Attributes:
+        folder: to write to. It is the workdir itself, if that is on this machine.
+    """
+
+    def __init__(self, workdir: epath.Path, *names: str):
+        """`names`: files to go on with, where the workdir has them."""
+        self._workdir = workdir if is_remote(workdir) else None
+        self._published: dict[str, int] = {}  # size by name
+        if self._workdir is None:
+            self.folder = pathlib.Path(workdir)
+            return
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="jepa_jax-"))
+        for name in names:
+            if (self._workdir / name).exists():
+                (self.folder / name).write_bytes((self._workdir / name).read_bytes())
+
+    def publish(self) -> None:
+        """Copies to the workdir what has grown since the last time."""
+        if self._workdir is None:
+            return
+        for file in filter(pathlib.Path.is_file, sorted(self.folder.rglob("*"))):
+            name, size = file.relative_to(self.folder).as_posix(), file.stat().st_size
+            if self._published.get(name) != size:
+                (self._workdir / name).write_bytes(file.read_bytes())
+                self._published[name] = size
+
+    def close(self) -> None:
+        """Publishes all and removes the folder, if it is not the workdir."""
+        self.publish()
+        if self._workdir is not None:
+            shutil.rmtree(self.folder)
