@@ -30,7 +30,8 @@ class Chip:
     source: str
 
 
-# Cloud TPU gives the bandwidth between chips in both directions together (v5e: 400 GB/s over 4 ports): half of it each way.
+# Cloud TPU gives the bandwidth between chips for both directions together (v5e: 400 GB/s over 4 ports): half of it each
+# way.
 CHIPS = {
     chip.name: chip
     for chip in (

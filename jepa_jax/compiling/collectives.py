@@ -89,7 +89,7 @@ def by_kind(collectives: Iterable[Collective]) -> dict[str, Total]:
 
 
 def _group(attributes: str, devices: int) -> int:
-    """Chips a group, from any way XLA writes them: {{0,1},{2,3}}, [2,2]<=[4], mesh['a'=2,'b'=2] {'b'}, or {} for all."""
+    """Chips a group, however XLA writes them: {{0,1},{2,3}}, [2,2]<=[4], mesh['a'=2,'b'=2] {'b'}, or {} for all."""
     if match := re.search(r"replica_groups=\[\d+,(\d+)\]", attributes):
         return int(match.group(1))
     if match := re.search(r"replica_groups=\{\{([\d,]*)\}", attributes):

@@ -26,9 +26,9 @@ def blocks(size: Size, tokens: int) -> int:
 def model_flops(config: Config) -> int:
     """FLOPs that one step on the global batch asks for, whatever is computed twice to save memory.
 
-    Forward once, backward twice that (for weights and for inputs; not for inputs of the first layer). The target encoder
-    runs forward on all tokens, encoder and predictor forward and backward once a mask. Left out, since small: norms,
-    softmax, GELU, rotations, objectives with their heads, the optimizer.
+    Forward once, backward twice that (for weights and for inputs; not for inputs of the first layer). The target
+    encoder runs forward on all tokens, encoder and predictor forward and backward once a mask. Left out, since small:
+    norms, softmax, GELU, rotations, objectives with their heads, the optimizer.
     """
     learner = step.build_learner(config)
     encoder, predictor = learner.encoder, learner.predictor

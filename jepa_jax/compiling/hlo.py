@@ -15,7 +15,9 @@ BITS |= {f"{sign}{bits}": bits for sign in "su" for bits in (2, 4, 8, 16, 32, 64
 _ARRAY = re.compile(r"\b([a-z]+[0-9]*\w*)\[([\d,]*)\](\{[^}]*\})?")
 _HEADER = re.compile(r"^(ENTRY\s+)?%?([^\s(]+)\s+\(.*\)\s*->\s.*\{$")
 _LINE = re.compile(r"^\s+(ROOT\s+)?%?([^\s=]+)\s=\s(.*)$")
-_CALLED = re.compile(r"\b(calls|body|condition|branch_computations|true_computation|false_computation)=(\{[^}]*\}|[^\s,)]+)")
+_CALLED = re.compile(
+    r"\b(calls|body|condition|branch_computations|true_computation|false_computation)=(\{[^}]*\}|[^\s,)]+)"
+)
 _LITERAL = ("parameter", "constant", "iota")  # what stands in their parentheses are no instructions
 _COMMENT = re.compile(r"/\*.*?\*/")
 

@@ -32,9 +32,7 @@ class Memory:
 def from_analysis(stats: Any) -> Memory:
     """Of a step that compiled: `Compiled.memory_analysis()`."""
     new = stats.output_size_in_bytes - stats.alias_size_in_bytes  # metrics, whose memory is no argument's
-    return Memory(
-        stats.argument_size_in_bytes, stats.temp_size_in_bytes + new, stats.generated_code_size_in_bytes
-    )
+    return Memory(stats.argument_size_in_bytes, stats.temp_size_in_bytes + new, stats.generated_code_size_in_bytes)
 
 
 def from_message(message: str) -> Memory | None:

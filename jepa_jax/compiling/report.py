@@ -138,7 +138,8 @@ def text(report: Report) -> str:
         f"batch {config.batch_size}, {config.dtype}, remat {config.encoder.remat}, fsdp {config.mesh.fsdp}, "
         f"for {topology.name} ({report.chips} chips)",
         f"compiled in          {report.seconds:.0f} s",
-        f"model FLOPs          {_si(report.model_flops)}FLOP a step, {_si(report.model_flops / config.batch_size)}FLOP a clip",
+        f"model FLOPs          {_si(report.model_flops)}FLOP a step, "
+        f"{_si(report.model_flops / config.batch_size)}FLOP a clip",
         f"compiled FLOPs       {_si(report.program_flops)}FLOP a step; model ÷ compiled "
         f"{report.model_flops / report.program_flops:.2f}",
         *_memory_lines(report),
@@ -189,12 +190,24 @@ def _roofline_lines(report: Report) -> list[str]:
         f"roofline             {busy}: {roof.binds} binds",
         f"at most              {rate:,.0f} clips/s, {100 * utilisation:.0f} % of the chips' peak",
         f"{report.config.steps:,} steps".ljust(20) + f" at least {hours:.2f} h, {hours * report.chips:,.1f} chip-hours",
-        f"chip                 {chip.name}: {_si(chip.flops)}FLOP/s bf16, {_gib(chip.hbm)} at {_si(chip.hbm_bandwidth)}B/s, "
+        f"chip                 {chip.name}: {_si(chip.flops)}FLOP/s bf16, {_gib(chip.hbm)} at "
+        f"{_si(chip.hbm_bandwidth)}B/s, "
         f"{_si(chip.ici_bandwidth)}B/s to other chips ({chip.source})",
     ]
 
 
-COLUMNS = ("batch", "remat", "memory a chip", "fits", "compiled FLOPs", "compute", "memory", "network", "clips/s ≤", "s")
+COLUMNS = (
+    "batch",
+    "remat",
+    "memory a chip",
+    "fits",
+    "compiled FLOPs",
+    "compute",
+    "memory",
+    "network",
+    "clips/s ≤",
+    "s",
+)
 
 
 def table_row(report: Report) -> list[str]:

@@ -33,7 +33,7 @@ class Roofline:
 def roofline(chip: Chip, *, flops: float, traffic: float, sent: float) -> Roofline:
     """The bound on a step that costs each chip so many FLOPs, bytes of memory traffic and bytes sent to other chips.
 
-    A roofline (Williams, Waterman, Patterson 2009) with the network as a third roof. It is optimistic: no resource waits
-    for another, every link of the chip carries its share, nothing is lost to latency or the host.
+    A roofline (Williams, Waterman, Patterson 2009) with the network as a third roof. It is optimistic: no resource
+    waits for another, every link of the chip carries its share, nothing is lost to latency or the host.
     """
     return Roofline(flops / chip.flops, traffic / chip.hbm_bandwidth, sent / chip.ici_bandwidth)

@@ -1,5 +1,6 @@
 """Slices of accelerators by name: devices to compile for that need not exist."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -60,10 +61,8 @@ def parse_topology(name: str) -> Topology:
 
 
 def _cpu_devices(count: int) -> list[Any]:
-    try:
+    with contextlib.suppress(RuntimeError):  # the devices have been started already
         jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError:  # the devices have been started already
-        pass
     devices = jax.devices("cpu")
     if len(devices) < count:
         raise TopologyError(f"cpu:{count} is asked for when {len(devices)} CPU devices have been started already.")

@@ -28,7 +28,11 @@ def traffic(program: hlo.Program) -> int:
 
 def _moved(program: hlo.Program, computation: Computation, instruction: hlo.Instruction) -> int:
     opcode = instruction.opcode
-    if opcode in _FREE or opcode.endswith(("-done", "-update")) or any(call in instruction.attributes for call in _FREE_CALLS):
+    if (
+        opcode in _FREE
+        or opcode.endswith(("-done", "-update"))
+        or any(call in instruction.attributes for call in _FREE_CALLS)
+    ):
         return 0
     operands = [hlo.size(computation[name].type, in_memory=True) for name in instruction.operands]
     result = hlo.size(instruction.type, in_memory=True)
@@ -72,7 +76,7 @@ def _read_by(program: hlo.Program, user: hlo.Instruction, position: int, whole: 
 
 
 def _written(program: hlo.Program, body: Computation, types: str) -> int:
-    """Bytes that a fusion writes of its result, or results: all, what an update replaces, nothing of what is handed on."""
+    """Bytes that a fusion writes of its results: all, what an update replaces, nothing of what is handed on."""
     (root,) = (instruction for instruction in body.values() if instruction.root)
     parts = [body[name] for name in root.operands] if root.opcode == "tuple" else [root]
     pairs = zip(parts, hlo.elements(types) if root.opcode == "tuple" else [types], strict=True)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from jepa_jax.config import EncoderConfig
+from jepa_jax.config import EncoderConfig, Remat
 from jepa_jax.models import layers, rope
 from jepa_jax.models.sizes import Size, parse_size
 
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
     levels: int
     rotary: rope.Layout
     scan: bool
-    remat: layers.Remat
+    remat: Remat
     dtype: DTypeLike
 
     def setup(self) -> None:

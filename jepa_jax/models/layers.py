@@ -1,22 +1,14 @@
 """Transformer blocks, scanned, and what their backward pass computes again."""
 
-from typing import Literal
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
+from jepa_jax.config import Remat
 from jepa_jax.models import rope
 from jepa_jax.models.sizes import Size
 
-Remat = Literal["none", "dots", "full", "level"]
-"""What the forward pass keeps for the backward pass, which computes the rest again.
-
-none: everything. dots: what the Dense layers return, so neither attention's logits and softmax, which grow with the square
-of the tokens, nor norms and GELU. full: the input of each block. level: the input of each group of blocks (of a level, or
-of the predictor); its blocks are computed again twice, first for their inputs, then each for its own backward pass.
-"""
 EPSILON = 1e-6  # of every LayerNorm in encoder and predictor
 trunc_normal = nn.initializers.truncated_normal(0.02, lower=-100.0, upper=100.0)  # cut at ±2, that is at 100 σ
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from jepa_jax.config import EncoderConfig, PredictorConfig
+from jepa_jax.config import EncoderConfig, PredictorConfig, Remat
 from jepa_jax.models import layers, rope
 from jepa_jax.models.encoder import modality_init
 from jepa_jax.models.sizes import Size, parse_size
@@ -26,7 +26,7 @@ class Predictor(nn.Module):
     patch: int
     rotary: rope.Layout
     scan: bool
-    remat: layers.Remat
+    remat: Remat
     dtype: DTypeLike
     mask_tokens: int = MASK_TOKENS
 

@@ -25,7 +25,7 @@ RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
 )
 
 
-def make_mesh(config: MeshConfig, batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, batch_size: int, devices: Sequence[Any] | None = None) -> Mesh:
     """A ("data", "fsdp") mesh over all devices of all processes, or over those given (which need not exist).
 
     Raises:
