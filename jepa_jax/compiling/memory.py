@@ -14,7 +14,7 @@ class Memory:
     Attributes:
         arguments: training state and batch, which the state after the step takes over.
         temporary: activations, gradients and what else lives only during the step.
-        program: the compiled code, and what the system keeps for itself where the compiler says so.
+        program: the compiled code.
         limit: what the compiler let the program have; None if it compiled, and so fits.
     """
 
@@ -35,20 +35,23 @@ def from_analysis(stats: Any) -> Memory:
     return Memory(stats.argument_size_in_bytes, stats.temp_size_in_bytes + new, stats.generated_code_size_in_bytes)
 
 
-def from_message(message: str) -> Memory | None:
-    """Of a step that the TPU compiler refused; None if it did so for another reason.
+def from_message(message: str, arguments: int) -> Memory | None:
+    """Of a step that the TPU compiler refused; None if it did so for another reason than memory.
 
-    It says how much was used of how much, and what for: "Used 20.53G of 15.75G hbm … arguments 4.00G".
+    It refuses early ("… memory required for HLO temporaries (112.50G) exceeds available HBM (95.74G)") or late ("Used
+    20.53G of 15.75G hbm", where what is used includes arguments).
+
+    Args:
+        message: of the compiler.
+        arguments: bytes of state and batch on a chip, which it does not always tell.
     """
-    used = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
-    if not used:
-        return None
-    total, limit = _bytes(*used.group(1, 2)), _bytes(*used.group(3, 4))
-    part = {
-        name: _bytes(*found.group(1, 2)) if (found := re.search(rf"\b{name}\s+([\d.]+)([KMGT]?)B?\b", message)) else 0
-        for name in ("arguments", "reserved")
-    }
-    return Memory(part["arguments"], total - part["arguments"] - part["reserved"], part["reserved"], limit)
+    number = r"([\d.]+)([KMGT]?)"
+    if early := re.search(rf"HLO temporaries \({number}\) exceeds available HBM \({number}\)", message):
+        return Memory(arguments, _bytes(*early.group(1, 2)), 0, _bytes(*early.group(3, 4)))
+    if late := re.search(rf"Used {number} of {number} hbm", message):
+        used, limit = _bytes(*late.group(1, 2)), _bytes(*late.group(3, 4))
+        return Memory(arguments, max(used - arguments, 0), 0, limit)
+    return None
 
 
 def _bytes(number: str, unit: str) -> int:

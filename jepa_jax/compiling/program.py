@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import time
 from typing import Any
 
@@ -50,7 +51,7 @@ def compile_step(config: Config, topology: Topology) -> Compiled:
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        refused = memory.from_message(str(error))
+        refused = memory.from_message(str(error), bytes_on_a_chip((state, batch)))
         if refused is None:
             raise
         return Compiled(time.perf_counter() - start, state, refused, None)
@@ -61,7 +62,7 @@ def compile_step(config: Config, topology: Topology) -> Compiled:
 def bytes_on_a_chip(tree: Any) -> int:
     """What each device holds of arrays with shardings."""
     return sum(
-        x.dtype.itemsize * functools.reduce(int.__mul__, x.sharding.shard_shape(x.shape), 1)
+        x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape))
         for x in jax.tree.leaves(tree)
     )
 
