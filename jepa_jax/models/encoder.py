@@ -38,7 +38,7 @@ class PatchEmbedding(nn.Module):
         kernel = self.param("kernel", layers.trunc_normal, (*self.shape, self.width))
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
         x, kernel, bias = flax.linen.dtypes.promote_dtype(patches_BxSxV, kernel, bias, dtype=self.dtype)
-        return x @ kernel.reshape(-1, self.width) + bias
+        return layers.split_by_clip(x @ kernel.reshape(-1, self.width) + bias)
 
 
 class Encoder(nn.Module):

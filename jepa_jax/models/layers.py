@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, DTypeLike, Float
 
 from jepa_jax.config import Remat
@@ -11,6 +12,17 @@ from jepa_jax.models.sizes import Size
 
 EPSILON = 1e-6  # of every LayerNorm in encoder and predictor
 trunc_normal = nn.initializers.truncated_normal(0.02, lower=-100.0, upper=100.0)  # cut at ±2, that is at 100 σ
+
+
+def split_by_clip(x_Bx: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+    """Activations, which stay split over devices by clip as the batch is; on one device, and without a mesh, the same.
+
+    Left to itself, the compiler splits their channels after weights that are split (fsdp), and sends activations from
+    device to device in place of the far smaller weights.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(axis for axis in ("data", "fsdp") if axis in mesh.axis_names)
+    return jax.lax.with_sharding_constraint(x_Bx, PartitionSpec(axes)) if axes else x_Bx
 
 
 class Block(nn.Module):
@@ -30,18 +42,20 @@ class Block(nn.Module):
         def to_residual(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
             return trunc_normal(key, shape, dtype) / jnp.sqrt(2.0 * layer)
 
-        def dense(features: int, name: str, init: nn.initializers.Initializer = trunc_normal) -> nn.Dense:
-            return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
+        def dense(
+            features: int, name: str, x: jax.Array, init: nn.initializers.Initializer = trunc_normal
+        ) -> jax.Array:
+            return split_by_clip(nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)(x))
 
         y_BxSxE = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm_attention")(x_BxSxE)
-        qkv = dense(3 * width, "qkv")(y_BxSxE).reshape(*y_BxSxE.shape[:-1], 3, heads, width // heads)
+        qkv = dense(3 * width, "qkv", y_BxSxE).reshape(*y_BxSxE.shape[:-1], 3, heads, width // heads)
         q_BxSxAxG, k_BxSxAxG = rope.rotate(qkv[..., 0, :, :], turns), rope.rotate(qkv[..., 1, :, :], turns)
         y_BxSxAxG = jax.nn.dot_product_attention(q_BxSxAxG, k_BxSxAxG, qkv[..., 2, :, :])
-        x_BxSxE += dense(width, "attention_out", to_residual)(y_BxSxAxG.reshape(x_BxSxE.shape))
+        x_BxSxE += dense(width, "attention_out", y_BxSxAxG.reshape(x_BxSxE.shape), to_residual)
 
         y_BxSxE = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm_mlp")(x_BxSxE)
-        y = jax.nn.gelu(dense(round(width * self.size.mlp_ratio), "mlp_in")(y_BxSxE), approximate=False)
-        x_BxSxE += dense(width, "mlp_out", to_residual)(y)
+        y = jax.nn.gelu(dense(round(width * self.size.mlp_ratio), "mlp_in", y_BxSxE), approximate=False)
+        x_BxSxE += dense(width, "mlp_out", y, to_residual)
         return x_BxSxE, None
 
 

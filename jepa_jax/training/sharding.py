@@ -20,6 +20,7 @@ BATCH = PartitionSpec(("data", "fsdp"))
 # same for a parameter, its optimizer moments and its moving average, as their paths end alike. Axes count from the
 # end: a scanned stack of blocks has one more in front, which stays whole, as every device works on every block.
 RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
+    (r"/heads/", ()),  # of objectives: small, whole
     (r"/kernel$", (-1, -2)),  # output channels, else input channels
     (r"/(bias|scale|mask_tokens|\w+_modality)$", ()),  # a few channels: whole
 )

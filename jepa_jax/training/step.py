@@ -1,7 +1,6 @@
 """The training step: one pure function of state and batch."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -132,11 +131,12 @@ def jitted(learner: Learner, shardings: TrainState, mesh: jax.sharding.Mesh) -> 
         shardings: of the state, before and after.
         mesh: the devices, each of which gets the metrics.
     """
-    return jax.jit(
-        functools.partial(train_step, learner),
-        donate_argnums=0,
-        out_shardings=(shardings, sharding.replicated(mesh)),
-    )
+
+    def train_step_on_mesh(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return train_step(learner, state, batch)
+
+    return jax.jit(train_step_on_mesh, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
 
 
 def prepare(learner: Learner, state: TrainState, batch: Batch) -> tuple[jax.Array, Indices, jax.Array]:
@@ -239,8 +239,9 @@ def _draw_masks(learner: Learner, key: jax.Array, clips: jax.Array) -> Indices:
 
 
 def _sample(features_BxSxD: jax.Array) -> jax.Array:
-    """About FEATURE_SAMPLES tokens, spread evenly over each clip: [samples, D], float32."""
+    """About FEATURE_SAMPLES tokens, spread evenly over clips and over each: [samples, D], float32."""
     batch, tokens, width = features_BxSxD.shape
     each = min(max(FEATURE_SAMPLES // batch, 1), tokens)
     index = jnp.linspace(0, tokens - 1, each).astype(jnp.int32)
-    return features_BxSxD[:, index].reshape(-1, width).astype(jnp.float32)
+    samples = features_BxSxD[:, index].reshape(-1, width).astype(jnp.float32)
+    return samples[:: max(len(samples) // FEATURE_SAMPLES, 1)]
