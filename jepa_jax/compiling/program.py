@@ -61,10 +61,7 @@ def compile_step(config: Config, topology: Topology) -> Compiled:
 
 def bytes_on_a_chip(tree: Any) -> int:
     """What each device holds of arrays with shardings."""
-    return sum(
-        x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape))
-        for x in jax.tree.leaves(tree)
-    )
+    return sum(x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree))
 
 
 def _placed(x: jax.ShapeDtypeStruct, where: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:

@@ -1,6 +1,7 @@
 """The training step: one pure function of state and batch."""
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -90,8 +91,9 @@ def init_state(learner: Learner, seed: int | jax.Array) -> TrainState:
     predictor = learner.predictor.init(predictor_key, features, index, index, grid=learner.grid)["params"]
     dims = base.Dims(features=learner.features, levels=learner.encoder.levels)
     heads = {
-        name: objective.init(jax.random.fold_in(heads_key, i), dims)
-        for i, (name, objective) in enumerate(config.objectives.items())
+        # By name: a head starts the same whatever other objectives there are.
+        name: objective.init(jax.random.fold_in(heads_key, zlib.crc32(name.encode())), dims)
+        for name, objective in config.objectives.items()
     }
     params = {"encoder": encoder, "predictor": predictor, "heads": heads}
     return TrainState(
