@@ -25,6 +25,7 @@ WORKDIR = flags.DEFINE_string(
 RESUME = flags.DEFINE_enum("resume", "auto", ["auto", "overwrite"], "overwrite: move an earlier run aside, start anew.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster tells it.")
 PROCESSES = flags.DEFINE_integer("processes", None, "How many processes the run has, where no cluster tells it.")
+use_compilation_cache = command_line.define_compilation_cache()
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0, where no cluster tells it.")
 
 
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> int:
         cluster = find_cluster(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value)
         if cluster is not None:
             processes.join(cluster)
+        use_compilation_cache()
     except ConfigError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

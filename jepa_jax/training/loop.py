@@ -96,11 +96,7 @@ def train(config: Config, workdir: epath.PathLike, overwrite: bool = False) -> O
             throughput,
         )
         try:
-            train_step = jax.jit(
-                functools.partial(step.train_step, learner),
-                donate_argnums=0,
-                out_shardings=(shardings, sharding.replicated(mesh)),
-            )
+            train_step = step.jitted(learner, shardings, mesh)
             audited = jax.jit(functools.partial(audit.audit, learner), out_shardings=sharding.replicated(mesh))
             done = _iterate(run, train_step, audited, state, batches, stop)
         finally:

@@ -3,11 +3,12 @@
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jepa_jax.config import ConfigError, MeshConfig
@@ -19,27 +20,31 @@ BATCH = PartitionSpec(("data", "fsdp"))
 # same for a parameter, its optimizer moments and its moving average, as their paths end alike. Axes count from the
 # end: a scanned stack of blocks has one more in front, which stays whole, as every device works on every block.
 RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
+    (r"/heads/", ()),  # of objectives: small, whole
     (r"/kernel$", (-1, -2)),  # output channels, else input channels
     (r"/(bias|scale|mask_tokens|\w+_modality)$", ()),  # a few channels: whole
 )
 
 
-def make_mesh(config: MeshConfig, batch_size: int) -> Mesh:
-    """A ("data", "fsdp") mesh over all devices of all processes.
+def make_mesh(config: MeshConfig, batch_size: int, devices: Sequence[Any] | None = None) -> Mesh:
+    """A ("data", "fsdp") mesh over all devices of all processes, or over those given (which need not exist).
 
     Raises:
         ConfigError: the axes do not multiply to the number of devices, or do not divide the batch.
     """
-    devices = jax.device_count()
-    data = devices // max(config.fsdp, 1) if config.data == -1 else config.data
-    if config.fsdp < 1 or data * config.fsdp != devices:
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    data = count // max(config.fsdp, 1) if config.data == -1 else config.data
+    if config.fsdp < 1 or data * config.fsdp != count:
         raise ConfigError(
-            f"config.mesh is data {config.data} × fsdp {config.fsdp}, which does not make the {devices} devices that "
+            f"config.mesh is data {config.data} × fsdp {config.fsdp}, which does not make the {count} devices that "
             "are here; data = -1 takes all that fsdp leaves, and fsdp must divide their number."
         )
-    if batch_size % devices:
-        raise ConfigError(f"config.batch_size is {batch_size}, not a multiple of the {devices} devices.")
-    return jax.make_mesh((data, config.fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    if batch_size % count:
+        raise ConfigError(f"config.batch_size is {batch_size}, not a multiple of the {count} devices.")
+    # A side of a TPU's torus may be split between the two: fsdp 8 on 4×4×4 chips, which jax.make_mesh refuses.
+    arranged = mesh_utils.create_device_mesh((data, config.fsdp), devices, allow_split_physical_axes=True)
+    return Mesh(arranged, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
 def state_shardings(abstract: Any, mesh: Mesh) -> Any:

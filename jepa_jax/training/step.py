@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from jepa_jax import data, masking, models, pixels
 from jepa_jax.config import Config, blame
 from jepa_jax.data import sprites
 from jepa_jax.objectives import base
-from jepa_jax.training import optimizer, schedules
+from jepa_jax.training import optimizer, schedules, sharding
 from jepa_jax.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -142,6 +142,22 @@ def for_batch(learner: Learner, batch: Batch) -> Learner:
     return learner.images if single and learner.images is not None else learner
 
 
+def jitted(learner: Learner, shardings: TrainState, mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+    """`train_step` of state and batch as training runs it: compiled once, in the memory of the state before.
+
+    Args:
+        learner: the fixed parts.
+        shardings: of the state, before and after.
+        mesh: the devices, each of which gets the metrics.
+    """
+
+    def train_step_on_mesh(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return train_step(learner, state, batch)
+
+    return jax.jit(train_step_on_mesh, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
+
+
 def prepare(learner: Learner, state: TrainState, batch: Batch) -> tuple[jax.Array, Indices, jax.Array]:
     """What the step at `state` works on: clips (normalised), the positions of each mask, and a key for objectives."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -242,8 +258,9 @@ def _draw_masks(learner: Learner, key: jax.Array, clips: jax.Array) -> Indices:
 
 
 def _sample(features_BxSxD: jax.Array) -> jax.Array:
-    """About FEATURE_SAMPLES tokens, spread evenly over each clip: [samples, D], float32."""
+    """About FEATURE_SAMPLES tokens, spread evenly over clips and over each: [samples, D], float32."""
     batch, tokens, width = features_BxSxD.shape
     each = min(max(FEATURE_SAMPLES // batch, 1), tokens)
     index = jnp.linspace(0, tokens - 1, each).astype(jnp.int32)
-    return features_BxSxD[:, index].reshape(-1, width).astype(jnp.float32)
+    samples = features_BxSxD[:, index].reshape(-1, width).astype(jnp.float32)
+    return samples[:: max(len(samples) // FEATURE_SAMPLES, 1)]
