@@ -186,6 +186,9 @@ class DataConfig:
     augment: AugmentConfig = AugmentConfig()
     workers: int = 2  # processes that decode; 0 decodes in the training process
     prefetch: int = 2  # batches put on the device ahead of the step
+    # How sources of images take part. clips: each image is a still clip among the others. frames: by weight, whole
+    # steps are of images alone, as single frames, which the encoder embeds by its image path.
+    images: Literal["clips", "frames"] = "clips"
     max_skip_fraction: float = 0.05  # more undecodable items than this in a source is an error
     render_in_step: bool = True  # sprites only: render inside the jitted step
 

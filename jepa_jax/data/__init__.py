@@ -10,6 +10,8 @@ from jepa_jax.data.loader import Batch, TrainBatches, new_ledger, renders_in_ste
 from jepa_jax.data.prefetch import DevicePrefetch, device_prefetch
 from jepa_jax.data.skipped import Skip, SkipLedger, TooManySkippedError
 from jepa_jax.data.sources import Source, describe, open_source, open_sources
+from jepa_jax.data.stages import Throughput
+from jepa_jax.data.workers import WorkersDiedError
 
 __all__ = [
     "Batch",
@@ -19,8 +21,10 @@ __all__ = [
     "Skip",
     "SkipLedger",
     "Source",
+    "Throughput",
     "TooManySkippedError",
     "TrainBatches",
+    "WorkersDiedError",
     "describe",
     "device_prefetch",
     "new_ledger",

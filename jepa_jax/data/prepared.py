@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ import simplejpeg
 import tensorflow_datasets as tfds
 from jaxtyping import Float64, Int32, Int64, Shaped, UInt8
 
-from jepa_jax.data import decode
+from jepa_jax.data import decode, stages
 
 FRAMES_A_RECORD = 32
 SETS = ("ucf101", "something_something_v2", "diving48", "imagenet100", "folder")  # what can be prepared
@@ -145,9 +145,13 @@ class PreparedSet:
         )
 
     def read_clip(
-        self, item: int, choose: decode.Choose, transform: Callable[[np.ndarray], np.ndarray] = np.asarray
+        self,
+        item: int,
+        choose: decode.Choose,
+        transform: decode.Transform = decode.whole,
+        switch: stages.Switch = stages.unwatched,
     ) -> Shaped[np.ndarray, "F _ _ 3"]:
-        """The frames that `choose(frame count, fps)` asks for, each put through `transform`.
+        """The frames that `choose(frame count, fps)` asks for; all arguments are as in `decode.read_clip`.
 
         Only their records are read and only they are decoded. What is asked is what `decode.read_clip` asks of the
         video itself, so that the indices are the same.
@@ -159,7 +163,8 @@ class PreparedSet:
         wanted = choose(int(self.index.promised_I[item]), fps)
         if wanted[-1] >= count:
             wanted = choose(count, fps)
-        frames = {i: transform(frame_YxXxC) for i, frame_YxXxC in self._frames(item, np.unique(wanted).tolist())}
+        numbers = np.unique(wanted).tolist()
+        frames = {i: transform(frame_YxXxC) for i, frame_YxXxC in self._frames(item, numbers, switch)}
         return np.stack([frames[i] for i in wanted.tolist()])
 
     def read_image(self, item: int) -> UInt8[np.ndarray, "Y X 3"]:
@@ -168,9 +173,11 @@ class PreparedSet:
         Raises:
             DecodeError: a damaged record or image.
         """
-        return next(self._frames(item, [0]))[1]
+        return next(self._frames(item, [0], stages.unwatched))[1]
 
-    def _frames(self, item: int, numbers: Sequence[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "Y X 3"]]]:
+    def _frames(
+        self, item: int, numbers: Sequence[int], switch: stages.Switch
+    ) -> Iterator[tuple[int, UInt8[np.ndarray, "Y X 3"]]]:
         """Frames by number; a record is opened once for all of its frames."""
         first_record, part = int(self.record_I[item]), self.parts[self.part_I[item]]
         opened, jpegs = -1, []
@@ -178,7 +185,9 @@ class PreparedSet:
             for i in numbers:
                 if i // FRAMES_A_RECORD != opened:
                     opened = i // FRAMES_A_RECORD
+                    switch(stages.READ)
                     jpegs = records(self.folder, part)[first_record + opened]["frames"]
+                    switch(stages.DECODE)
                 yield i, decode_jpeg(jpegs[i % FRAMES_A_RECORD])
         except (RuntimeError, ValueError, IndexError) as error:
             path = f"{self.folder}/{self.index.ids[item]}"

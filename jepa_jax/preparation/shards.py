@@ -73,7 +73,8 @@ def features(classes: Sequence[str]) -> tfds.features.FeaturesDict:
 def serialiser(classes: Sequence[str]) -> Callable[[dict[str, Any]], bytes]:
     """Record → bytes, as TFDS does it, but the same in every process: by itself protobuf orders keys by chance."""
     of_record = features(classes)
-    to_proto = example_serializer.ExampleSerializer(of_record.get_serialized_info()).get_tf_example
+    specs: Any = of_record.get_serialized_info()
+    to_proto = example_serializer.ExampleSerializer(specs).get_tf_example
     return lambda record: to_proto(of_record.encode_example(record)).SerializeToString(deterministic=True)
 
 

@@ -7,6 +7,7 @@ next one has been dispatched, so the device never waits for the host.
 import dataclasses
 import functools
 import math
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -73,7 +74,8 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
             print(f"Resuming {folder} at step {start}.", flush=True)
         print(f"Training on {data.describe(opened)}.", flush=True)
 
-        run = _Run(config, folder, checkpointer, MetricsWriter(folder, start), start)
+        throughput = data.Throughput(config.data.workers, os.cpu_count() or 1)
+        run = _Run(config, folder, checkpointer, MetricsWriter(folder, start), start, throughput)
         batches = data.device_prefetch(
             data.TrainBatches(
                 config,
@@ -81,9 +83,11 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
                 rows=sharding.local_rows(mesh, config.batch_size),
                 ledger=ledger,
                 opened=opened,
+                throughput=throughput,
             ),
             functools.partial(sharding.put_batch, mesh=mesh),
             config.data.prefetch,
+            throughput,
         )
         try:
             train_step = jax.jit(
@@ -115,14 +119,15 @@ def _iterate(
     """Steps until the end or a signal; returns the number of updates made, all of them saved."""
     config, done = run.config, run.first_step
     while True:
-        batch = next(batches)
+        batch = batches.take(run.device_idle)
         # Before the step, which takes the state's memory over.
         findings = audited(state, batch) if config.audit.every and done % config.audit.every == 0 else {}
         state, metrics = train_step(state, batch)
         metrics |= findings
         done += 1
         run.read_pending()
-        run.pending = _Pending(done, metrics, batch["source"], batch["item"])
+        images = config.data.images == "frames" and batch["video"].shape[1] == 1
+        run.pending = _Pending(done, metrics, batch["source"], batch["item"], "images/" if images else "")
         last = done == config.steps or bool(stop)
         if last or done % config.checkpoint.every == 0:
             run.read_pending()
@@ -140,20 +145,31 @@ class _Pending:
     metrics: dict[str, Any]
     source: jax.Array
     item: jax.Array
+    prefix: str  # of the names of metrics: steps of single frames have their own
 
 
 class _Run:
     """What a run tells: metrics, progress, checkpoints saved, and why it stopped."""
 
     def __init__(
-        self, config: Config, folder: pathlib.Path, checkpointer: Checkpointer, writer: MetricsWriter, step: int
+        self,
+        config: Config,
+        folder: pathlib.Path,
+        checkpointer: Checkpointer,
+        writer: MetricsWriter,
+        step: int,
+        throughput: data.Throughput,
     ):
-        self.config, self.first_step = config, step
+        self.config, self.first_step, self._throughput = config, step, throughput
         self.pending: _Pending | None = None
         self._folder, self._checkpointer, self._writer = folder, checkpointer, writer
         self._progress = Progress(config.steps, "step", done=step, clips_each=config.batch_size)
         self._alarmed = self._audited = False
         self._all_finite = jax.jit(_all_finite)
+
+    def device_idle(self) -> bool:
+        """Whether the device has done all it was given."""
+        return self.pending is None or self.pending.metrics["loss"].is_ready()
 
     def read_pending(self) -> None:
         """Reads the last update's metrics: checks that they are finite, shows and writes them."""
@@ -181,8 +197,12 @@ class _Run:
             if message and not self._alarmed:
                 self._alarmed = True
                 self._progress.say(f"Step {now}: {message}")
+        if message := self._throughput.complaint():
+            self._progress.say(f"Step {now}: {message}")
         if audited or now % log.every == 0 or now % log.features_every == 0 or now == self.config.steps:
-            self._writer.write(now, scalars | {"clips_per_second": self._progress.clips_per_second})
+            named = {pending.prefix + name: value for name, value in scalars.items()}
+            speed = {"clips_per_second": self._progress.clips_per_second}
+            self._writer.write(now, named | speed | self._throughput.metrics())
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts saving the state, if all of it is finite."""

@@ -33,6 +33,7 @@ class Learner:
     masks: tuple[masking.MaskPlan, ...]
     optimizer: optax.GradientTransformation
     sprites: sprites.SpriteSpec | None  # rendered in the step, where the batch holds no video
+    images: "Learner | None" = None  # the same for single frames, where steps of these alternate with steps of clips
 
     @property
     def features(self) -> int:
@@ -46,6 +47,14 @@ def build_learner(config: Config) -> Learner:
     Raises:
         ConfigError: sizes that do not fit together, a mask that cannot be.
     """
+    learner = _learner_of(config, config.clip.frames)
+    if config.data.images == "frames":
+        return dataclasses.replace(learner, images=_learner_of(config, 1))
+    return learner
+
+
+def _learner_of(config: Config, frames: int) -> Learner:
+    """For clips of so many frames; nothing but grid and masks depends on their number."""
     dtype = jnp.dtype(config.dtype)
     with blame("config.encoder"):
         encoder = models.build_encoder(config.encoder, dtype)
@@ -53,7 +62,7 @@ def build_learner(config: Config) -> Learner:
     with blame("config.predictor"):
         predictor = models.build_predictor(config.predictor, config.encoder, dtype)
     with blame("config.clip"):
-        shape = (1, config.clip.frames, config.clip.size, config.clip.size, 3)
+        shape = (1, frames, config.clip.size, config.clip.size, 3)
         grid = encoder.grid(jax.ShapeDtypeStruct(shape, jnp.float32))
         spec = sprite_spec(config)
     plans = []
@@ -115,12 +124,20 @@ def train_step(learner: Learner, state: TrainState, batch: Batch) -> tuple[Train
     Args:
         learner: the fixed parts (static under jit).
         state: before the step; may be donated.
-        batch: `video` uint8 [B, F, Y, X, C], or, for sprites rendered here, `item` [B].
+        batch: `video` uint8 [B, F, Y, X, C] (F = 1: single frames, see `Learner.images`), or, for sprites rendered
+            here, `item` [B].
 
     Returns:
         The state after, and metrics: scalars, and under `features` samples of target and context features.
     """
+    learner = for_batch(learner, batch)
     return update(learner, state, *prepare(learner, state, batch))
+
+
+def for_batch(learner: Learner, batch: Batch) -> Learner:
+    """The learner of what the batch holds, clips or single frames; which one is known when the step is compiled."""
+    single = "video" in batch and batch["video"].shape[1] == 1
+    return learner.images if single and learner.images is not None else learner
 
 
 def prepare(learner: Learner, state: TrainState, batch: Batch) -> tuple[jax.Array, Indices, jax.Array]:
