@@ -202,9 +202,10 @@ class AugmentConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where clips come from. A config file lets the paths of its sources refer to `path`."""
+    """Where clips come from. A config file lets the paths of its sources refer to `path` or `root`."""
 
     path: str = ""
+    root: str = ""  # folder of prepared sets, each in a folder of its name
     sources: Mapping[str, SourceConfig] = dataclasses.field(default_factory=dict)
     augment: AugmentConfig = AugmentConfig()
     workers: int = 2  # processes that decode; 0 decodes in the training process
