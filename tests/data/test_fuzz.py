@@ -65,11 +65,11 @@ def test_damaged_videos_are_read_or_written_down(tmp_path, originals):
     batches = data.TrainBatches(settings, ledger=ledger)
     read, longest = set(), 0.0
     try:
-        next(batches)
-        for _ in SEEDS[1:]:
+        for place in SEEDS:
             start = time.monotonic()
             batch = next(batches)
-            longest = max(longest, time.monotonic() - start)
+            if place:  # the workers start with the first
+                longest = max(longest, time.monotonic() - start)
             assert batch["video"].shape == (1, 8, 32, 32, 3)
             read |= set(batch["item"].tolist())
     finally:
