@@ -1,6 +1,7 @@
 """What goes on inside a worker process, and the note by which others see what file it is at."""
 
 import contextlib
+import ctypes
 import mmap
 import multiprocessing
 import multiprocessing.connection
@@ -15,6 +16,8 @@ import cv2
 from jepa_jax.data import decode
 
 _NOTE_BYTES = 4096
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_LARGEST_KEPT = 32 * 2**20  # glibc takes no more
 
 # Of this process, if it is a worker: its note, and what is said of each file that it must not touch.
 _note: mmap.mmap | None = None
@@ -25,6 +28,7 @@ def start(notes: pathlib.Path, deadly: Mapping[str, str], index: int, count: int
     """Called first in every worker; it leaves its note in the folder `notes` and keeps its hands off `deadly` files."""
     del index, count
     follow_parent()
+    keep_freed_memory()
     cv2.setNumThreads(0)
     global _note, _deadly
     _deadly = deadly
@@ -39,6 +43,17 @@ def follow_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc, where that is what allocates, hand freed memory out again in place of returning it to the kernel.
+
+    Else every decoded frame comes with fresh pages, which costs as much again as decoding a small JPEG.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
+        libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST_KEPT)
 
 
 @contextlib.contextmanager
