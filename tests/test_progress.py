@@ -34,3 +34,13 @@ def test_lines_tell_speed_and_time_left_without_compilation(clock, capsys):
         "step 70/100, 16.0 clips/s, loss 1, 00:15 left",
         "step 100/100, 16.0 clips/s, loss 1, in 01:15",
     ]
+
+
+def test_what_is_not_shown_is_counted(capsys):
+    """Of several processes one tells."""
+    progress = Progress(2, "step", clips_each=4, shown=False)
+    progress.update(1)
+    progress.update(2)
+    progress.say("nothing")
+    assert progress.clips_per_second > 0
+    assert capsys.readouterr().err == ""
