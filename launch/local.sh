@@ -29,6 +29,7 @@ fail() {
 processes='' cpu_devices='' gpus_each='' dry_run=''
 train=()
 while [ $# -gt 0 ]; do
+  case "$1" in --processes=* | --cpu-devices=* | --gpus-each=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;; esac
   case "$1" in
     --processes | --cpu-devices | --gpus-each)
       [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || fail "$1 needs a number of at least 1, not '${2:-}'"

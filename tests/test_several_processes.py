@@ -61,7 +61,6 @@ def environment():
 def start(config_file, workdir, *flags):
     """The launcher, with two processes of two devices."""
     command = [LAUNCHER, "--processes=2", "--cpu-devices=2", f"--config={config_file}", f"--workdir={workdir}"]
-    command = [part for flag in command[:3] for part in str(flag).split("=")] + command[3:]
     return subprocess.Popen(
         [*command, *flags],
         env=environment() | {"TMPDIR": str(workdir.parent)},

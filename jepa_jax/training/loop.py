@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -78,22 +78,19 @@ def train(config: Config, workdir: epath.PathLike, overwrite: bool = False) -> O
             processes.say(f"Resuming {folder} at step {start}.")
         processes.say(f"Training on {data.describe(opened)}.")
 
-        spool = Spool(folder, metrics_file(jax.process_index()), "skipped.jsonl")
-        ledger = data.new_ledger(config.data, opened, spool.folder / "skipped.jsonl" if processes.is_main() else None)
-        throughput = data.Throughput(config.data.workers, os.cpu_count() or 1)
-        run = _Run(config, folder, checkpointer, spool, ledger, throughput, start)
+        run = _Run(config, folder, checkpointer, opened, start)
         batches = data.device_prefetch(
             data.TrainBatches(
                 config,
                 start_step=start,
                 rows=sharding.local_rows(mesh, config.batch_size),
-                ledger=ledger,
+                ledger=run.ledger,
                 opened=opened,
-                throughput=throughput,
+                throughput=run.throughput,
             ),
             functools.partial(sharding.put_batch, mesh=mesh),
             config.data.prefetch,
-            throughput,
+            run.throughput,
         )
         try:
             train_step = step.jitted(learner, shardings, mesh)
@@ -158,18 +155,19 @@ class _Run:
         config: Config,
         folder: epath.Path,
         checkpointer: Checkpointer,
-        spool: Spool,
-        ledger: data.SkipLedger,
-        throughput: data.Throughput,
+        opened: Sequence[data.Source | None],
         step: int,
     ):
-        self.config, self.first_step, self._throughput = config, step, throughput
+        self.config, self.first_step = config, step
         self.pending: _Pending | None = None
-        self._folder, self._checkpointer, self._spool, self._ledger = folder, checkpointer, spool, ledger
-        self._writer = MetricsWriter(spool.folder, step, jax.process_index())
-        self._progress = Progress(
-            config.steps, "step", done=step, clips_each=config.batch_size, shown=processes.is_main()
-        )
+        self._folder, self._checkpointer = folder, checkpointer
+        main = processes.is_main()
+        own = metrics_file(jax.process_index())
+        self._spool = Spool(folder, *([own, "skipped.jsonl"] if main else [own]))
+        self._writer = MetricsWriter(self._spool.folder, step, jax.process_index())
+        self.ledger = data.new_ledger(config.data, opened, self._spool.folder / "skipped.jsonl" if main else None)
+        self.throughput = data.Throughput(config.data.workers, os.cpu_count() or 1)
+        self._progress = Progress(config.steps, "step", done=step, clips_each=config.batch_size, shown=main)
         self._alarmed = self._audited = False
         self._all_finite = jax.jit(_all_finite)
 
@@ -203,12 +201,12 @@ class _Run:
             if message and not self._alarmed:
                 self._alarmed = True
                 self._progress.say(f"Step {now}: {message}")
-        if message := self._throughput.complaint():
+        if message := self.throughput.complaint():
             self._progress.say(f"Step {now}: {message}")
         if audited or now % log.every == 0 or now % log.features_every == 0 or now == self.config.steps:
             named = {pending.prefix + name: value for name, value in scalars.items()}
             speed = {"clips_per_second": self._progress.clips_per_second}
-            self._writer.write(now, named | speed | self._throughput.metrics())
+            self._writer.write(now, named | speed | self.throughput.metrics())
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts saving the state, if all of it is finite, after what has been told of the steps up to it."""
@@ -216,9 +214,9 @@ class _Run:
             raise NonFiniteLossError(
                 f"The state after step {step} holds values that are not finite; it is not saved. {self._last_good()}"
             )
-        for skips in processes.gather(self._ledger.take_unshared()):
-            self._ledger.add(skips)
-        self._ledger.take_unshared()
+        for skips in processes.gather(self.ledger.take_unshared()):
+            self.ledger.add(skips)
+        self.ledger.take_unshared()
         self._spool.publish()
         self._checkpointer.save(step, state)
 

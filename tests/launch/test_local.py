@@ -58,7 +58,7 @@ def finish(process):
 
 
 def test_all_processes_get_the_same_flags_and_their_number(launch, tmp_path):
-    code, out, errors = finish(launch("--processes", "2", "--cpu-devices", "4", "--config", "c.py", "--workdir=a b"))
+    code, out, errors = finish(launch("--processes=2", "--cpu-devices", "4", "--config", "c.py", "--workdir=a b"))
     assert code == 0, errors
     (line,) = out.splitlines()  # process 0 alone is heard
     assert "--processes=2 --process_id=0 --config c.py --workdir=a b, devices 4" in line

@@ -180,6 +180,7 @@ def test_a_local_folder_is_written_to_directly(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == "1\n"
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_and_resumed(bucket, tmp_path):
     """As one on a disk, to the bit, with its metrics from the beginning."""
     loop.train(parse(Config, SETTINGS), RUN)
