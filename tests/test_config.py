@@ -130,13 +130,13 @@ def test_config_files_make_a_run(name):
     assert data.renders_in_step(config.data) == (name == "quickstart")
 
 
-def test_the_path_of_ones_own_data_reaches_the_sources():
+def test_the_folder_of_prepared_sets_reaches_the_sources():
     config = get_config("mixed")
-    config.data.path = "elsewhere"
+    config.data.root = "elsewhere"
     paths = {name: source.path for name, source in parse(Config, config).data.sources.items()}
     assert paths == {
-        "ucf101": "elsewhere/ucf101.csv",
-        "ssv2": "elsewhere/ssv2.csv",
+        "ucf101": "elsewhere/ucf101",
+        "ssv2": "elsewhere/something_something_v2",
         "imagenet100": "elsewhere/imagenet100",
     }
 

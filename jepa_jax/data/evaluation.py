@@ -92,7 +92,7 @@ class EvaluationSet:
         """A name for every item that is the same wherever the data lie: the path below the source's, or the draw."""
         settings = self._source.settings
         if self._source.kind == "sprites":
-            draw = f"sprites/{settings.difficulty}/{settings.split}/{self._seed}"
+            draw = f"sprites-{sprites.VERSION}/{settings.difficulty}/{settings.split}/{self._seed}"
             return tuple(f"{draw}/{item}" for item in range(self.size))
         root = settings.path if os.path.isdir(settings.path) else os.path.dirname(settings.path)
         return tuple(os.path.relpath(path, root) for path in self._source.paths)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -77,8 +78,9 @@ def distance_to_target(target_index_BxM: Int[Array, "B M"], grid: tuple[int, int
     every target token would cost K·M.
     """
     batch, (time, height, width) = target_index_BxM.shape[0], grid
-    is_target: Bool[Array, "B N"] = jnp.zeros((batch, time * height * width), bool)
-    is_target = is_target.at[jnp.arange(batch)[:, None], target_index_BxM].set(True)
+    # Clip by clip, which a compiler for many devices splits as it is; indices of the batch it would gather first.
+    nowhere = jnp.zeros(time * height * width, bool)
+    is_target: Bool[Array, "B N"] = jax.vmap(lambda index_M: nowhere.at[index_M].set(True))(target_index_BxM)
     square = jnp.where(is_target, 0.0, jnp.inf).reshape(batch, time, height, width)
     for axis in (1, 2, 3):
         place = jnp.arange(square.shape[axis], dtype=jnp.float32)
