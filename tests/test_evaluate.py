@@ -29,7 +29,7 @@ from jepa_jax.config import Config, SourceConfig, defaults, to_config_dict
 
 def get_config():
     config = defaults(Config)
-    config.steps, config.batch_size, config.dtype = 60, 4, "float32"
+    config.steps, config.batch_size, config.dtype = 60, 8, "float32"
     config.clip.frames, config.clip.size = 8, 16
     config.encoder.size, config.encoder.patch, config.encoder.levels = "16x1x2", 8, 1
     config.predictor.size = "16x1x2"
@@ -145,8 +145,11 @@ def test_watching_a_run_from_before_its_start_to_its_end(tmp_path):
     training = [sys.executable, "-m", "jepa_jax.train", f"--config={tmp_path / 'training.py'}", f"--workdir={run}"]
     with subprocess.Popen(watching, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
-        subprocess.run(training, cwd=ROOT, check=True, capture_output=True, timeout=300)
+        trained = subprocess.run(training, cwd=ROOT, capture_output=True, text=True, timeout=600)
+        if trained.returncode:
+            process.kill()  # it would wait for ever
         told = process.stdout.read()
+        assert trained.returncode == 0, trained.stderr
         assert process.wait(300) == 0, told
     steps = [json.loads(line)["checkpoint"]["step"] for line in out.read_text().splitlines()]
     assert steps == sorted(set(steps))
