@@ -15,7 +15,16 @@ from typing import Any, Literal
 
 import ml_collections
 
-from jepa_jax.objectives import base, recipes
+from jepa_jax.objectives import base, factorization, recipes
+
+Remat = Literal["none", "dots", "full", "level"]
+"""What the forward pass keeps for the backward pass, which computes the rest again: less memory, more time.
+
+none: everything. dots: what the Dense layers return, so neither attention's logits and softmax, which grow with the
+square of the tokens, nor norms and GELU. full: the input of each block. level: the input of each group of blocks (of a
+level, or the predictor's); its blocks are computed again twice, first for their inputs, then each for its own backward
+pass.
+"""
 
 
 class ConfigError(ValueError):
@@ -59,6 +68,21 @@ class ClipConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """The views of a video that an evaluation takes: one of a training video; of a test video clips × crops."""
+
+    clips: int = 1  # stretches of a test video, equally far apart
+    crops: int = 1  # squares of a stretch, from one end of the long side to the other
+    frame_step: int = 0  # every n-th frame of a stretch; 0: the frames are spread over the whole video
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "clips", "crops")
+        _at_least(self, 0, "frame_step")
+        if self.clips > 1 and not self.frame_step:
+            raise ValueError(f"clips is {self.clips}, but frame_step is 0: each of them would span the whole video")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """The Vision Transformer over tubelets (arXiv:2605.17165, after V-JEPA 2.1)."""
 
@@ -68,7 +92,7 @@ class EncoderConfig:
     levels: int = 4  # outputs taken at the end of this many equal groups of blocks
     rotary: Literal["interleaved", "tiled"] = "interleaved"  # tiled: the layout of released V-JEPA 2 weights
     scan: bool = True  # False unrolls the blocks: slower to compile, sometimes faster to run
-    remat: bool = False  # recompute activations in the backward pass: less memory, more time
+    remat: Remat = "none"  # of the encoder's and the predictor's blocks
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "patch", "tubelet", "levels")
@@ -178,9 +202,10 @@ class AugmentConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where clips come from. A config file lets the paths of its sources refer to `path`."""
+    """Where clips come from. A config file lets the paths of its sources refer to `path` or `root`."""
 
     path: str = ""
+    root: str = ""  # folder of prepared sets, each in a folder of its name
     sources: Mapping[str, SourceConfig] = dataclasses.field(default_factory=dict)
     augment: AugmentConfig = AugmentConfig()
     workers: int = 2  # processes that decode; 0 decodes in the training process
@@ -268,6 +293,7 @@ class Config:
         for name in ("masks", "objectives"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; at least one is needed")
+        factorization.check_agreement(self.objectives)
 
 
 def to_dict(settings: Any) -> Any:
@@ -357,6 +383,9 @@ def _value(hint: Any, value: Any, path: str) -> Any:
             objectives = {name: _objective(name, item, path) for name, item in value.items()}
             return {name: objective for name, objective in objectives.items() if objective.coefficient != 0}
         return {name: _value(arguments[1], item, f"{path}.{name}") for name, item in value.items()}
+    if origin is tuple and arguments[-1] is Ellipsis:
+        values = value if isinstance(value, list | tuple) else [value]  # one value is a list of one
+        return tuple(_value(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(values))
     if origin is tuple:
         if not isinstance(value, list | tuple) or len(value) != len(arguments):
             raise ConfigError(f"{path} is {value!r}; expected {len(arguments)} values.")

@@ -6,7 +6,7 @@ in worker processes that never touch a device; sprites are rendered by JAX, in t
 
 from jepa_jax.data.decode import DecodeError
 from jepa_jax.data.evaluation import EvaluationSet
-from jepa_jax.data.loader import Batch, TrainBatches, new_ledger, renders_in_step
+from jepa_jax.data.loader import Batch, TrainBatches, batch_shapes, new_ledger, renders_in_step
 from jepa_jax.data.prefetch import DevicePrefetch, device_prefetch
 from jepa_jax.data.skipped import Skip, SkipLedger, TooManySkippedError
 from jepa_jax.data.sources import Source, describe, open_source, open_sources
@@ -25,6 +25,7 @@ __all__ = [
     "TooManySkippedError",
     "TrainBatches",
     "WorkersDiedError",
+    "batch_shapes",
     "describe",
     "device_prefetch",
     "new_ledger",

@@ -66,14 +66,18 @@ class RandomView:
         return cv2.flip(view_YxXxC, 1) if self._flip else view_YxXxC
 
 
-def centre_view(frames_FxYxXxC: UInt8[np.ndarray, "F Y X 3"], size: int) -> Float32[np.ndarray, "F {size} {size} 3"]:
+def centre_view(
+    frames_FxYxXxC: UInt8[np.ndarray, "F Y X 3"], size: int, crop: int = 0, crops: int = 1
+) -> Float32[np.ndarray, "F {size} {size} 3"]:
     """Short side resized to `size`, centre square cut out; values 0…255, not rounded and not normalised.
 
-    Bilinear with half-pixel centres, no antialiasing, in float: the evaluation view of arXiv:2605.17165.
+    Bilinear with half-pixel centres, no antialiasing, in float: the evaluation view of arXiv:2605.17165. With several
+    `crops`, the square number `crop` (from 0) of those spread from one end of the long side to the other.
     """
     _, height, width, _ = frames_FxYxXxC.shape
     rows, columns = (
-        _taps(old, new, size) for old, new in zip((height, width), _resized(height, width, size), strict=True)
+        _taps(old, new, size, (new - size) * crop // (crops - 1) if crops > 1 else (new - size) // 2)
+        for old, new in zip((height, width), _resized(height, width, size), strict=True)
     )
     clip_FxYxXxC = np.empty((len(frames_FxYxXxC), size, size, 3), np.float32)
     for frame_YxXxC, out_YxXxC in zip(frames_FxYxXxC, clip_FxYxXxC, strict=True):
@@ -90,12 +94,11 @@ class _Taps(NamedTuple):
     share: Float32[np.ndarray, "S"]
 
 
-def _taps(old: int, new: int, size: int) -> _Taps:
-    """Of the central `size` pixels where `old` are resized to `new`; beyond the edge the last pixel repeats.
+def _taps(old: int, new: int, size: int, start: int) -> _Taps:
+    """Of `size` pixels from `start` on where `old` are resized to `new`; beyond the edge the last pixel repeats.
 
     Places are float32, as in PyTorch: what that rounds off shows at 1e-5 in the normalised clip.
     """
-    start = (new - size) // 2
     place = np.float32(old / new) * (np.arange(start, start + size, dtype=np.float32) + np.float32(0.5))
     place = np.maximum(place - np.float32(0.5), np.float32(0))
     low = place.astype(np.int64)

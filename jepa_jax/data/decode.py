@@ -91,8 +91,8 @@ def read_clip(
 
 
 @contextlib.contextmanager
-def every_frame(path: str) -> Iterator[tuple[float, Iterator[UInt8[np.ndarray, "Y X 3"]]]]:
-    """The frames a second of a video, and all of its frames one after another: frame i is what `read_clip` calls i.
+def every_frame(path: str) -> Iterator[tuple[int, float, Iterator[UInt8[np.ndarray, "Y X 3"]]]]:
+    """How many frames a video promises and at what rate, as `read_clip` asks about first, and then all that it has.
 
     Raises:
         DecodeError: as `read_clip`, also while the frames are gone through.
@@ -102,7 +102,7 @@ def every_frame(path: str) -> Iterator[tuple[float, Iterator[UInt8[np.ndarray, "
             index = _index(path, container, stream)
         with _opened(path) as (container, stream):
             to_rgb = _Converter()
-            yield index.fps, (to_rgb(frame) for frame in container.decode(stream))
+            yield index.frames, index.fps, (to_rgb(frame) for frame in container.decode(stream))
     except av.error.FFmpegError as error:
         raise DecodeError(path, _reason(path, error)) from error
 

@@ -111,6 +111,15 @@ class TrainBatches(Iterator[Batch]):
         return found
 
 
+def batch_shapes(settings: config.Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and type of each array of the global batch that `TrainBatches` makes, without opening any source."""
+    rows, clip = settings.batch_size, settings.clip
+    shapes = {name: jax.ShapeDtypeStruct((rows,), np.int32) for name in ("source", "item")}
+    if not renders_in_step(settings.data):
+        shapes["video"] = jax.ShapeDtypeStruct((rows, clip.frames, clip.size, clip.size, 3), np.uint8)
+    return shapes
+
+
 def new_ledger(
     settings: config.DataConfig, opened: Sequence[sources.Source | None], file: Any = None
 ) -> skipped.SkipLedger:

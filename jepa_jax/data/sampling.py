@@ -150,6 +150,18 @@ def random_window(count: int, frames: int, step: int, rng: np.random.Generator) 
     return np.minimum(start + step * np.arange(frames), count - 1)
 
 
+def nth_window(count: int, frames: int, step: int, number: int, windows: int) -> Int[np.ndarray, "{frames}"]:
+    """Indices of `frames` frames, `step` apart: window `number` (from 0) of several, equally far apart.
+
+    The first window starts with the video and the last ends with it, a single one lies in the middle; a video of fewer
+    frames repeats its last.
+    """
+    span = (frames - 1) * step + 1
+    room = max(0, count - span)
+    start = room * number // (windows - 1) if windows > 1 else room // 2
+    return np.minimum(start + step * np.arange(frames), count - 1)
+
+
 def spread_window(count: int, frames: int) -> Int[np.ndarray, "{frames}"]:
     """Indices of `frames` frames spread over a video from first to last; a shorter video repeats its last frame."""
     if count < frames:

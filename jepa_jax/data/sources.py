@@ -192,17 +192,17 @@ def _open_prepared(root: pathlib.Path, settings: config.SourceConfig, name: str,
         raise config.ConfigError(f"{setting}: {error}") from error
     if found.kind != settings.kind:
         raise config.ConfigError(f"{setting}.kind is {settings.kind!r}; {root} is a prepared set of {found.kind}.")
-    if not len(found.ids):
+    if not len(found.index.ids):
         raise config.ConfigError(f"{setting}.path: {root} has no {found.kind} in its split {settings.split!r}.")
     if settings.include or settings.exclude:
-        found = found.select(_chosen(found.ids, settings, setting))
+        found = found.select(_chosen(found.index.ids, settings, setting))
     return Source(
         name=name,
         kind=settings.kind,
         settings=settings,
-        size=len(found.ids),
-        paths=found.ids.below(f"{root}/"),
-        labels=found.label_I,
+        size=len(found.index.ids),
+        paths=found.index.ids.below(f"{root}/"),
+        labels=found.index.label_I,
         classes=found.classes,
         prepared_set=found,
     )

@@ -3,11 +3,16 @@
 Positions and angles are integers in 1/65536 of the frame side and of a full turn, added modulo 65536. The start is
 uniform over these integers and independent of all else, so the state at any one time is *exactly* uniform whatever the
 motion, not just up to rounding.
+
+A clip is a path of `frames` − 3·`lasting` places, one frame each. At one of them, drawn at random, everything stands
+still while the three events happen there, each for `lasting` frames: so the frames of an event are the same frames
+whenever it comes, and dropping them leaves the path.
 """
 
 import dataclasses
 import functools
 import itertools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -17,10 +22,19 @@ from jaxtyping import Array, Float, Int
 
 from jepa_jax.config import ConfigError
 
+VERSION = 2
+"""Of the set: raised whenever the pixels or labels of a clip change, so that nobody compares results of different sets.
+
+1: events while the sprite moved on, so that a clip's frames without their times told which event came second.
+2: everything stands still during the events.
+"""
+
 TURN = 1 << 16  # units of position in a frame side, units of angle in a full turn
 
 DIFFICULTIES = ("easy", "standard")
 SPLITS = ("train", "test")
+SIZES = {"tiny": (8, 64), "small": (16, 112), "full": (16, 224)}
+"""The benchmark's three sizes: frames, and pixels a side."""
 SHAPES = ("crescent", "ell", "dart", "lollipop")
 TEXTURES = ("stripes", "dots", "rings", "halves")
 MOTIONS = (
@@ -59,14 +73,14 @@ REVERSE_MOTION = tuple(MOTIONS.index(_REVERSE.get(name, name)) for name in MOTIO
 REVERSE_ORDER = tuple(ORDERS.index(order[::-1]) for order in ORDERS)
 """For each order label the label of the same clip played backwards."""
 
-_TRAVEL = 0.3  # frame sides, over half a clip at an even pace
-_MIN_FRAMES = 4  # three events and one frame at rest
+_TRAVEL = 0.3  # frame sides, over half a path at an even pace
+_MIN_FRAMES = 4  # three events and a path of one place
 _MIN_SIZE = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class SpriteSpec:
-    """The form of a sprite set: `frames` frames of `size`×`size` pixels.
+    """The form of a sprite set: `frames` frames of `size`×`size` pixels. All motions differ from 8 frames on.
 
     `difficulty` "easy" shows one large sprite of fixed size, speed and texture phase on a plain background; "standard"
     varies size, speed, texture phase, a background pattern and brightness, and adds a moving distractor.
@@ -83,7 +97,7 @@ class SpriteSpec:
         if self.frames < _MIN_FRAMES:
             raise ConfigError(
                 f"sprites: frames is {self.frames}; a clip needs at least {_MIN_FRAMES}: "
-                f"one for each of its {len(EVENTS)} events and one at rest."
+                f"one for each of its {len(EVENTS)} events and one without."
             )
         if self.size < _MIN_SIZE:
             raise ConfigError(f"sprites: size is {self.size} pixels; expected at least {_MIN_SIZE}.")
@@ -142,10 +156,9 @@ def scene(spec: SpriteSpec, seed: int | Array, split: str, item: int | Array) ->
     # The generator is named: another default (rbg) would make a clip depend on the batch it is drawn in.
     key = jax.random.key(seed, impl="threefry2x32")
     key = jax.random.fold_in(jax.random.fold_in(key, SPLITS.index(split)), item)
-    # 3 words choose the labels, 7 the starts, 10 the look, and one each the gap of a frame left over.
-    lasting, spare = _event_frames(spec.frames)
-    words = jax.random.bits(key, (20 + spare,), jnp.uint32)
-    label_words, start_words, look_words, gap_words = jnp.split(words, [3, 10, 20])
+    # 3 words choose the labels, 7 the starts, 10 the look, 2 when the events happen.
+    words = jax.random.bits(key, (22,), jnp.uint32)
+    label_words, start_words, look_words, event_words = jnp.split(words, [3, 10, 20])
 
     labels = {
         task: (word % len(names)).astype(jnp.int32)
@@ -154,12 +167,14 @@ def scene(spec: SpriteSpec, seed: int | Array, split: str, item: int | Array) ->
     x, y, angle, heading, far_x, far_y, far_heading = (start_words // (2**32 // TURN)).astype(jnp.int32)
     look, speed, far_speed = _look(spec, look_words, labels["appearance"])
 
-    path_Fx3 = jnp.asarray(_paths(spec.frames), jnp.float32)[labels["motion"]] * speed
-    far_path_Fx3 = jnp.asarray(_paths(spec.frames)[MOTIONS.index("linear")], jnp.float32) * far_speed
+    place_F, events_Fx3 = _timetable(spec.frames, event_words, labels["order"])
+    paths = _paths(spec.frames - len(EVENTS) * _lasting(spec.frames))
+    path_Fx3 = jnp.asarray(paths, jnp.float32)[labels["motion"], place_F] * speed
+    far_path_Fx3 = jnp.asarray(paths[MOTIONS.index("linear")], jnp.float32)[place_F] * far_speed
     return Scene(
         sprite=_place(path_Fx3, x, y, angle, heading),
         distractor=_place(far_path_Fx3, far_x, far_y, jnp.int32(0), far_heading),
-        events=_events(spec.frames, lasting, gap_words, labels["order"]),
+        events=events_Fx3,
         look=look,
         labels=labels,
     )
@@ -169,10 +184,15 @@ def reverse(forward: Scene) -> Scene:
     """The same clip played backwards, labelled so; frames are the first axis of poses and events."""
     flip = functools.partial(jnp.flip, axis=0)
     sprite, distractor, events = jax.tree.map(flip, (forward.sprite, forward.distractor, forward.events))
-    labels = dict(forward.labels)
-    labels["motion"] = jnp.asarray(REVERSE_MOTION, jnp.int32)[labels["motion"]]
-    labels["order"] = jnp.asarray(REVERSE_ORDER, jnp.int32)[labels["order"]]
-    return Scene(sprite, distractor, events, forward.look, labels)
+    return Scene(sprite, distractor, events, forward.look, reverse_labels(forward.labels))
+
+
+def reverse_labels(labels: Mapping[str, Int[Array | np.ndarray, "*B"]]) -> dict[str, Int[Array, "*B"]]:
+    """The labels, by the keys of CLASSES, of the same clips played backwards."""
+    reversals = {"motion": REVERSE_MOTION, "order": REVERSE_ORDER}
+    unchanged = {task: jnp.asarray(values) for task, values in labels.items()}
+    changed = {task: jnp.asarray(table, jnp.int32)[labels[task]] for task, table in reversals.items()}
+    return unchanged | changed
 
 
 def _look(spec: SpriteSpec, words: Array, appearance: Array) -> tuple[Look, Array, Array]:
@@ -216,15 +236,15 @@ def _place(path_Fx3: Array, x: Array, y: Array, angle: Array, heading: Array) ->
 
 
 @functools.cache
-def _paths(frames: int) -> np.ndarray:
-    """Each motion's path: rightwards and upwards in frame sides, counter-clockwise in turns, [12, F, 3].
+def _paths(places: int) -> np.ndarray:
+    """Each motion's path: rightwards and upwards in frame sides, counter-clockwise in turns, [12, places, 3].
 
     Times run from −1 to 1. A path read backwards is, but for a shift and a rotation, the path of the reverse motion:
     odd paths (linear, zigzag, stop_and_go) come back turned by half a turn, even ones (out_and_back) unchanged, and the
     others as their partners.
     """
-    s = np.linspace(-1.0, 1.0, frames)
-    zero = np.zeros(frames)
+    s = np.linspace(-1.0, 1.0, places)
+    zero = np.zeros(places)
     skew = 0.45 * (s**2 - 1)  # pace from 0.1 to 1.9 of the even one
     orbit = 0.75 * np.pi * s  # three quarters of a turn, so that start and end differ
     legs = np.abs((1.5 * s + 0.5) % 2 - 1) * 2 - 1  # three straight legs: corners at −1/3 and 1/3, odd in s
@@ -250,22 +270,27 @@ def _paths(frames: int) -> np.ndarray:
     return np.stack([np.stack(path, -1) for path in paths])
 
 
-def _event_frames(frames: int) -> tuple[int, int]:
-    """For how many frames each event is on, and how many frames are left over."""
-    lasting = max(1, frames // 4)
-    return lasting, frames - len(EVENTS) * lasting
+def _lasting(frames: int) -> int:
+    """For how many frames each event is on."""
+    return max(1, frames // 8)
 
 
-def _events(frames: int, lasting: int, gap_words: Array, order: Array) -> Float[Array, "F 3"]:
-    """On/off intensities of the three events, one after the other in the given order.
+def _timetable(frames: int, words: Array, order: Array) -> tuple[Int[Array, "F"], Float[Array, "F 3"]]:
+    """At which place of its path everything is in each frame, and the on/off intensities of the three events.
 
-    Each frame left over falls, by its random word, before, between or after the events: four gaps, equally likely. So a
-    schedule and its mirror image are.
+    The events come one after the other in the given order, all while the path stands at one place: that place is one
+    of all, equally likely, and its own frame comes before, between or after the events, four gaps, equally likely. So a
+    timetable and its mirror image are.
     """
-    gap = gap_words % (len(EVENTS) + 1)
-    slot = jnp.arange(len(EVENTS))
-    start_3 = slot * lasting + (gap[:, None] <= slot).sum(0)
-    since_Fx3 = jnp.arange(frames)[:, None] - start_3
+    lasting = _lasting(frames)
+    pause = len(EVENTS) * lasting  # frames by which the path is late after the events
+    halt, gap = words[0] % (frames - pause), words[1] % (len(EVENTS) + 1)
+    frame_F = jnp.arange(frames)
+    halt = halt.astype(jnp.int32)
+    place_F = jnp.minimum(frame_F, halt) + jnp.maximum(frame_F - halt - pause, 0)
+    slot_3 = jnp.arange(len(EVENTS))
+    start_3 = halt + slot_3 * lasting + (gap <= slot_3)
+    since_Fx3 = frame_F[:, None] - start_3
     on_Fx3 = ((since_Fx3 >= 0) & (since_Fx3 < lasting)).astype(jnp.float32)
     slot_of_event = jnp.asarray(np.argsort(ORDERS, axis=1))[order]
-    return on_Fx3[:, slot_of_event]
+    return place_F, on_Fx3[:, slot_of_event]

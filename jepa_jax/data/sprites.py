@@ -1,8 +1,9 @@
 """Sprites: a procedural video set with three independent labels, which needs no download and never ends.
 
-A textured sprite moves over a background that has no edges (what leaves on one side comes in on the other) while three
-brief events happen. Each clip is a function of (spec, seed, split, item), rendered by JAX on any device, in a batch of
-its own or inside a jitted training step. The labels, uniform and independent:
+A textured sprite moves over a background that has no edges (what leaves on one side comes in on the other). At one
+place of its path everything stands still while three brief events happen, then it moves on. Each clip is a function of
+(spec, seed, split, item), rendered by JAX on any device, in a batch of its own or inside a jitted training step. The
+labels, uniform and independent:
 
     appearance  16  shape × texture: one frame shows it
     motion      12  the programme of the sprite's path or turning: the differences between frames show it
@@ -12,16 +13,17 @@ What the construction makes certain:
 
 - One frame says nothing about motion. At any time the sprite's position and angle are uniform and independent of all
   labels, exactly, in the integers they are drawn in; and each frame is drawn from the state at its own time alone.
-- Each event is on in equally many frames of every clip, independently of where the sprite is. So whatever is measured
-  frame by frame and averaged over a clip has the same expectation for every order.
+- Frames without their times say nothing about order. Of a clip with its events in another order and all else the same,
+  the frames are the same frames, bit by bit, at other times: no function of a bag of frames tells orders apart.
 - A clip played backwards is a clip of the set, just as likely, with the labels that REVERSE_MOTION and REVERSE_ORDER
   name (up to a unit of rounding in the path, 1/65536 of the frame). Reversing its state reverses the video bit by bit.
-  So no function of the frames without their times tells an order from its reverse, accelerate from decelerate, or the
-  two ways round of orbit, spin and turn from each other.
+  So no function of the frames without their times tells accelerate from decelerate, or the two ways round of orbit,
+  spin and turn from each other.
 
-What it does not: frames without their times are not blind to everything. Their positions lie along a path, which shows
-some motions, and which event came second; so they give order up to reversal at best, one in two rather than one in six.
-Pixels may differ by a level between kinds of device, as floating-point arithmetic does.
+What it does not: frames without their times are not blind to motion otherwise, since their positions lie along the
+path. One frame *whose time is known* is not blind to order: an event seen early is likely the first. With fewer than
+8 frames a path has too few places to tell all motions apart. Pixels may differ by a level between kinds of device, as
+floating-point arithmetic does.
 """
 
 import functools
@@ -32,9 +34,33 @@ import numpy as np
 from jaxtyping import Array, Int, UInt8
 
 from jepa_jax.data.sprite_drawing import draw_frame
-from jepa_jax.data.sprite_scene import CLASSES, REVERSE_MOTION, REVERSE_ORDER, Scene, SpriteSpec, reverse, scene
+from jepa_jax.data.sprite_scene import (
+    CLASSES,
+    REVERSE_MOTION,
+    REVERSE_ORDER,
+    SIZES,
+    VERSION,
+    Scene,
+    SpriteSpec,
+    reverse,
+    reverse_labels,
+    scene,
+)
 
-__all__ = ["CLASSES", "REVERSE_MOTION", "REVERSE_ORDER", "Scene", "SpriteSpec", "draw", "render", "reverse", "scene"]
+__all__ = [
+    "CLASSES",
+    "REVERSE_MOTION",
+    "REVERSE_ORDER",
+    "SIZES",
+    "VERSION",
+    "Scene",
+    "SpriteSpec",
+    "draw",
+    "render",
+    "reverse",
+    "reverse_labels",
+    "scene",
+]
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "split"))

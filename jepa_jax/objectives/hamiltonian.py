@@ -28,7 +28,7 @@ class Hamiltonian(term.Term):
         """The loss over the temporal pairs of each mask."""
 
         def energy(q_BxKxR: Float[Array, "B K R"], p_BxKxR: Float[Array, "B K R"]) -> Float[Array, ""]:
-            return heads.mlp(head, jnp.concatenate([q_BxKxR, p_BxKxR], axis=-1)).astype(jnp.float32).sum()
+            return heads.mlp(head, q_BxKxR, p_BxKxR).astype(jnp.float32).sum()
 
         def of_view(view: base.View) -> Float[Array, ""]:
             pairs = temporal_pairs.pairs(view, latents.grid)

@@ -26,11 +26,17 @@ def init_mlp(key: jax.Array, widths: Sequence[int]) -> base.Params:
     return params
 
 
-def mlp(params: base.Params, x: Float[Array, "*S inputs"]) -> Float[Array, "*S outputs"]:
-    """The network's output, computed in the type of `x`; exact GELU."""
-    for i in range(1, len(params) + 1):
-        if i > 1:
-            x = jax.nn.gelu(x, approximate=False)
-        layer = params[f"fc{i}"]
-        x = jnp.dot(x, layer["kernel"].astype(x.dtype)) + layer["bias"].astype(x.dtype)
-    return x
+def mlp(params: base.Params, *x: Float[Array, "*S part"]) -> Float[Array, "*S outputs"]:
+    """The network's output, computed in the type of `x`; exact GELU.
+
+    An input in several parts stands for these end to end, and the gradient of one part costs no more than its share.
+    """
+    first, *others = (params[f"fc{i + 1}"] for i in range(len(params)))
+    kernels = jnp.split(first["kernel"], list(itertools.accumulate(part.shape[-1] for part in x))[:-1])
+    y = first["bias"].astype(x[0].dtype)
+    for part, kernel in zip(x, kernels, strict=True):
+        y += jnp.dot(part, kernel.astype(part.dtype))
+    for layer in others:
+        y = jax.nn.gelu(y, approximate=False)
+        y = jnp.dot(y, layer["kernel"].astype(y.dtype)) + layer["bias"].astype(y.dtype)
+    return y

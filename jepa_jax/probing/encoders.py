@@ -1,14 +1,17 @@
 """The frozen encoder that `--checkpoint` names: trained, or as it was before training."""
 
 import dataclasses
+import functools
+import hashlib
 import importlib.util
 import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 
 from jepa_jax.config import Config, ConfigError, parse
-from jepa_jax.training import checkpoint, step, workdir
+from jepa_jax.training import checkpoint, leaves, step, workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,16 @@ class FrozenEncoder:
     weights: str
     source: str
     step: int
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the parameters: names, types, shapes and bytes."""
+        digest = hashlib.sha256()
+        for name, leaf in sorted(leaves.by_name(self.params).items()):
+            values = np.ascontiguousarray(leaf)
+            digest.update(f"{name} {values.dtype} {values.shape}\n".encode())
+            digest.update(values.data)
+        return digest.hexdigest()
 
 
 def load(reference: str, random_model: str = "") -> FrozenEncoder:

@@ -1,11 +1,12 @@
 """An evaluation from end to end: checkpoint → features → probes → results."""
 
+import contextlib
 import dataclasses
-import functools
 import pathlib
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +15,36 @@ import numpy as np
 from jepa_jax import models
 from jepa_jax.config import ClipConfig, Config, ConfigError, nearest, to_dict
 from jepa_jax.data.evaluation import EvaluationSet
-from jepa_jax.probing import encoders, features, labels, probes, results
+from jepa_jax.probing import controls, encoders, features, labels, probes, representation, results, subjects
+from jepa_jax.probing.cache import Cache
 from jepa_jax.probing.config import EvalConfig
+from jepa_jax.probing.subjects import TRAINED, UNTRAINED, Subject
 from jepa_jax.training import workdir
 
-TRAINED = "trained"  # the encoder asked for, which may be an untrained one
 Classes = Mapping[str, Sequence[str]]
 
 
-def evaluate(config: EvalConfig, reference: str, out: str | pathlib.Path | None = None) -> list[results.ProbeResult]:
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found: the results of the table, and the record of results.json."""
+
+    results: list[results.ProbeResult]
+    record: dict[str, Any]
+
+
+def evaluate(
+    config: EvalConfig,
+    reference: str,
+    out: str | pathlib.Path | None = None,
+    cache: str | pathlib.Path | None = None,
+) -> list[results.ProbeResult]:
     """Probes the encoder that `reference` names, one result for each task and probe.
 
     Args:
         config: the clips and the probes.
         reference: WORKDIR, WORKDIR:STEP, `random`, random:WORKDIR or random:CONFIG.py[:RECIPE].
         out: where results.json is written; replaced if it is there.
+        cache: folder for features; left out, `features` beside `out`, or none that stays if there is no `out`.
 
     Raises:
         ConfigError: settings, a folder or a checkpoint reference that cannot be used.
@@ -38,13 +54,32 @@ def evaluate(config: EvalConfig, reference: str, out: str | pathlib.Path | None 
         FloatingPointError: features or a probe's loss that are not finite.
         OSError: no room for features, or results that cannot be written.
     """
-    started = time.monotonic()
     out = None if out is None else pathlib.Path(out)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.is_dir():
             raise ConfigError(f"--out={out} is a folder; name a file in it, as in {out / 'results.json'}.")
     encoder = encoders.load(reference, config.random_model)
+    with cache_folder(out, cache) as folder:
+        found = evaluate_encoder(config, encoder, folder)
+    if out is not None:
+        results.write(out, found.record)
+    return found.results
+
+
+@contextlib.contextmanager
+def cache_folder(out: pathlib.Path | None, cache: str | pathlib.Path | None) -> Iterator[pathlib.Path]:
+    """Where features are kept: `cache`, else `features` beside the results, else a folder that is deleted again."""
+    if cache is not None or out is not None:
+        yield pathlib.Path(cache) if cache is not None else cast(pathlib.Path, out).parent / "features"
+        return
+    with tempfile.TemporaryDirectory(prefix="features-") as folder:
+        yield pathlib.Path(folder)
+
+
+def evaluate_encoder(config: EvalConfig, encoder: encoders.FrozenEncoder, cache: pathlib.Path) -> Evaluation:
+    """Probes an encoder; its features are kept in the folder `cache`. Raises what `evaluate` does."""
+    started = time.monotonic()
     trained = encoder.config
     clip = ClipConfig(frames=config.frames or trained.clip.frames, size=config.size or trained.clip.size)
     check_fit(config, trained, clip)
@@ -52,40 +87,45 @@ def evaluate(config: EvalConfig, reference: str, out: str | pathlib.Path | None 
     pairs = pair_probes(config, train_set.classes)
 
     dtype = trained.dtype if config.dtype == "trained" else config.dtype
-    encode = features.make_encode(trained.encoder, dtype, config.kinds_of_tokens)
-    storage = features.Storage(config.memory_limit, out.parent if out else pathlib.Path(tempfile.gettempdir()))
-
-    models_probed = {TRAINED: encoder.params}
+    own = {TRAINED: features.of_encoder(encoder, dtype)}
     if config.beside_untrained and encoder.weights != "random":
-        models_probed["untrained"] = encoders.untrained(trained).params
-    encode_with = {name: functools.partial(encode, params) for name, params in models_probed.items()}
-    train, test = (
-        features.extract(encode_with, data.batches(config.batch_size, config.workers), data.size, storage, name)
-        for name, data in (("train", train_set), ("test", test_set))
+        own[UNTRAINED] = features.of_encoder(encoders.untrained(trained), dtype)
+    beside = subjects.control_encoders(config, own[TRAINED])
+    store = Cache(cache, config.feature_dtype, config.memory_limit, config.keep_features)
+    halves = representation.channel_halves(trained) if config.representation else {}
+    train = _extract(config, store, train_set, "train", own, ("mean_levels",) if halves else ())
+    train |= _extract(config, store, train_set, "train", {n: e for n, e in beside.items() if n != controls.REVERSED})
+    test = _extract(config, store, test_set, "test", own, representation.KINDS if halves else ())
+    test |= _extract(config, store, test_set, "test", beside)
+    found = run_probes(
+        config, pairs, subjects.pair(train, test, halves), train_set.classes, test_set.names, test_set.views
     )
-    outcomes = {
-        name: run_probes(config, pairs, train[name], test[name], train_set.classes, "" if name == TRAINED else name)
-        for name in models_probed
+    measures = {}
+    if config.representation:
+        views = {name: representation.masked_views(encode, trained, clip, dtype) for name, encode in own.items()}
+        views = _extract(config, store, test_set, "masked test", views, ("frames",))
+        measures = {name: representation.measure(test[name], views[name], halves) for name in own}
+    skipped = {"train": train_set.skipped, "test": test_set.skipped}
+    record = {
+        "results": [dataclasses.asdict(result) for result in found],
+        "representation": measures,
+        "checkpoint": {
+            "source": encoder.source,
+            "step": encoder.step,
+            "weights": encoder.weights,
+            "parameters_sha256": encoder.fingerprint,
+        },
+        "clip": to_dict(clip),
+        "dtype": dtype,
+        "skipped": {name: [skip.path for skip in skips] for name, skips in skipped.items()},
+        "feature_seconds": {"train": round(train[TRAINED].seconds, 2), "test": round(test[TRAINED].seconds, 2)},
+        "seconds": round(time.monotonic() - started, 2),
+        "device": jax.devices()[0].device_kind,
+        "settings": to_dict(config),
+        "training_settings": to_dict(trained),
+        "versions": workdir.versions(),
     }
-    beside = outcomes.get("untrained", [None] * len(pairs))
-    found = [outcome.score(untrained) for outcome, untrained in zip(outcomes[TRAINED], beside, strict=True)]
-    if out is not None:
-        skipped = {"train": train_set.skipped, "test": test_set.skipped}
-        record = {
-            "results": [vars(result) for result in found],
-            "checkpoint": {"source": encoder.source, "step": encoder.step, "weights": encoder.weights},
-            "clip": to_dict(clip),
-            "dtype": dtype,
-            "skipped": {name: [skip.path for skip in skips] for name, skips in skipped.items()},
-            "feature_seconds": {"train": round(train[TRAINED].seconds, 2), "test": round(test[TRAINED].seconds, 2)},
-            "seconds": round(time.monotonic() - started, 2),
-            "device": jax.devices()[0].device_kind,
-            "settings": to_dict(config),
-            "training_settings": to_dict(trained),
-            "versions": workdir.versions(),
-        }
-        results.write(out, record)
-    return found
+    return Evaluation(found, record)
 
 
 def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:
@@ -100,7 +140,7 @@ def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:
     except ValueError as error:
         raise ConfigError(f"config.frames, config.size: {error}.") from error
     for name, probe in config.probes.items():
-        if probe.kind == "attentive" and encoder.size.width % probe.heads:
+        if probe.attends and encoder.size.width % probe.heads:
             raise ConfigError(
                 f"config.probes.{name}.heads is {probe.heads}, which does not divide the encoder's width, "
                 f"{encoder.size.width}."
@@ -110,10 +150,15 @@ def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:
 def open_sets(config: EvalConfig, clip: ClipConfig) -> tuple[EvaluationSet, EvaluationSet]:
     """The clips that probes are trained on, and those they are scored on; only names are read."""
     train_source, test_source = config.split_sources()
+    # Of a training video one view is enough; those of a test video are averaged.
+    single = dataclasses.replace(config.views, clips=1, crops=1)
     options = {"clip": clip, "seed": config.seed, "max_skip_fraction": config.max_skip_fraction}
-    train = EvaluationSet(train_source, name="train", setting="config.train", **options)
+    train = EvaluationSet(train_source, name="train", setting="config.train", views=single, **options)
     setting = "config.train" if config.holdout else "config.test"
-    return train, EvaluationSet(test_source, name="test", setting=setting, classes=train.classes, **options)
+    test = EvaluationSet(
+        test_source, name="test", setting=setting, views=config.views, classes=train.classes, **options
+    )
+    return train, test
 
 
 def pair_probes(config: EvalConfig, tasks: Classes) -> list[tuple[str, str]]:
@@ -129,50 +174,103 @@ def pair_probes(config: EvalConfig, tasks: Classes) -> list[tuple[str, str]]:
     return [(task, name) for task in tasks for name, probe in config.probes.items() if probe.task in ("", task)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What one probe predicted for one task, before it is scored."""
-
-    task: str
-    probe: str
-    predicted: np.ndarray
-    train_labels: np.ndarray
-    test_labels: np.ndarray
-    classes: int
-    seconds: float
-
-    def score(self, untrained: "Outcome | None") -> results.ProbeResult:
-        """The result, beside that of the same probe on the untrained encoder."""
-        beside = None if untrained is None else untrained.predicted
-        return results.score(**vars(self), untrained=beside)
-
-
 def run_probes(
     config: EvalConfig,
     pairs: Sequence[tuple[str, str]],
-    train: features.Features,
-    test: features.Features,
+    probed: Sequence[Subject],
     tasks: Classes,
-    prefix: str,
-) -> list[Outcome]:
-    """Trains every probe of `pairs` and predicts the test clips; `prefix` names the encoder in progress lines."""
-    needed = dict.fromkeys(task for task, _ in pairs)
-    known = {task: labels.seen_classes(task, train.labels[task], test.labels[task], tasks[task]) for task in needed}
-    outcomes = []
-    for number, (task, name) in enumerate(pairs):
-        probe = config.probes[name]
-        train_labels, test_labels, classes = known[task]
-        key = jax.random.fold_in(jax.random.key(config.seed), number)
-        started = time.monotonic()
-        predicted = probes.run(
-            probe,
-            train.tokens[probe.tokens],
-            train_labels,
-            test.tokens[probe.tokens],
-            len(classes),
-            key,
-            f"{prefix} {task} {name}".strip(),
+    item_names: Sequence[str],
+    views: int = 1,
+) -> list[results.ProbeResult]:
+    """Trains every probe of `pairs` on every subject; a result for each of its test sets.
+
+    Args:
+        config: the probes, and their seed.
+        pairs: (task, probe) in the order of the results.
+        probed: what is probed; within a pair the results follow their order.
+        tasks: names of the classes of each task.
+        item_names: of all test items, also of those that could not be decoded.
+        views: rows of a test item; what a probe says about them is averaged.
+
+    Raises:
+        LabelError: labels that no probe can be trained or scored on.
+        FloatingPointError: a probe's loss that is not finite.
+    """
+    width = max((len(tasks[task]) for task, _ in pairs), default=0)  # one compiled program for all label sets
+    key = jax.random.key(config.seed)
+    folds = subjects.folds(config, item_names) if config.fold_by else []
+    found = []
+    for task, name in pairs:
+        for subject in probed:
+            if config.probes[name].tokens not in subject.train.tokens:
+                continue  # some controls have a single vector a clip
+            parts = [subjects.hold_out(subject, items, views) for items in folds] or [subject]
+            runs = [_run_probe(config, task, name, part, tasks[task], item_names, views, width, key) for part in parts]
+            found += [results.pool(rows) if folds else rows[0] for rows in zip(*runs, strict=True)]
+    return found
+
+
+def _extract(
+    config: EvalConfig,
+    store: Cache,
+    clips: EvaluationSet,
+    name: str,
+    encode_with: Mapping[str, features.Encode],
+    kinds: Sequence[str] = (),
+) -> dict[str, features.Features]:
+    """What the probes read and `kinds`, of a set of clips, by what makes them."""
+    if not encode_with:
+        return {}
+    wanted = tuple(dict.fromkeys([*config.kinds_of_tokens, *kinds]))
+    options = {"batch_size": config.batch_size, "workers": config.workers, "name": name}
+    return features.extract(encode_with, clips, wanted, store, **options)
+
+
+def _run_probe(
+    config: EvalConfig,
+    task: str,
+    name: str,
+    subject: Subject,
+    class_names: Sequence[str],
+    item_names: Sequence[str],
+    views: int,
+    width: int,
+    key: jax.Array,
+) -> list[results.ProbeResult]:
+    """One probe on one subject."""
+    probe = config.probes[name]
+    items = {row: test.items // views for row, test in subject.tests.items()}
+    first = {row: np.unique(item_R, return_index=True)[1] for row, item_R in items.items()}
+    known = {
+        row: labels.seen_classes(task, subject.train.labels[task], test.labels[task][first[row]], class_names)
+        for row, test in subject.tests.items()
+    }
+    train_labels, _, classes = next(iter(known.values()))
+    started = time.monotonic()
+    answers = probes.run(
+        probe,
+        subject.train.tokens[probe.tokens],
+        train_labels,
+        {row: test.tokens[probe.tokens] for row, test in subject.tests.items()},
+        len(classes),
+        key,
+        width=width,
+        items=items,
+        name=" ".join([task, name, next(iter(subject.tests))]),
+    )
+    return [
+        results.score(
+            features=row,
+            task=task,
+            probe=name,
+            predicted_SxI=answers.predicted[row],
+            train_labels=train_labels,
+            test_labels=known[row][1],
+            class_names=classes,
+            item_names=[item_names[int(item)] for item in items[row][first[row]]],
+            chosen=answers.chosen,
+            validation=answers.validation,
+            seconds=time.monotonic() - started,
         )
-        seconds = time.monotonic() - started
-        outcomes.append(Outcome(task, name, predicted, train_labels, test_labels, len(classes), seconds))
-    return outcomes
+        for row in subject.tests
+    ]

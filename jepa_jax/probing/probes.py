@@ -1,198 +1,159 @@
-"""Training and scoring of one probe on features that are already there."""
+"""One probe: fitted to features that are already there, its settings chosen, its answers about test sets."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 
 from jepa_jax.models import probes
-from jepa_jax.probing.config import ProbeConfig
-from jepa_jax.probing.features import channel_statistics
-from jepa_jax.progress import Progress
+from jepa_jax.probing import grid, knn, ridge, rows, selection
+from jepa_jax.probing.config import ProbeConfig, Setting
+from jepa_jax.probing.features import Rows, channel_statistics
 
-KNN_TEMPERATURE = 0.07
-PREDICTION_BATCH = 256
+Scores = Callable[[Num[np.ndarray, "B *S E"]], Float[Array | np.ndarray, "seeds settings B classes"]]
 
-Carry = tuple[Any, optax.OptState]
-Step = Callable[[Carry, tuple[Array, Array, Array]], tuple[Carry, Array]]
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a probe says about test sets.
+
+    Attributes:
+        predicted: for each test set the classes, a row for each probe seed (a single one where nothing is random).
+        chosen: the settings of the probe.
+        validation: every setting with its mean `accuracy` on held-out training items, None where it diverged; empty if
+            there was one setting only.
+    """
+
+    predicted: Mapping[str, Int[np.ndarray, "seeds items"]]
+    chosen: Setting
+    validation: tuple[Mapping[str, float | int | None], ...] = ()
 
 
 def run(
     config: ProbeConfig,
-    train: np.ndarray,
-    train_labels: Int[np.ndarray, "train"],
-    test: np.ndarray,
+    train: Rows,
+    train_labels: Int[np.ndarray, "n"],
+    tests: Mapping[str, Rows],
     classes: int,
     key: PRNGKeyArray,
+    *,
+    width: int = 0,
+    items: Mapping[str, Int[np.ndarray, "_"]] | None = None,
     name: str = "probe",
-) -> Int[np.ndarray, "test"]:
-    """Classes that a probe trained on `train` gives to `test`.
+) -> Answers:
+    """Trains a probe and asks it about test sets.
+
+    With several settings, each is fitted to a part of `train`, and the one that is right most often about the held-out
+    rest is kept. A trained probe stays as it is; ridge and nearest neighbours are computed again, from all of `train`.
 
     Args:
         config: which probe, and how it is trained.
-        train: features [n, E] or [n, N, E]; a np.memmap is read a batch at a time.
+        train: features [n, E] or [n, N, E].
         train_labels: in 0…classes−1.
-        test: features of the same kind.
+        tests: named sets of features of the same kind.
         classes: how many there are.
-        key: of the initial parameters and of the order of the clips.
-        name: for the progress bar.
+        key: of the initial parameters, the order of the clips and what is held out.
+        width: classes of the compiled program, to share it among label sets; 0: `classes`.
+        items: for each test set the item that each row is a view of, in ascending order: scores of an item's rows are
+            averaged. Left out, every row is an item.
+        name: for the progress bar and errors.
 
     Raises:
         ValueError: heads that do not divide the width.
-        FloatingPointError: the probe's loss is not finite.
+        LabelError: too few training items to hold some out.
+        FloatingPointError: the loss of every setting is not finite.
     """
-    width = train.shape[-1]
-    mean, deviation = channel_statistics(train) if config.standardise else (np.zeros(width), np.ones(width))
-
-    def prepare(features: Array) -> Array:
-        return (features.astype(jnp.float32) - jnp.float32(mean)) / jnp.float32(deviation)
-
+    settings = config.settings()
+    everything = np.arange(len(train))
     # Full float32 products also where an accelerator would shorten them: a probe is small.
     with jax.default_matmul_precision("highest"):
-        if config.kind == "knn":
-            return _knn(prepare, train, train_labels, test, classes, config.neighbours)
-        attentive = config.kind == "attentive"
-        model = probes.AttentiveProbe(classes, config.heads) if attentive else probes.LinearProbe(classes)
+        fit = functools.partial(
+            _fit, source=train, labels=train_labels, classes=classes, width=width or classes, key=key, name=name
+        )
+        if len(settings) == 1:
+            validation, setting = (), 0
+            scores = fit(config, everything).scores
+        else:
+            fit_R, held_R = selection.hold_out(train_labels, config.validation, key)
+            tried = fit(config, fit_R)
+            accuracy_P = (_predict(tried.scores, train, held_R) == train_labels[held_R]).mean(axis=(0, 2))
+            validation = tuple(
+                {**values, "accuracy": None if failed else float(accuracy)}
+                for values, failed, accuracy in zip(settings, tried.diverged, accuracy_P, strict=True)
+            )
+            setting = int(np.where(tried.diverged, -1, accuracy_P).argmax())
+            again = config.closed_form
+            scores = fit(config.only(settings[setting]), everything).scores if again else tried.only(setting).scores
+        predicted = {
+            name: _predict(scores, test, np.arange(len(test)), None if items is None else items[name])[:, 0]
+            for name, test in tests.items()
+        }
+    return Answers(predicted, settings[setting], validation)
 
-        def apply(params: Any, features: Array) -> Float[Array, "B classes"]:
-            features = prepare(features)
-            # The mean of a clip's tokens is a clip of one token.
-            features = features[:, None] if attentive and features.ndim == 2 else features
-            return cast(Array, model.apply({"params": params}, features))
 
-        key_init, key_order = jax.random.split(key)
-        params = model.init(key_init, jnp.zeros((1, 1, width) if attentive else (1, width)))["params"]
-        params = _fit(apply, params, config, train, train_labels, key_order, name)
-        return _predict(jax.jit(functools.partial(apply, params)), test)
+@dataclasses.dataclass(frozen=True)
+class _Computed:
+    """A probe in closed form, as `grid.Trained` is one that was trained."""
+
+    scores: Scores
+    diverged: Bool[np.ndarray, "settings"]
+
+    def only(self, setting: int) -> "_Computed":
+        """The probe of one setting."""
+        one = slice(setting, setting + 1)
+        return _Computed(lambda features: self.scores(features)[:, one], self.diverged[one])
 
 
 def _fit(
-    apply: Callable[[Any, Array], Array],
-    params: Any,
     config: ProbeConfig,
-    features: np.ndarray,
+    fit_R: Int[np.ndarray, "R"],
+    *,
+    source: Rows,
     labels: Int[np.ndarray, "n"],
+    classes: int,
+    width: int,
     key: PRNGKeyArray,
     name: str,
-) -> Any:
-    """Parameters after `config.epochs` passes of AdamW at a constant rate."""
-    optimizer = optax.adamw(config.lr, weight_decay=config.weight_decay)
-
-    def step(carry: Carry, batch: tuple[Array, Array, Array]) -> tuple[Carry, Array]:
-        params, state = carry
-        x, labels_B, counts_B = batch
-
-        def loss_of(params: Any) -> Array:
-            losses_B = optax.softmax_cross_entropy_with_integer_labels(apply(params, x), labels_B)
-            return jnp.sum(losses_B * counts_B) / jnp.sum(counts_B)
-
-        loss, gradient = jax.value_and_grad(loss_of)(params)
-        updates, state = optimizer.update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), loss
-
-    epoch = _streamed_epoch(step, features) if isinstance(features, np.memmap) else _scanned_epoch(step, features)
-    carry = params, optimizer.init(params)
-    size = min(config.batch_size, len(features))
-    with Progress(config.epochs, "epoch", name=name, clips_each=len(features)) as bar:
-        for number in range(config.epochs):
-            index, counts = _batches(jax.random.fold_in(key, number), len(features), size)
-            carry, loss = epoch(carry, index, labels[index], counts)
-            if not np.isfinite(loss):
-                raise FloatingPointError(
-                    f"{name}: the loss of the {config.kind} probe is {loss} after epoch {number + 1}: lower its lr "
-                    f"({config.lr}), or set standardise."
-                )
-            bar.update(number + 1)
-    return carry[0]
+) -> "grid.Trained | _Computed":
+    """Every setting of a probe, fitted to some rows."""
+    scale = _scale(config, source)
+    if config.kind == "ridge":
+        scores = ridge.fit(source, fit_R, labels, classes, config.penalty, scale)
+        return _Computed(scores, np.zeros(len(config.penalty), bool))
+    if config.kind == "knn":
+        scores = knn.fit(source, fit_R, labels, width, config.neighbours, scale)
+        return _Computed(scores, np.zeros(len(config.neighbours), bool))
+    return grid.train(_model(config, width), config, source, fit_R, labels, classes, scale, key, name)
 
 
-def _batches(key: PRNGKeyArray, items: int, size: int) -> tuple[Int[np.ndarray, "J B"], Float[np.ndarray, "J B"]]:
-    """Positions of an epoch's batches in random order; the last is filled up with positions that count 0."""
-    order = np.asarray(jax.random.permutation(key, items))
-    missing = -items % size
-    counts = np.ones(items + missing, np.float32)
-    counts[items:] = 0
-    return np.resize(order, items + missing).reshape(-1, size), counts.reshape(-1, size)
+def _model(config: ProbeConfig, classes: int) -> grid.Model:
+    if config.kind == "linear":
+        return probes.LinearProbe(classes)
+    if config.kind == "attentive":
+        return probes.AttentiveProbe(classes, config.heads)
+    return probes.AttentiveBlocksProbe(classes, config.heads, config.blocks)
 
 
-def _scanned_epoch(step: Step, features: np.ndarray) -> Callable[..., tuple[Carry, Array]]:
-    """An epoch as one compiled loop over features that lie on the device."""
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def epoch(carry: Carry, features: Array, index_JxB: Array, labels_JxB: Array, counts_JxB: Array):
-        def body(carry: Carry, row: tuple[Array, Array, Array]) -> tuple[Carry, Array]:
-            index_B, labels_B, counts_B = row
-            return step(carry, (features[index_B], labels_B, counts_B))
-
-        carry, losses_J = jax.lax.scan(body, carry, (index_JxB, labels_JxB, counts_JxB))
-        return carry, losses_J.mean()
-
-    on_device = jax.device_put(features)
-    return lambda carry, index, labels, counts: epoch(carry, on_device, index, labels, counts)
+def _scale(config: ProbeConfig, source: Rows) -> grid.Scale:
+    width = source.shape[-1]
+    if config.standardise:
+        return grid.Scale(*channel_statistics(source))
+    return grid.Scale(np.zeros(width, np.float32), np.ones(width, np.float32))
 
 
-def _streamed_epoch(step: Step, features: np.ndarray) -> Callable[..., tuple[Carry, Array]]:
-    """An epoch over features that are read from disk a batch at a time, while the batch before is computed."""
-    jitted = jax.jit(step, donate_argnums=0)
-
-    def epoch(carry: Carry, index_JxB: np.ndarray, labels_JxB: np.ndarray, counts_JxB: np.ndarray):
-        losses: list[Array] = []
-        for index_B, labels_B, counts_B in zip(index_JxB, labels_JxB, counts_JxB, strict=True):
-            batch = features[index_B]
-            if losses:
-                # Otherwise a fast disk would pile up batches that wait for the device.
-                losses[-1].block_until_ready()
-            carry, loss = jitted(carry, (batch, labels_B, counts_B))
-            losses.append(loss)
-        return carry, jnp.stack(losses).mean()
-
-    return epoch
-
-
-def _predict(logits: Callable[[np.ndarray], Array], features: np.ndarray) -> Int[np.ndarray, "n"]:
-    """The likeliest class of every clip."""
-    parts = [np.asarray(logits(rows).argmax(-1))[valid] for rows, valid in _row_batches(features)]
-    return np.concatenate(parts).astype(np.int32)
-
-
-def _row_batches(features: np.ndarray) -> Iterator[tuple[np.ndarray, Bool[np.ndarray, "B"]]]:
-    """Rows in order, in batches of one size; the last is filled up with its last row, marked as not valid."""
-    size = min(PREDICTION_BATCH if features.ndim == 2 else 16, len(features))
-    for first in range(0, len(features), size):
-        index = np.arange(first, first + size)
-        yield features[np.minimum(index, len(features) - 1)], index < len(features)
-
-
-def _knn(
-    prepare: Callable[[Array], Array],
-    train: np.ndarray,
-    labels: Int[np.ndarray, "train"],
-    test: np.ndarray,
-    classes: int,
-    neighbours: int,
-) -> Int[np.ndarray, "test"]:
-    """The class with the most votes among the nearest training clips by cosine.
-
-    A neighbour of cosine s votes with weight exp(s / 0.07) (arXiv:1805.01978); all vote if there are fewer.
-    """
-    neighbours = min(neighbours, len(train))
-
-    def unit(features: Array) -> Array:
-        prepared = prepare(features)
-        return prepared / jnp.maximum(jnp.linalg.norm(prepared, axis=-1, keepdims=True), 1e-12)
-
-    unit_train = jax.jit(unit)(train)
-
-    @jax.jit
-    def votes(rows: Float[Array, "B E"], unit_train: Float[Array, "train E"]) -> Float[Array, "B classes"]:
-        similarity, nearest = jax.lax.top_k(unit(rows) @ unit_train.T, neighbours)
-        # Relative to the nearest, so that nothing overflows.
-        weight = jnp.exp((similarity - similarity[:, :1]) / KNN_TEMPERATURE)
-        return (jax.nn.one_hot(jnp.asarray(labels)[nearest], classes) * weight[..., None]).sum(1)
-
-    return _predict(lambda rows: votes(rows, unit_train), test)
+def _predict(
+    scores: Scores, source: Rows, rows_R: Int[np.ndarray, "R"], items_R: Int[np.ndarray, "R"] | None = None
+) -> Int[np.ndarray, "seeds settings items"]:
+    """The likeliest class of every item, by every probe; rows of the same item follow each other."""
+    size = min(256 if len(source.shape) == 2 else 16, len(rows_R))
+    index, valid = zip(*rows.in_batches(rows_R, size), strict=True)
+    batches = zip(rows.read_ahead(source, index), valid, strict=True)
+    parts = [np.asarray(scores(features))[:, :, valid_B] for features, valid_B in batches]
+    score_SxPxRxC = np.concatenate(parts, axis=2)
+    if items_R is not None:
+        _, first_I, rows_I = np.unique(items_R, return_index=True, return_counts=True)
+        score_SxPxRxC = np.add.reduceat(score_SxPxRxC, first_I, axis=2) / rows_I[:, None]
+    return score_SxPxRxC.argmax(axis=-1).astype(np.int32)

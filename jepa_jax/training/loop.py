@@ -8,23 +8,25 @@ import dataclasses
 import functools
 import math
 import os
-import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
 
 from jepa_jax import data
-from jepa_jax.config import Config, ConfigError
+from jepa_jax.config import Config, to_dict
 from jepa_jax.progress import Progress
-from jepa_jax.training import audit, collapse, sharding, step
+from jepa_jax.training import audit, collapse, processes, sharding, step
 from jepa_jax.training.checkpoint import Checkpointer
 from jepa_jax.training.interrupt import StopRequest, stop_on_signal
-from jepa_jax.training.metrics import MetricsWriter
+from jepa_jax.training.metrics import MetricsWriter, metrics_file
+from jepa_jax.training.spool import Spool
 from jepa_jax.training.state import TrainState
-from jepa_jax.training.workdir import open_workdir
+from jepa_jax.training.workdir import open_workdir, versions
 
 
 class NonFiniteLossError(RuntimeError):
@@ -39,25 +41,27 @@ class Outcome:
     stopped_by: str | None = None  # the name of a signal, if one came
 
 
-def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) -> Outcome:
+def train(config: Config, workdir: epath.PathLike, overwrite: bool = False) -> Outcome:
     """Trains until `config.steps`, or until a signal; goes on with what `workdir` holds, or moves it aside first.
 
+    With several processes all of them call this with the same arguments.
+
     Raises:
-        ConfigError: settings that cannot be used, before anything is written, or another run's folder.
+        ConfigError: settings that cannot be used, before anything is written, another run's folder, or processes that
+            were not started alike.
         CheckpointError: checkpoints of another model, or none that is whole.
         NonFiniteLossError: the loss became NaN or infinite.
         TooManySkippedError: too much of a source cannot be decoded.
     """
-    if jax.process_count() > 1:
-        raise ConfigError("Several processes are not supported yet: start one, with all devices of one machine.")
     mesh = sharding.make_mesh(config.mesh, config.batch_size)
     opened = data.open_sources(config.data)
     learner = step.build_learner(config)
     init = functools.partial(step.init_state, learner)
     abstract = jax.eval_shape(init, config.seed)
-    folder = open_workdir(workdir, config, overwrite=overwrite)  # from here on, files are written
-    ledger = data.new_ledger(config.data, opened, folder / "skipped.jsonl")
-
+    started = {"workdir": str(workdir), "overwrite": overwrite, "data": data.describe(opened), "versions": versions()}
+    processes.require_same(started | {"config": to_dict(config)})
+    # From here on, files are written.
+    folder = processes.from_main(lambda: open_workdir(workdir, config, overwrite=overwrite))
     shardings = sharding.state_shardings(abstract, mesh)
     with Checkpointer(folder, keep=config.checkpoint.keep) as checkpointer, stop_on_signal() as stop:
         restored = checkpointer.restore(
@@ -68,33 +72,28 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
         else:
             start, state = restored
         if start >= config.steps:
-            print(f"{folder} is already at step {start} of {config.steps}: nothing to do.")
+            processes.say(f"{folder} is already at step {start} of {config.steps}: nothing to do.")
             return Outcome(start)
         if restored is not None:
-            print(f"Resuming {folder} at step {start}.", flush=True)
-        print(f"Training on {data.describe(opened)}.", flush=True)
+            processes.say(f"Resuming {folder} at step {start}.")
+        processes.say(f"Training on {data.describe(opened)}.")
 
-        throughput = data.Throughput(config.data.workers, os.cpu_count() or 1)
-        run = _Run(config, folder, checkpointer, MetricsWriter(folder, start), start, throughput)
+        run = _Run(config, folder, checkpointer, opened, start)
         batches = data.device_prefetch(
             data.TrainBatches(
                 config,
                 start_step=start,
                 rows=sharding.local_rows(mesh, config.batch_size),
-                ledger=ledger,
+                ledger=run.ledger,
                 opened=opened,
-                throughput=throughput,
+                throughput=run.throughput,
             ),
             functools.partial(sharding.put_batch, mesh=mesh),
             config.data.prefetch,
-            throughput,
+            run.throughput,
         )
         try:
-            train_step = jax.jit(
-                functools.partial(step.train_step, learner),
-                donate_argnums=0,
-                out_shardings=(shardings, sharding.replicated(mesh)),
-            )
+            train_step = step.jitted(learner, shardings, mesh)
             audited = jax.jit(functools.partial(audit.audit, learner), out_shardings=sharding.replicated(mesh))
             done = _iterate(run, train_step, audited, state, batches, stop)
         finally:
@@ -102,9 +101,9 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
             run.close()
     if stop.received is None:
         return Outcome(done)
-    print(f"Stopped by {stop.received.name} at step {done} of {config.steps}, which is saved.")
+    processes.say(f"Stopped by {stop.received.name} at step {done} of {config.steps}, which is saved.")
     if done < config.steps:
-        print("To go on, give the same command again.")
+        processes.say("To go on, give the same command again.")
     return Outcome(done, stop.received.name)
 
 
@@ -128,7 +127,7 @@ def _iterate(
         run.read_pending()
         images = config.data.images == "frames" and batch["video"].shape[1] == 1
         run.pending = _Pending(done, metrics, batch["source"], batch["item"], "images/" if images else "")
-        last = done == config.steps or bool(stop)
+        last = stop.after(done) or done == config.steps
         if last or done % config.checkpoint.every == 0:
             run.read_pending()
             run.save(done, state)
@@ -154,16 +153,21 @@ class _Run:
     def __init__(
         self,
         config: Config,
-        folder: pathlib.Path,
+        folder: epath.Path,
         checkpointer: Checkpointer,
-        writer: MetricsWriter,
+        opened: Sequence[data.Source | None],
         step: int,
-        throughput: data.Throughput,
     ):
-        self.config, self.first_step, self._throughput = config, step, throughput
+        self.config, self.first_step = config, step
         self.pending: _Pending | None = None
-        self._folder, self._checkpointer, self._writer = folder, checkpointer, writer
-        self._progress = Progress(config.steps, "step", done=step, clips_each=config.batch_size)
+        self._folder, self._checkpointer = folder, checkpointer
+        main = processes.is_main()
+        own = metrics_file(jax.process_index())
+        self._spool = Spool(folder, *([own, "skipped.jsonl"] if main else [own]))
+        self._writer = MetricsWriter(self._spool.folder, step, jax.process_index())
+        self.ledger = data.new_ledger(config.data, opened, self._spool.folder / "skipped.jsonl" if main else None)
+        self.throughput = data.Throughput(config.data.workers, os.cpu_count() or 1)
+        self._progress = Progress(config.steps, "step", done=step, clips_each=config.batch_size, shown=main)
         self._alarmed = self._audited = False
         self._all_finite = jax.jit(_all_finite)
 
@@ -197,19 +201,23 @@ class _Run:
             if message and not self._alarmed:
                 self._alarmed = True
                 self._progress.say(f"Step {now}: {message}")
-        if message := self._throughput.complaint():
+        if message := self.throughput.complaint():
             self._progress.say(f"Step {now}: {message}")
         if audited or now % log.every == 0 or now % log.features_every == 0 or now == self.config.steps:
             named = {pending.prefix + name: value for name, value in scalars.items()}
             speed = {"clips_per_second": self._progress.clips_per_second}
-            self._writer.write(now, named | speed | self._throughput.metrics())
+            self._writer.write(now, named | speed | self.throughput.metrics())
 
     def save(self, step: int, state: TrainState) -> None:
-        """Starts saving the state, if all of it is finite."""
+        """Starts saving the state, if all of it is finite, after what has been told of the steps up to it."""
         if not self._all_finite(state):
             raise NonFiniteLossError(
                 f"The state after step {step} holds values that are not finite; it is not saved. {self._last_good()}"
             )
+        for skips in processes.gather(self.ledger.take_unshared()):
+            self.ledger.add(skips)
+        self.ledger.take_unshared()
+        self._spool.publish()
         self._checkpointer.save(step, state)
 
     def report_saved(self) -> None:
@@ -225,10 +233,12 @@ class _Run:
         finally:
             self._progress.close()
             self._writer.close()
+            self._spool.close()
 
     def _stop_non_finite(self, pending: _Pending, names: list[str]) -> None:
         names_of = list(self.config.data.sources)
-        drawn = zip(np.asarray(pending.source).tolist(), np.asarray(pending.item).tolist(), strict=True)
+        rows = multihost_utils.process_allgather((pending.source, pending.item), tiled=True)
+        drawn = zip(*(part.tolist() for part in rows), strict=True)
         clips = ", ".join(f"{names_of[source]}:{item}" for source, item in drawn)
         raise NonFiniteLossError(
             f"{', '.join(names)} not finite at step {pending.step} (step {pending.step - 1} was finite). "

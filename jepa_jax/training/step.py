@@ -1,7 +1,8 @@
 """The training step: one pure function of state and batch."""
 
 import dataclasses
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jepa_jax import data, masking, models, pixels
 from jepa_jax.config import Config, blame
 from jepa_jax.data import sprites
 from jepa_jax.objectives import base
-from jepa_jax.training import optimizer, schedules
+from jepa_jax.training import optimizer, schedules, sharding
 from jepa_jax.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -99,8 +100,9 @@ def init_state(learner: Learner, seed: int | jax.Array) -> TrainState:
     predictor = learner.predictor.init(predictor_key, features, index, index, grid=learner.grid)["params"]
     dims = base.Dims(features=learner.features, levels=learner.encoder.levels)
     heads = {
-        name: objective.init(jax.random.fold_in(heads_key, i), dims)
-        for i, (name, objective) in enumerate(config.objectives.items())
+        # By name: a head starts the same whatever other objectives there are.
+        name: objective.init(jax.random.fold_in(heads_key, zlib.crc32(name.encode())), dims)
+        for name, objective in config.objectives.items()
     }
     params = {"encoder": encoder, "predictor": predictor, "heads": heads}
     return TrainState(
@@ -138,6 +140,22 @@ def for_batch(learner: Learner, batch: Batch) -> Learner:
     """The learner of what the batch holds, clips or single frames; which one is known when the step is compiled."""
     single = "video" in batch and batch["video"].shape[1] == 1
     return learner.images if single and learner.images is not None else learner
+
+
+def jitted(learner: Learner, shardings: TrainState, mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+    """`train_step` of state and batch as training runs it: compiled once, in the memory of the state before.
+
+    Args:
+        learner: the fixed parts.
+        shardings: of the state, before and after.
+        mesh: the devices, each of which gets the metrics.
+    """
+
+    def train_step_on_mesh(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return train_step(learner, state, batch)
+
+    return jax.jit(train_step_on_mesh, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
 
 
 def prepare(learner: Learner, state: TrainState, batch: Batch) -> tuple[jax.Array, Indices, jax.Array]:
@@ -240,8 +258,9 @@ def _draw_masks(learner: Learner, key: jax.Array, clips: jax.Array) -> Indices:
 
 
 def _sample(features_BxSxD: jax.Array) -> jax.Array:
-    """About FEATURE_SAMPLES tokens, spread evenly over each clip: [samples, D], float32."""
+    """About FEATURE_SAMPLES tokens, spread evenly over clips and over each: [samples, D], float32."""
     batch, tokens, width = features_BxSxD.shape
     each = min(max(FEATURE_SAMPLES // batch, 1), tokens)
     index = jnp.linspace(0, tokens - 1, each).astype(jnp.int32)
-    return features_BxSxD[:, index].reshape(-1, width).astype(jnp.float32)
+    samples = features_BxSxD[:, index].reshape(-1, width).astype(jnp.float32)
+    return samples[:: max(len(samples) // FEATURE_SAMPLES, 1)]

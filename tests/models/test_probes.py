@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +62,79 @@ def test_attentive_probe_initial_values():
     assert not params["out"]["bias"].any()
 
 
+@pytest.fixture(scope="module")
+def blocks_probe():
+    """V-JEPA 2's probe, width 16, with its parameters and five tokens each of two clips."""
+    tokens = jax.random.normal(jax.random.key(0), (2, 5, 16))
+    probe = probes.AttentiveBlocksProbe(classes=3, heads=2, blocks=4)
+    return probe, jax.jit(probe.init)(jax.random.key(1), tokens)["params"], tokens
+
+
+def attention(params, x, heads):
+    """Multi-head self-attention written out, one head and one query at a time."""
+    width = x.shape[-1] // heads
+    q, k, v = np.split(x @ params["qkv"]["kernel"] + params["qkv"]["bias"], 3, axis=-1)
+    out = np.zeros_like(x)
+    for head in range(heads):
+        part = slice(head * width, (head + 1) * width)
+        for i in range(len(x)):
+            weight = np.exp(k[:, part] @ q[i, part] / np.sqrt(width))
+            out[i, part] = weight @ v[:, part] / weight.sum()
+    return out @ params["attention_out"]["kernel"] + params["attention_out"]["bias"]
+
+
+def norm(params, x):
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    return x * params["scale"] + params["bias"]
+
+
+def mlp(params, x):
+    hidden = x @ params["in"]["kernel"] + params["in"]["bias"]
+    gelu = hidden * 0.5 * (1 + np.vectorize(math.erf)(hidden / np.sqrt(2)))
+    return gelu @ params["out"]["kernel"] + params["out"]["bias"]
+
+
+def test_blocks_probe_is_three_blocks_and_a_query_that_looks_at_their_output(blocks_probe):
+    probe, params, tokens = blocks_probe
+    # Initial values are small; larger ones let every part show in the logits.
+    params = jax.tree.map(lambda x: x * 5 + 0.1, params)
+    logits = np.asarray(probe.apply({"params": params}, tokens))
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    for clip, expected in zip(np.asarray(tokens, np.float64), logits, strict=True):
+        x = clip
+        for block in (params[f"block_{i}"] for i in (1, 2, 3)):
+            x = x + attention(block, norm(block["norm_attention"], x), 2)
+            x = x + mlp(block["mlp"], norm(block["norm_mlp"], x))
+        x = norm(params["norm_tokens"], x)
+        k, v = np.split(x @ params["key_value"]["kernel"] + params["key_value"]["bias"], 2, axis=-1)
+        query = params["query"] @ params["to_query"]["kernel"] + params["to_query"]["bias"]
+        weights = [np.exp(k[:, part] @ query[part] / np.sqrt(8)) for part in (slice(0, 8), slice(8, 16))]
+        mixed = np.concatenate([w @ v[:, part] / w.sum() for w, part in zip(weights, (slice(0, 8), slice(8, 16)))])
+        q = params["query"] + mixed
+        q = q + mlp(params["mlp"], norm(params["norm_mlp"], q))
+        np.testing.assert_allclose(
+            expected, q @ params["head"]["kernel"] + params["head"]["bias"], rtol=2e-4, atol=2e-4
+        )
+
+
+def test_blocks_probe_initial_values(blocks_probe):
+    _, params, _ = blocks_probe
+    for layer in (1, 2, 3):
+        block = params[f"block_{layer}"]
+        for matrix in (block["attention_out"]["kernel"], block["mlp"]["out"]["kernel"]):
+            assert matrix.std() == pytest.approx(0.02 / (2 * layer) ** 0.5, rel=0.15)
+        assert block["qkv"]["kernel"].std() == pytest.approx(0.02, rel=0.1)
+        assert not block["qkv"]["bias"].any()
+    assert params["mlp"]["out"]["kernel"].std() == pytest.approx(0.02 / 6**0.5, rel=0.15)
+    assert jnp.abs(params["head"]["kernel"]).max() <= 0.25
+
+
+def test_blocks_probe_takes_one_vector_a_clip(blocks_probe):
+    probe, params, tokens = blocks_probe
+    one, same = (probe.apply({"params": params}, x) for x in (tokens[:, 0], tokens[:, :1]))
+    np.testing.assert_array_equal(one, same)
+
+
 def test_linear_probe_is_affine_with_the_default_initial_values():
     features = jax.random.normal(jax.random.key(0), (4, 100))
     probe = probes.LinearProbe(classes=20)
@@ -73,5 +148,6 @@ def test_linear_probe_is_affine_with_the_default_initial_values():
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(ValueError, match="5 heads cannot divide features of width 32"):
-        probes.AttentiveProbe(classes=2, heads=5).init(jax.random.key(0), jnp.zeros((1, 2, 32)))
+    for kind in (probes.AttentiveProbe, probes.AttentiveBlocksProbe):
+        with pytest.raises(ValueError, match="5 heads cannot divide features of width 32"):
+            kind(classes=2, heads=5).init(jax.random.key(0), jnp.zeros((1, 2, 32)))

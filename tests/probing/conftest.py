@@ -20,15 +20,15 @@ CONFIG = Config(
 
 @pytest.fixture(scope="session")
 def training_run(tmp_path_factory):
-    """A workdir with checkpoints of steps 3 and 7; parameters are the initial ones plus the step (EMA: minus)."""
+    """A workdir with checkpoints of steps 3 and 7; parameters are the initial ones plus step / 100 (EMA: minus)."""
     folder = tmp_path_factory.mktemp("run")
     workdir.open_workdir(folder, CONFIG)
     learner = step.build_learner(CONFIG)
     first = jax.jit(lambda: step.init_state(learner, CONFIG.seed))()
     with checkpoint.Checkpointer(folder, keep=5) as checkpointer:
         for number in (3, 7):
-            moved = jax.tree.map(lambda x, n=number: x + n, first.params)
-            averaged = jax.tree.map(lambda x, n=number: x - n, first.target_params)
+            moved = jax.tree.map(lambda x, n=number: x + n / 100, first.params)
+            averaged = jax.tree.map(lambda x, n=number: x - n / 100, first.target_params)
             checkpointer.save(number, first.__class__(first.step, moved, averaged, first.opt_state, first.key))
     return folder
 
@@ -66,9 +66,9 @@ def evaluation(pictures):
         train=SourceConfig(kind="images", path=str(pictures / "train")),
         test=SourceConfig(kind="images", path=str(pictures / "test")),
         probes={
-            "linear": ProbeConfig(standardise=True, epochs=20, lr=0.05),
-            "attentive": ProbeConfig(kind="attentive", tokens="all", heads=2, epochs=20, lr=0.01, batch_size=8),
-            "knn": ProbeConfig(kind="knn", neighbours=3),
+            "linear": ProbeConfig(standardise=True, epochs=20, lr=(0.05,)),
+            "attentive": ProbeConfig(kind="attentive", tokens="all", heads=2, epochs=20, lr=(0.01,), batch_size=8),
+            "knn": ProbeConfig(kind="knn", neighbours=(3,)),
         },
         batch_size=8,
         workers=0,

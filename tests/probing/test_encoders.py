@@ -38,14 +38,14 @@ def test_split_step(reference, folder, step):
 def test_a_workdir_is_its_newest_average(training_run, initial_encoder):
     found = encoders.load(str(training_run))
     assert (found.step, found.weights, found.source) == (7, "ema", str(training_run))
-    assert_same(found.params, initial_encoder, shift=-7)
+    assert_same(found.params, initial_encoder, shift=-0.07)
     assert found.config.encoder.size == "16x1x2"
 
 
 def test_a_step_can_be_named(training_run, initial_encoder):
     found = encoders.load(f"{training_run}:3")
     assert found.step == 3
-    assert_same(found.params, initial_encoder, shift=-3)
+    assert_same(found.params, initial_encoder, shift=-0.03)
 
 
 def test_random_of_a_workdir_is_what_it_started_from(training_run, initial_encoder):

@@ -1,11 +1,14 @@
 import dataclasses
 import json
+import pathlib
 import re
 
+import jsonschema
 import numpy as np
 import pytest
 
 from jepa_jax.config import ConfigError, SourceConfig, to_dict
+from jepa_jax.probing import probes, results
 from jepa_jax.probing.config import EvalConfig, ProbeConfig
 from jepa_jax.probing.job import evaluate
 from jepa_jax.training import workdir
@@ -26,23 +29,22 @@ def test_an_evaluation_from_end_to_end(evaluation, training_run, tmp_path):
     assert all(result.accuracy == 1 for result in found)
 
     record = json.loads(out.read_text())
-    assert record["results"] == [dataclasses.asdict(result) for result in found]
-    first = record["results"][0]
-    assert (first["chance"], first["majority"], first["classes"], first["train"], first["test"]) == (
-        0.5,
-        0.5,
-        2,
-        20,
-        12,
-    )
+    assert record["results"] == json.loads(json.dumps([dataclasses.asdict(result) for result in found]))
+    first = found[0]
+    assert (first.chance, first.majority, first.class_names) == (0.5, 0.5, ("blue", "red"))
+    assert (first.train, first.test) == (20, 12)
+    fingerprint = record["checkpoint"].pop("parameters_sha256")
+    assert re.fullmatch("[0-9a-f]{64}", fingerprint)
     assert record["checkpoint"] == {"source": str(training_run), "step": 0, "weights": "random"}
     assert record["clip"] == {"frames": 2, "size": 16}
     assert record["dtype"] == "float32"
     assert record["skipped"] == {"train": [], "test": []}
-    assert record["settings"] == to_dict(evaluation)
+    assert record["settings"] == json.loads(json.dumps(to_dict(evaluation)))
     assert record["training_settings"] == json.loads(json.dumps(to_dict(workdir.load_config(training_run))))
     assert {"python", "jax", "flax", "jepa_jax"} <= record["versions"].keys()
-    assert [path.name for path in out.parent.iterdir()] == ["results.json"]
+    schema = json.loads((pathlib.Path(results.__file__).parent / "results.schema.json").read_text())
+    jsonschema.validate(json.loads(out.read_text()), schema)
+    assert sorted(path.name for path in out.parent.iterdir()) == ["features", "results.json"]
 
 
 def test_evaluating_again_gives_the_same(evaluation, training_run, tmp_path):
@@ -51,19 +53,18 @@ def test_evaluating_again_gives_the_same(evaluation, training_run, tmp_path):
     for _ in range(2):
         evaluate(config, f"{training_run}:3", out)
         record = json.loads(out.read_text())
-        assert record["checkpoint"] == {"source": str(training_run), "step": 3, "weights": "ema"}
+        assert (record["checkpoint"]["step"], record["checkpoint"]["weights"]) == (3, "ema")
         runs.append([{k: v for k, v in result.items() if k != "seconds"} for result in record["results"]])
     assert runs[0] == runs[1]
 
 
 def test_the_untrained_encoder_is_probed_beside_the_trained(evaluation, training_run):
     config = with_probe(evaluation, epochs=1)
-    ((beside,), (alone,)) = (evaluate(config, f"{prefix}{training_run}") for prefix in ("", "random:"))
-    assert beside.untrained == alone.accuracy
-    assert beside.untrained_standard_error == alone.standard_error
-    assert alone.untrained is None
+    ((trained, beside), (alone,)) = (evaluate(config, f"{prefix}{training_run}") for prefix in ("", "random:"))
+    assert (trained.features, beside.features, alone.features) == ("trained", "untrained", "trained")
+    assert (beside.correct, beside.items) == (alone.correct, alone.items)
     (without,) = evaluate(dataclasses.replace(config, beside_untrained=False), str(training_run))
-    assert (without.untrained, without.accuracy) == (None, beside.accuracy)
+    assert (without.features, without.correct) == ("trained", trained.correct)
 
 
 @pytest.mark.parametrize("limit", [0, 2**20])
@@ -71,9 +72,9 @@ def test_memory_limit_decides_where_features_lie(evaluation, training_run, monke
     config = with_probe(evaluation, kind="attentive", tokens="all", heads=2, epochs=1)
     seen = []
 
-    def spy(probe, train, train_labels, test, classes, key, name):
-        seen.append((type(train), type(test)))
-        return np.zeros(len(test), np.int32)
+    def spy(probe, train, train_labels, tests, *_, **__):
+        seen.append((type(train), type(tests["trained"])))
+        return probes.Answers({"trained": np.zeros((1, len(tests["trained"])), np.int32)}, {})
 
     monkeypatch.setattr("jepa_jax.probing.probes.run", spy)
     evaluate(dataclasses.replace(config, memory_limit=limit), f"random:{training_run}")
@@ -95,7 +96,7 @@ def test_sprites_give_three_tasks_from_one_extraction(training_run):
         batch_size=40,
     )
     found = evaluate(config, f"random:{training_run}")
-    assert [(result.task, result.probe, result.classes) for result in found] == [
+    assert [(result.task, result.probe, len(result.class_names)) for result in found] == [
         ("appearance", "linear", 16),
         ("motion", "linear", 12),
         ("motion", "motion_knn", 12),

@@ -5,11 +5,21 @@ import jax
 import numpy as np
 import pytest
 
+from jepa_jax import models, pixels
+from jepa_jax.config import EncoderConfig
+from jepa_jax.data import sprites
+from jepa_jax.models import torch_weights
 from jepa_jax.probing import probes
 from jepa_jax.probing.config import ProbeConfig
 
 KEY = jax.random.key(0)
 CLASSES = 4
+
+
+def ask(config, train, labels, test, key=KEY):
+    """What a probe of one seed predicts for one test set."""
+    (predicted,) = probes.run(config, train, labels, {"test": test}, CLASSES, key).predicted["test"]
+    return predicted
 
 
 def blobs(seed, count, *, tokens=0, width=8, spread=0.3):
@@ -34,87 +44,67 @@ def on_disk(array):
 @pytest.mark.parametrize(
     "config",
     [
-        ProbeConfig(kind="linear", epochs=20, batch_size=16, lr=0.02),
-        ProbeConfig(kind="linear", epochs=20, batch_size=16, lr=0.02, standardise=True),
-        ProbeConfig(kind="attentive", epochs=20, batch_size=16, heads=2, lr=5e-3),
-        ProbeConfig(kind="knn", neighbours=5),
+        ProbeConfig(kind="linear", epochs=20, batch_size=16, lr=(0.02,)),
+        ProbeConfig(kind="linear", epochs=20, batch_size=16, lr=(0.02,), standardise=True),
+        ProbeConfig(kind="attentive", epochs=20, batch_size=16, heads=2, lr=(5e-3,)),
+        ProbeConfig(kind="attentive_blocks", epochs=20, batch_size=16, heads=2, blocks=2, lr=(5e-3,)),
+        ProbeConfig(kind="linear", epochs=20, batch_size=16, lr=(1e-5, 0.02), weight_decay=(0.0, 0.1)),
+        ProbeConfig(kind="ridge"),
+        ProbeConfig(kind="ridge", penalty=(0.1,), standardise=True),
+        ProbeConfig(kind="knn", neighbours=(5,)),
+        ProbeConfig(kind="knn", neighbours=(1, 5, 200)),
     ],
-    ids=lambda config: f"{config.kind}{'-standardised' if config.standardise else ''}",
+    ids=lambda config: f"{config.kind}{'-standardised' * config.standardise}{'-grid' * (len(config.settings()) > 1)}",
 )
 def test_probe_learns_what_is_there_and_only_that(config):
     train, train_labels = blobs(0, 120)
     test, test_labels = blobs(1, 200)
-    predicted = probes.run(config, train, train_labels, test, CLASSES, KEY)
+    predicted = ask(config, train, train_labels, test)
     assert np.mean(predicted == test_labels) > 0.95
     # Labels that say nothing about the features: chance is 25 %, its standard error here 3 %.
     shuffled = np.random.default_rng(2).permutation(train_labels)
-    predicted = probes.run(config, train, shuffled, test, CLASSES, KEY)
+    predicted = ask(config, train, shuffled, test)
     assert np.mean(predicted == test_labels) < 0.5
 
 
 def test_attentive_probe_finds_the_token_that_tells():
-    config = ProbeConfig(kind="attentive", tokens="all", epochs=40, batch_size=16, heads=1, lr=1e-2)
+    config = ProbeConfig(kind="attentive", tokens="all", epochs=40, batch_size=16, heads=1, lr=(1e-2,))
     train, train_labels = blobs(0, 128, tokens=6)
     test, test_labels = blobs(1, 100, tokens=6)
-    predicted = probes.run(config, train, train_labels, test, CLASSES, KEY)
+    predicted = ask(config, train, train_labels, test)
     assert np.mean(predicted == test_labels) > 0.9
 
 
 @pytest.mark.parametrize("standardise", [False, True])
 def test_features_on_disk_give_the_probe_that_features_in_memory_give(standardise):
     config = ProbeConfig(
-        kind="attentive", tokens="all", epochs=3, batch_size=8, heads=2, standardise=standardise, lr=3e-3
+        kind="attentive", tokens="all", epochs=3, batch_size=8, heads=2, standardise=standardise, lr=(3e-3,)
     )
     train, labels = blobs(0, 43, tokens=5)  # the last batch is not full
     test, _ = blobs(1, 37, tokens=5, spread=1)
-    memory = probes.run(config, train, labels, test, CLASSES, KEY)
-    disk = probes.run(config, on_disk(train), labels, on_disk(test), CLASSES, KEY)
+    memory = ask(config, train, labels, test)
+    disk = ask(config, on_disk(train), labels, on_disk(test))
     np.testing.assert_array_equal(memory, disk)
     assert len(set(memory)) > 1
-
-
-def test_streamed_and_scanned_epochs_agree():
-    features = np.random.default_rng(0).normal(size=(11, 3)).astype(np.float32)
-    labels = np.arange(11, dtype=np.int32)
-
-    def step(carry, batch):
-        x, y, counts = batch
-        total = (x.sum(1) * y * counts).sum()
-        return carry * 0.5 + total, total
-
-    index, counts = probes._batches(KEY, 11, 4)
-    arguments = index, labels[index], counts
-    scanned, scanned_loss = probes._scanned_epoch(step, features)(jax.numpy.float32(1), *arguments)
-    streamed, streamed_loss = probes._streamed_epoch(step, on_disk(features))(jax.numpy.float32(1), *arguments)
-    np.testing.assert_allclose(scanned, streamed, rtol=1e-6)
-    np.testing.assert_allclose(scanned_loss, streamed_loss, rtol=1e-6)
-
-
-@pytest.mark.parametrize(("items", "size"), [(1, 1), (8, 4), (9, 4), (3, 3)])
-def test_batches_count_every_clip_once(items, size):
-    index, counts = probes._batches(KEY, items, size)
-    assert index.shape == counts.shape == (-(-items // size), size)
-    assert sorted(index[counts == 1]) == list(range(items))
-    assert index.max() < items
 
 
 def test_a_partial_batch_is_the_batch_of_its_clips():
     """One epoch of batch 5 over 5 clips is one step, as is one of batch 64 over the same five."""
     train, labels = blobs(0, 5)
     test, _ = blobs(1, 50, spread=1.5)
-    config = ProbeConfig(kind="linear", epochs=4, lr=0.05, batch_size=5)
+    config = ProbeConfig(kind="linear", epochs=4, lr=(0.05,), batch_size=5)
     wide = dataclasses.replace(config, batch_size=64)
-    one = probes.run(config, train, labels, test, CLASSES, KEY)
-    np.testing.assert_array_equal(one, probes.run(wide, train, labels, test, CLASSES, KEY))
+    one = ask(config, train, labels, test)
+    np.testing.assert_array_equal(one, ask(wide, train, labels, test))
 
 
 def test_standardised_probe_does_not_see_scale_or_offset():
     train, labels = blobs(0, 64)
     test, _ = blobs(1, 64, spread=1)
-    config = ProbeConfig(kind="linear", epochs=5, lr=0.01, batch_size=16, standardise=True)
+    config = ProbeConfig(kind="linear", epochs=5, lr=(0.01,), batch_size=16, standardise=True)
     scale, offset = np.float32(2.0 ** np.arange(-4, 4)), np.arange(8, dtype=np.float32)
-    plain = probes.run(config, train, labels, test, CLASSES, KEY)
-    moved = probes.run(config, train * scale + offset, labels, test * scale + offset, CLASSES, KEY)
+    plain = ask(config, train, labels, test)
+    moved = ask(config, train * scale + offset, labels, test * scale + offset)
     assert np.mean(plain == moved) > 0.98
 
 
@@ -122,9 +112,9 @@ def test_same_key_same_probe_other_key_other_probe():
     train, labels = blobs(0, 40, spread=2)
     test, _ = blobs(1, 100, spread=2)
     config = ProbeConfig(kind="linear", epochs=2, batch_size=16)
-    first = probes.run(config, train, labels, test, CLASSES, KEY)
-    np.testing.assert_array_equal(first, probes.run(config, train, labels, test, CLASSES, KEY))
-    assert (first != probes.run(config, train, labels, test, CLASSES, jax.random.key(1))).any()
+    first = ask(config, train, labels, test)
+    np.testing.assert_array_equal(first, ask(config, train, labels, test))
+    assert (first != ask(config, train, labels, test, jax.random.key(1))).any()
 
 
 @pytest.mark.parametrize("neighbours", [1, 3, 50])
@@ -132,7 +122,7 @@ def test_knn_is_the_vote_of_the_nearest(neighbours):
     rng = np.random.default_rng(3)
     train, test = (rng.normal(size=(n, 5)).astype(np.float32) for n in (30, 20))
     labels = rng.integers(CLASSES, size=30).astype(np.int32)
-    predicted = probes.run(ProbeConfig(kind="knn", neighbours=neighbours), train, labels, test, CLASSES, KEY)
+    predicted = ask(ProbeConfig(kind="knn", neighbours=(neighbours,)), train, labels, test)
 
     for clip, answer in zip(test, predicted, strict=True):
         cosines = [float(clip @ other / np.linalg.norm(clip) / np.linalg.norm(other)) for other in train]
@@ -145,4 +135,79 @@ def test_knn_is_the_vote_of_the_nearest(neighbours):
 def test_diverging_probe_is_an_error():
     train, labels = blobs(0, 40)
     with pytest.raises(FloatingPointError, match="after epoch 1: lower its lr"):
-        probes.run(ProbeConfig(kind="linear", epochs=3), train * np.float32(1e38), labels, train, CLASSES, KEY)
+        ask(ProbeConfig(kind="linear", epochs=3), train * np.float32(1e38), labels, train)
+
+
+def test_what_does_best_on_held_out_training_clips_is_chosen_and_the_test_set_has_no_say():
+    train, labels = blobs(0, 160)
+    test, _ = blobs(1, 40)
+    config = ProbeConfig(epochs=8, batch_size=16, lr=(1e-6, 0.05), seeds=2)
+    first = probes.run(config, train, labels, {"test": test}, CLASSES, KEY)
+    assert first.chosen == {"lr": 0.05, "weight_decay": 0.01}
+    assert [tried["lr"] for tried in first.validation] == [1e-6, 0.05]
+    assert first.validation[0]["accuracy"] < 0.6 < first.validation[1]["accuracy"]
+    assert first.predicted["test"].shape == (2, 40)
+    other = probes.run(config, train, labels, {"test": -test}, CLASSES, KEY)
+    assert (other.chosen, other.validation) == (first.chosen, first.validation)
+
+
+def test_a_closed_form_is_fitted_again_to_all_training_clips():
+    """One clip a class beside two of the first: with a single neighbour each clip finds itself, held out or not."""
+    train, labels = blobs(0, 5, spread=0.01)
+    config = ProbeConfig(kind="knn", neighbours=(1, 2), validation=0.2)
+    found = probes.run(config, train, labels, {"test": train}, CLASSES, KEY)
+    np.testing.assert_array_equal(found.predicted["test"], [labels])
+
+
+@pytest.mark.parametrize("kind", ["linear", "ridge", "knn"])
+def test_views_of_an_item_are_averaged(kind):
+    """Items of one or three rows: two clear rows outvote one that says otherwise."""
+    train, labels = blobs(0, 80)
+    clear, truth = blobs(1, 8, spread=0.1)
+    views = np.stack([clear, np.roll(clear, 1, axis=0) * 0.4, clear], axis=1).reshape(24, -1)
+    items = np.repeat(np.arange(8), 3)
+    keep = np.r_[0:3, 3, 6:24]  # of item 1 only the first view could be decoded
+    config = ProbeConfig(kind=kind, epochs=20, batch_size=16, lr=(0.05,), penalty=(0.1,))
+    found = probes.run(config, train, labels, {"test": views[keep]}, CLASSES, KEY, items={"test": items[keep]})
+    np.testing.assert_array_equal(found.predicted["test"], [truth])
+
+
+def test_several_test_sets_are_asked_of_one_probe():
+    train, labels = blobs(0, 64)
+    first, second = blobs(1, 20)[0], blobs(2, 30)[0]
+    config = ProbeConfig(epochs=2, batch_size=16)
+    found = probes.run(config, train, labels, {"a": first, "b": second}, CLASSES, KEY).predicted
+    np.testing.assert_array_equal(found["a"], [ask(config, train, labels, first)])
+    np.testing.assert_array_equal(found["b"], [ask(config, train, labels, second)])
+
+
+def test_linear_probe_equals_logistic_regression_on_features_of_the_golden_encoder(golden, golden_meta):
+    """Sprites as the stored encoder sees them. Unregularised, both have one optimum, and have to find it."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    size = f"{golden_meta['embed']}x{golden_meta['depth']}x{golden_meta['heads']}"
+    encoder = models.build_encoder(EncoderConfig(size=size, patch=golden_meta["patch"]))
+    params = torch_weights.vjepa_encoder(golden("weights"), models.level_ends(golden_meta["depth"], 4))
+    spec = sprites.SpriteSpec(golden_meta["frames"], golden_meta["crop"], "easy")
+
+    @jax.jit
+    def encode(video):
+        return encoder.apply({"params": params}, pixels.normalise(video)).mean(axis=1)
+
+    features, labels = [], []
+    for first in range(0, 800, 100):
+        video, label = sprites.render(spec, 0, "train", np.arange(first, first + 100, dtype=np.int32))
+        features.append(np.asarray(encode(video)))
+        labels.append(np.asarray(label["order"]))
+    x, y = np.concatenate(features), np.concatenate(labels)
+    train, test = slice(0, 500), slice(500, 800)
+
+    x_scaled = (x - x[train].mean(0)) / x[train].std(0)
+    theirs = linear_model.LogisticRegression(C=np.inf, max_iter=5000, tol=1e-6).fit(x_scaled[train], y[train])
+    config = ProbeConfig(
+        epochs=600, batch_size=500, lr=(0.1,), weight_decay=(0.0,), schedule="cosine", standardise=True
+    )
+    ours = probes.run(config, x[train], y[train], {"test": x[test]}, 6, KEY).predicted["test"]
+    ours_right, theirs_right = np.mean(ours == y[test]), theirs.score(x_scaled[test], y[test])
+    assert abs(ours_right - theirs_right) <= 0.01
+    assert np.mean(ours == theirs.predict(x_scaled[test])) > 0.98
+    assert theirs_right > 0.25, "well above chance, 1/6, or nothing would be compared"

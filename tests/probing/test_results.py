@@ -6,37 +6,82 @@ import pytest
 
 from jepa_jax.probing import results
 
-
-@pytest.fixture
-def scored():
-    train = np.array([0, 0, 1, 2], np.int32)
-    test = np.array([0, 1, 2, 0, 1], np.int32)
-    predicted = np.array([0, 1, 2, 1, 0], np.int32)
-    return results.score("order", "linear", predicted, train, test, 3, 1.234)
+NAMES = ("bow", "hug", "kick")
+TRAIN = np.array([0, 0, 1], np.int32)
+TEST = np.array([0, 1, 1, 0, 1], np.int32)
+PREDICTED = np.array([[0, 1, 1, 1, 0], [0, 1, 2, 0, 1]], np.int32)  # 3 and 4 of 5 are right
 
 
-def test_score(scored):
-    assert scored.accuracy == pytest.approx(3 / 5)
-    assert scored.standard_error == pytest.approx((0.6 * 0.4 / 5) ** 0.5)
-    assert scored.chance == pytest.approx(1 / 3)
-    assert scored.majority == pytest.approx(2 / 5)  # class 0, the commonest in training
-    assert (scored.classes, scored.train, scored.test) == (3, 4, 5)
+def scored(predicted=PREDICTED, **changes):
+    settings = {
+        "features": "trained",
+        "task": "order",
+        "probe": "linear",
+        "predicted_SxI": predicted,
+        "train_labels": TRAIN,
+        "test_labels": TEST,
+        "class_names": NAMES,
+        "item_names": [f"{i}.avi" for i in range(5)],
+        "chosen": {"lr": 0.1},
+    }
+    return results.score(**(settings | changes))
 
 
-def test_table_has_a_line_for_each_result(scored):
-    other = dataclasses.replace(scored, task="appearance", accuracy=1.0, standard_error=0.0)
-    head, rule, first, second = results.table([scored, other]).splitlines()
-    assert "accuracy %" in head
+def test_score_of_two_probe_seeds():
+    found = scored()
+    assert found.accuracies == pytest.approx((3 / 5, 4 / 5))
+    assert found.accuracy == pytest.approx(0.7)
+    assert found.standard_deviation == pytest.approx(np.sqrt(2) / 10)
+    assert found.chance == pytest.approx(1 / 3)
+    assert found.majority == pytest.approx(2 / 5)  # class 0, the commonest in training
+    assert (found.train, found.test) == (3, 5)
+    assert found.confusion == ((3, 1, 0), (1, 4, 1), (0, 0, 0))
+    assert found.per_class == (3 / 4, 4 / 6, None)  # the test set has no kick
+    assert found.interval[0] < 0.7 < found.interval[1]
+
+
+def test_one_seed_has_no_deviation():
+    assert scored(PREDICTED[:1]).standard_deviation is None
+
+
+def test_each_item_can_be_looked_up_again():
+    found = scored()
+    np.testing.assert_array_equal(results.unpack(found.correct, found.test), PREDICTED == TEST)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"item_names": ["x.avi", *(f"{i}.avi" for i in range(1, 5))]},
+        {"test_labels": np.array([1, 1, 1, 0, 1], np.int32)},
+        {"class_names": ("bow", "hop", "kick")},
+    ],
+)
+def test_items_are_the_same_only_with_the_same_names_and_classes(changes):
+    assert scored().items == scored(probe="knn", train_labels=TEST).items
+    assert scored().items != scored(**changes).items
+
+
+def test_table_has_a_line_for_each_result():
+    first, second = scored(), scored(PREDICTED[:1], features="untrained")
+    head, rule, *lines = results.table([first, second]).splitlines()
+    assert "95 % interval" in head
     assert set(rule) == {"─"}
-    assert first.split() == ["order", "linear", "60.0", "±", "21.9", "–", "33.3", "40.0", "4", "5"]
-    assert second.split()[:3] == ["appearance", "linear", "100.0"]
-    assert len({len(line) for line in (head, rule, first, second)}) == 1
+    low, high = (f"{100 * bound:.1f}" for bound in first.interval)
+    assert lines[0].split() == ["order", "linear", "trained", "70.0", low, "–", high, "14.1", "33.3", "40.0", "3", "5"]
+    assert lines[1].split()[2:4] == ["untrained", "60.0"]
+    assert lines[1].split()[7] == "–"
+    assert len({len(line) for line in (head, rule, *lines)}) == 1
 
 
-def test_table_has_the_untrained_encoder_beside(scored):
-    beside = dataclasses.replace(scored, untrained=0.5, untrained_standard_error=0.1)
-    line = results.table([beside]).splitlines()[-1]
-    assert line.split() == ["order", "linear", "60.0", "±", "21.9", "50.0", "±", "10.0", "33.3", "40.0", "4", "5"]
+def test_results_are_read_as_they_were_written(tmp_path):
+    found = [scored(), scored(features="untrained", validation=[{"lr": 0.1, "accuracy": None}])]
+    file = tmp_path / "results.json"
+    results.write(file, {"results": [dataclasses.asdict(row) for row in found], "seconds": 3})
+    record = results.read(file)
+    assert record["results"] == found
+    assert (record["version"], record["seconds"]) == (results.VERSION, 3)
+    assert "   [1, 4, 1],\n" in file.read_text(), "a row of the confusion matrix takes a line"
 
 
 def test_results_are_replaced_in_one_piece(tmp_path):
@@ -44,7 +89,27 @@ def test_results_are_replaced_in_one_piece(tmp_path):
     results.write(file, {"results": [1]})
     with pytest.raises(ValueError, match="Out of range float"):
         results.write(file, {"results": [float("nan")]})
-    assert json.loads(file.read_text()) == {"results": [1]}
+    assert json.loads(file.read_text())["results"] == [1]
     results.write(file, {"results": [2]})
-    assert json.loads(file.read_text()) == {"results": [2]}
+    assert json.loads(file.read_text())["results"] == [2]
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "is no JSON"),
+        ("[]", "is not a results file of version 1"),
+        ('{"results": []}', "its schema is None, version None"),
+        ('{"schema": "jepa_jax/results", "version": 99, "results": []}', "version 99; expected"),
+        ('{"schema": "jepa_jax/results", "version": 1}', "does not follow jepa_jax/results version 1: 'results'"),
+        ('{"schema": "jepa_jax/results", "version": 1, "results": [{"task": "a"}]}', "missing .* argument"),
+    ],
+)
+def test_files_that_hold_no_results(tmp_path, text, message):
+    file = tmp_path / "results.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(results.ResultsError, match=message):
+        results.read(file)

@@ -1,0 +1,124 @@
+"""What the objectives add to a training step: wall time, operations and peak memory, each beside the baseline.
+
+    python benchmarks/objectives.py [--rounds 30] [--recipes fwm_hw_ld,ld] [--without-vit-base]
+
+Wall time at the size of benchmarks/step.py on this machine: all steps are compiled first, then run in turn, one of each
+a round; the ratio is the median over rounds. Operations are counted on the unrolled program before optimisation, at
+that size and for ViT-B (16×224×224, batch 8); peak memory is that of the compiled ViT-B step. Nothing of ViT-B is run.
+"""
+
+import argparse
+import functools
+import gc
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+import step as sizes  # benchmarks/step.py, beside this file
+
+from jepa_jax.config import Config, defaults, parse
+from jepa_jax.objectives import recipes
+from jepa_jax.training import step
+
+BASELINE = "baseline"
+RECIPES = ("fwm_hw_ld", "ld", "spectral", "sigreg", "hamiltonian")
+VIT_BASE = {"steps": 30_000, "batch_size": 8, "encoder": {"remat": True}}
+UNROLLED = {"encoder": {"scan": False}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30, help="0: nothing is run")
+    parser.add_argument("--recipes", default=",".join(RECIPES))
+    parser.add_argument("--without-vit-base", action="store_true", help="leave out what takes long to compile")
+    arguments = parser.parse_args()
+    names = [BASELINE, *arguments.recipes.split(",")]
+    columns: dict[str, list[Any]] = {
+        "operations": [operations(learner(name, sizes.CONFIG, UNROLLED)) for name in names]
+    }
+    if arguments.rounds:
+        columns["seconds"] = wall_times(names, arguments.rounds)
+    if not arguments.without_vit_base:
+        columns["ViT-B operations"] = [operations(learner(name, VIT_BASE, UNROLLED)) for name in names]
+        columns["ViT-B peak bytes"] = [peak_memory(learner(name, VIT_BASE)) for name in names]
+    print("recipe".ljust(14) + "".join(f"{title:>28}" for title in columns))
+    for row, name in enumerate(names):
+        print(name.ljust(14) + "".join(cell(values, row) for values in columns.values()))
+
+
+def cell(values: list[Any], row: int) -> str:
+    """The value and its ratio to the baseline's; of lists, the median and the median of ratios."""
+    value, base = values[row], values[0]
+    if isinstance(value, list):
+        ratio = statistics.median(a / b for a, b in zip(value, base, strict=True))
+        value = statistics.median(value)
+    else:
+        ratio = value / base
+    return f"{value:14.4g} ({ratio:6.3f} ×)".rjust(28)
+
+
+def learner(recipe: str, *changes: dict[str, Any]) -> step.Learner:
+    """The fixed parts of a run of this recipe at a size."""
+    config = defaults(Config)
+    for change in changes:
+        config.update(change)
+    return step.build_learner(parse(Config, recipes.apply(config, recipe)))
+
+
+def lower(of: step.Learner) -> Any:
+    """The training step, lowered for these shapes."""
+    clip, batch = of.config.clip, of.config.batch_size
+    state = jax.eval_shape(functools.partial(step.init_state, of), 0)
+    video = jax.ShapeDtypeStruct((batch, clip.frames, clip.size, clip.size, 3), np.uint8)
+    return jax.jit(functools.partial(step.train_step, of), donate_argnums=0).lower(state, {"video": video})
+
+
+def operations(of: step.Learner) -> float:
+    """Floating-point operations of a step."""
+    # cost_analysis counts the body of a loop once, so there must be none.
+    with mock.patch.object(jax.lax, "scan", functools.partial(jax.lax.scan, unroll=True)):
+        return lower(of).cost_analysis()["flops"]
+
+
+def peak_memory(of: step.Learner) -> int:
+    """Bytes that the compiled step holds at most: arguments, results that do not take their place, and the rest."""
+    started = time.perf_counter()
+    stats = lower(of).compile().memory_analysis()
+    print(f"{of.config.recipe}: ViT-B compiled in {time.perf_counter() - started:.0f} s", flush=True)
+    gc.collect()
+    kept = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+    return kept + stats.temp_size_in_bytes
+
+
+def wall_times(names: list[str], rounds: int) -> list[list[float]]:
+    """Seconds of each step in each round."""
+    timers = [timer(learner(name, sizes.CONFIG)) for name in names]
+    for each in timers:
+        next(each)
+    seconds: list[list[float]] = [[] for _ in names]
+    for number in range(rounds):
+        order = range(len(names)) if number % 2 else reversed(range(len(names)))
+        for i in order:
+            seconds[i].append(next(timers[i]))
+    return seconds
+
+
+def timer(of: step.Learner) -> Iterator[float]:
+    """Runs a step each time it is asked; yields its seconds."""
+    state = jax.jit(functools.partial(step.init_state, of))(0)
+    shape = (of.config.batch_size, of.config.clip.frames, of.config.clip.size, of.config.clip.size, 3)
+    batch = {"video": np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)}
+    compiled = lower(of).compile()
+    while True:
+        started = time.perf_counter()
+        state, metrics = compiled(state, batch)
+        jax.block_until_ready(metrics["loss"])
+        yield time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
