@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
-import tensorflow_datasets as tfds
 from jaxtyping import Float64, Int32, Int64, Shaped, UInt8
 
 from jepa_jax.data import decode, stages
@@ -209,6 +208,8 @@ def records(folder: str, part: str) -> Sequence[dict[str, Any]]:
 
     Opened once a process: a set may go to worker processes without its open files.
     """
+    import tensorflow_datasets as tfds  # takes a second or two, for which raw files need not wait
+
     builder = tfds.builder_from_directory(folder)
     return builder.as_data_source(split=part)  # pyright: ignore[reportCallIssue]
 
