@@ -17,6 +17,7 @@ from jepa_jax.preparation import frames, shards
 from jepa_jax.preparation.raw import Item, PrepareError, RawSet
 
 SAMPLED = 24  # items encoded to see how much space frames take
+SHARD_BYTES = 2**17  # of a shard's file beside what it holds: ArrayRecord fills up to whole blocks of 64 KiB
 SPARE = 1.05  # of the space expected: a sample is no census
 
 
@@ -134,7 +135,9 @@ def expected_bytes(plan: Plan) -> int:
         raw_bytes += plan.file_bytes[item.path] / in_file[item.path]
     if not jpeg_bytes:
         raise PrepareError(f"None of {len(sampled)} items tried can be decoded, such as {sampled[0].path}.")
-    return round(plan.raw_bytes * jpeg_bytes / raw_bytes)
+    return round(plan.raw_bytes * jpeg_bytes / raw_bytes) + SHARD_BYTES * sum(
+        len(plan.shards(part)) for part in plan.parts
+    )
 
 
 def check_room(plan: Plan, expected: int) -> None:

@@ -269,8 +269,9 @@ def test_the_space_expected_is_near_what_it_takes(raw_diving48, tmp_path):
     planned = plan.make(sets.OPEN["diving48"](raw_diving48), tmp_path / "out", SETTINGS)
     expected = plan.expected_bytes(planned)
     prepare("diving48", raw_diving48, tmp_path / "out")
-    frames = [f for r in ("train", "test") for x in prepared.records(str(tmp_path / "out"), r) for f in x["frames"]]
-    assert 0.95 < expected / sum(map(len, frames)) < 1.05
+    taken = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    # So small a set is mostly the blocks that its two files are filled up to, of which one at most is counted too many.
+    assert taken * 0.9 < expected < taken + 2 * 2**16
 
 
 def test_too_little_space_is_said_before_anything_is_written(raw_diving48, tmp_path, monkeypatch, capsys):
