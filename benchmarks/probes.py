@@ -3,8 +3,8 @@
     python benchmarks/probes.py [--clips 10000] [--width 192] [--epochs 20] [--repeats 3]
 
 Grid: 3 learning rates × 3 weight decays × 3 seeds on mean tokens, batch 256, against a single probe; seconds without
-compilation, and with it. Attentive: 256 float16 tokens a clip, read from a file batch by batch; peak memory of a process
-of its own, everything included. Features are random, which changes nothing about either.
+compilation, and with it. Attentive: 256 float16 tokens a clip, read from a file batch by batch; peak memory of a
+process of its own, everything included. Features are random, which changes nothing about either.
 """
 
 import argparse
@@ -27,14 +27,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    # Each in a process of its own, so that neither inherits the other's memory or compiled programs.
+    # Each in a process of its own, so that none inherits another's memory or compiled programs.
     context = multiprocessing.get_context("spawn")
-    for measure in (measure_grid, measure_attentive):
-        process = context.Process(target=measure, args=(arguments,))
-        process.start()
-        process.join()
-        if process.exitcode:
-            sys.exit(process.exitcode)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments.file = str(pathlib.Path(folder) / "tokens.npy")
+        for work in (measure_grid, write_tokens, measure_attentive):
+            process = context.Process(target=work, args=(arguments,))
+            process.start()
+            process.join()
+            if process.exitcode:
+                sys.exit(process.exitcode)
 
 
 def measure_grid(arguments: argparse.Namespace) -> None:
@@ -71,28 +73,26 @@ def measure_attentive(arguments: argparse.Namespace) -> None:
     from jepa_jax.probing import probes
     from jepa_jax.probing.config import ProbeConfig
 
+    labels = np.random.default_rng(0).integers(CLASSES, size=arguments.clips).astype(np.int32)
+    features = np.load(arguments.file, mmap_mode="r")
+    config = ProbeConfig(kind="attentive", tokens="all", batch_size=16, epochs=1)
+    start = time.perf_counter()
+    probes.run(config, features, labels, {"test": features[:500]}, CLASSES, jax.random.key(0))
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    form = " × ".join(map(str, features.shape))
+    print(f"attentive probe on {form} float16 ({features.nbytes / 2**30:.2f} GiB): an epoch {seconds:.0f} s, ", end="")
+    print(f"peak memory {peak:.2f} GiB")
+
+
+def write_tokens(arguments: argparse.Namespace) -> None:
+    import numpy as np
+
     shape = (arguments.clips, TOKENS, arguments.width)
-    rng = np.random.default_rng(0)
-    labels = rng.integers(CLASSES, size=arguments.clips).astype(np.int32)
-    with tempfile.TemporaryDirectory() as folder:
-        file = pathlib.Path(folder) / "features.npy"
-        features = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
-        row = rng.normal(size=(1, *shape[1:])).astype(np.float16)
-        for first in range(0, arguments.clips, 100):
-            features[first : first + 100] = row
-        del features
-        features = np.load(file, mmap_mode="r")
-        config = ProbeConfig(kind="attentive", tokens="all", batch_size=16, epochs=1)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        start = time.perf_counter()
-        probes.run(config, features, labels, {"test": features[:500]}, CLASSES, jax.random.key(0))
-        seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    form = " × ".join(map(str, shape))
-    print(f"attentive probe on {form} float16 ({np.prod(shape) * 2 / 2**30:.2f} GiB), an epoch: {seconds:.0f} s")
-    print(
-        f"peak memory {peak:.2f} GiB, of which {before:.2f} before the probe (the file's pages while written included)"
-    )
+    features = np.lib.format.open_memmap(arguments.file, mode="w+", dtype=np.float16, shape=shape)
+    rows = np.random.default_rng(0).normal(size=(100, *shape[1:])).astype(np.float16)
+    for first in range(0, arguments.clips, 100):
+        features[first : first + 100] = rows[: arguments.clips - first]
 
 
 if __name__ == "__main__":
