@@ -1,26 +1,32 @@
-"""Linear probes of appearance, motion and order on sprites, the procedural set: one feature extraction for all three.
+"""Linear probes of appearance, motion and order on sprites, beside their controls: a benchmark without a download.
 
     python -m jepa_jax.evaluate --config configs/eval/sprites.py --checkpoint WORKDIR --out results.json
 
+Argument: `tiny` (8 frames of 64×64), `small` (16 of 112×112) or `full` (16 of 224×224), as in
+configs/eval/sprites.py:small; without it, clips of the form the encoder was trained on. Flags
+--config.train.difficulty=standard --config.test.difficulty=standard take the set with distractor and nuisances.
+
 Source: our own set; its three labels stand for ImageNet-100, Diving-48 and Something-Something V2 of arXiv:2605.17165.
-Hardware: two CPU cores. Wall time: 8 s with the encoder of configs/quickstart.py, trained and untrained.
-Expected score (appearance, motion, order) of configs/quickstart.py: 15.8 / 9.8 / 56.9 % trained, 18.8 / 8.1 / 16.4 %
-untrained (standard errors 0.9 to 1.5), chance 6.3 / 8.3 / 16.7 %.
-Argument: the difficulty, `easy` (as if left out) or `standard`: configs/eval/sprites.py:standard.
 """
 
 import ml_collections
 
-from jepa_jax.config import SourceConfig, defaults, to_config_dict
+from jepa_jax.config import ConfigError, SourceConfig, defaults, to_config_dict
+from jepa_jax.data import sprites
 from jepa_jax.probing.config import EvalConfig, ProbeConfig
 
 
-def get_config(difficulty: str = "easy") -> ml_collections.ConfigDict:
+def get_config(size: str = "") -> ml_collections.ConfigDict:
     config = defaults(EvalConfig)
     config.random_model = "configs/quickstart.py"
     config.train = to_config_dict(SourceConfig(kind="sprites", split="train", clips=2048))
     config.test = to_config_dict(SourceConfig(kind="sprites", split="test", clips=1024))
-    config.train.difficulty = config.test.difficulty = difficulty
+    if size:
+        if size not in sprites.SIZES:
+            raise ConfigError(f"configs/eval/sprites.py:{size}: expected one of {', '.join(sprites.SIZES)}.")
+        config.frames, config.size = sprites.SIZES[size]
     # A tiny encoder's channels differ widely in scale; unscaled, the linear probe would not have converged.
     config.probes = to_config_dict({"linear": ProbeConfig(standardise=True)})
+    config.controls = ("reversed", "shuffled", "one frame", "frame differences", "raw pixels")
+    config.representation = True
     return config

@@ -12,6 +12,7 @@ whenever it comes, and dropping them leaves the path.
 import dataclasses
 import functools
 import itertools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ from jaxtyping import Array, Float, Int
 from jepa_jax.config import ConfigError
 
 VERSION = 2
-"""Of the set: raised whenever the pixels or labels of a clip change, so that results of different sets are not compared.
+"""Of the set: raised whenever the pixels or labels of a clip change, so that nobody compares results of different sets.
 
 1: events while the sprite moved on, so that a clip's frames without their times told which event came second.
 2: everything stands still during the events.
@@ -183,10 +184,15 @@ def reverse(forward: Scene) -> Scene:
     """The same clip played backwards, labelled so; frames are the first axis of poses and events."""
     flip = functools.partial(jnp.flip, axis=0)
     sprite, distractor, events = jax.tree.map(flip, (forward.sprite, forward.distractor, forward.events))
-    labels = dict(forward.labels)
-    labels["motion"] = jnp.asarray(REVERSE_MOTION, jnp.int32)[labels["motion"]]
-    labels["order"] = jnp.asarray(REVERSE_ORDER, jnp.int32)[labels["order"]]
-    return Scene(sprite, distractor, events, forward.look, labels)
+    return Scene(sprite, distractor, events, forward.look, reverse_labels(forward.labels))
+
+
+def reverse_labels(labels: Mapping[str, Int[Array | np.ndarray, "*B"]]) -> dict[str, Int[Array, "*B"]]:
+    """The labels, by the keys of CLASSES, of the same clips played backwards."""
+    reversals = {"motion": REVERSE_MOTION, "order": REVERSE_ORDER}
+    unchanged = {task: jnp.asarray(values) for task, values in labels.items()}
+    changed = {task: jnp.asarray(table, jnp.int32)[labels[task]] for task, table in reversals.items()}
+    return unchanged | changed
 
 
 def _look(spec: SpriteSpec, words: Array, appearance: Array) -> tuple[Look, Array, Array]:

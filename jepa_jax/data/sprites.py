@@ -43,6 +43,7 @@ from jepa_jax.data.sprite_scene import (
     Scene,
     SpriteSpec,
     reverse,
+    reverse_labels,
     scene,
 )
 
@@ -57,6 +58,7 @@ __all__ = [
     "draw",
     "render",
     "reverse",
+    "reverse_labels",
     "scene",
 ]
 

@@ -8,6 +8,7 @@ from typing import Literal
 from jepa_jax.config import ConfigError, SourceConfig, ViewsConfig
 
 Tokens = Literal["mean", "frames", "all"]
+Control = Literal["raw pixels", "first frame", "frame differences", "one frame", "shuffled", "reversed"]
 Setting = Mapping[str, float | int]  # one point of a grid
 
 
@@ -104,11 +105,17 @@ class EvalConfig:
     views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
     probes: Mapping[str, ProbeConfig] = dataclasses.field(default_factory=lambda: {"linear": ProbeConfig()})
     beside_untrained: bool = True  # also probe the encoder as it was before training, as a control
+    controls: tuple[Control, ...] = ()  # what else to probe beside it: see probing/controls.py
+    representation: bool = False  # also measure it without labels, and probe its appearance and dynamics channels
+    # Leave-groups-out: clips of `train` in whose path this regular expression finds the same (its group, where it has
+    # one) are held out together, and all are test clips once, in `folds` folds (0: one a group). `test` is not read.
+    fold_by: str = ""
+    folds: int = 0
     seed: int = 0  # of the probes, and of the sprites drawn
     frames: int = 0  # frames of a clip; 0: as the encoder was trained
     size: int = 0  # side of a clip in pixels; 0: as the encoder was trained
     dtype: Literal["trained", "float32", "bfloat16"] = "trained"  # what the encoder computes in
-    batch_size: int = 32  # clips encoded at once
+    batch_size: int = 0  # clips encoded at once; 0: 8 on a CPU, 32 on each accelerator
     workers: int = 2  # processes that decode; 0 decodes in the evaluating process
     max_skip_fraction: float = 0.05  # more undecodable items than this in a source is an error
     feature_dtype: Literal["float16", "int8"] = "float16"  # all-token features on disk; pooled ones are float16
@@ -121,8 +128,9 @@ class EvalConfig:
         if not self.probes:
             raise ValueError("probes is empty; name at least one, as in probes={'linear': ProbeConfig()}.")
         for name, least in {
-            "batch_size": 1,
+            "batch_size": 0,
             "seed": 0,
+            "folds": 0,
             "frames": 0,
             "size": 0,
             "workers": 0,
@@ -147,6 +155,9 @@ class EvalConfig:
         Raises:
             ConfigError: `holdout` is no regular expression, or not for these sources; both sets are the same clips.
         """
+        if self.fold_by:
+            self._check_folds()
+            return self.train, self.train
         if not self.holdout:
             if self.train == self.test:
                 raise ConfigError(
@@ -167,3 +178,15 @@ class EvalConfig:
         # Both must be found somewhere in the path: lookaheads from its start.
         include = f"^(?=.*(?:{source.include}))(?=.*(?:{self.holdout}))" if source.include else self.holdout
         return dataclasses.replace(source, exclude=exclude), dataclasses.replace(source, include=include)
+
+    def _check_folds(self) -> None:
+        if self.train.kind == "sprites":
+            raise ConfigError("config.fold_by: sprites have no paths; leave it empty, and give test another split.")
+        if self.holdout or self.test.path:
+            raise ConfigError(
+                "config.fold_by holds out each clip of config.train once: leave out config.holdout and config.test."
+            )
+        try:
+            re.compile(self.fold_by)
+        except re.error as error:
+            raise ConfigError(f"config.fold_by: {self.fold_by!r} is no regular expression: {error}.") from error

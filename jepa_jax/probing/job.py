@@ -15,12 +15,12 @@ import numpy as np
 from jepa_jax import models
 from jepa_jax.config import ClipConfig, Config, ConfigError, nearest, to_dict
 from jepa_jax.data.evaluation import EvaluationSet
-from jepa_jax.probing import encoders, features, labels, probes, results
+from jepa_jax.probing import controls, encoders, features, labels, probes, representation, results, subjects
 from jepa_jax.probing.cache import Cache
 from jepa_jax.probing.config import EvalConfig
+from jepa_jax.probing.subjects import TRAINED, UNTRAINED, Subject
 from jepa_jax.training import workdir
 
-TRAINED = "trained"  # the encoder asked for, which may be an untrained one
 Classes = Mapping[str, Sequence[str]]
 
 
@@ -87,20 +87,28 @@ def evaluate_encoder(config: EvalConfig, encoder: encoders.FrozenEncoder, cache:
     pairs = pair_probes(config, train_set.classes)
 
     dtype = trained.dtype if config.dtype == "trained" else config.dtype
-    encode_with = {TRAINED: features.of_encoder(encoder, dtype)}
+    own = {TRAINED: features.of_encoder(encoder, dtype)}
     if config.beside_untrained and encoder.weights != "random":
-        encode_with["untrained"] = features.of_encoder(encoders.untrained(trained), dtype)
+        own[UNTRAINED] = features.of_encoder(encoders.untrained(trained), dtype)
+    beside = subjects.control_encoders(config, own[TRAINED])
     store = Cache(cache, config.feature_dtype, config.memory_limit, config.keep_features)
-    options = {"batch_size": config.batch_size, "workers": config.workers}
-    train, test = (
-        features.extract(encode_with, data, config.kinds_of_tokens, store, name=name, **options)
-        for name, data in (("train", train_set), ("test", test_set))
+    halves = representation.channel_halves(trained) if config.representation else {}
+    train = _extract(config, store, train_set, "train", own, ("mean_levels",) if halves else ())
+    train |= _extract(config, store, train_set, "train", {n: e for n, e in beside.items() if n != controls.REVERSED})
+    test = _extract(config, store, test_set, "test", own, representation.KINDS if halves else ())
+    test |= _extract(config, store, test_set, "test", beside)
+    found = run_probes(
+        config, pairs, subjects.pair(train, test, halves), train_set.classes, test_set.names, test_set.views
     )
-    subjects = [Subject(train[name], {name: test[name]}) for name in encode_with]
-    found = run_probes(config, pairs, subjects, train_set.classes, test_set.names, test_set.views)
+    measures = {}
+    if config.representation:
+        views = {name: representation.masked_views(encode, trained, clip, dtype) for name, encode in own.items()}
+        views = _extract(config, store, test_set, "masked test", views, ("frames",))
+        measures = {name: representation.measure(test[name], views[name], halves) for name in own}
     skipped = {"train": train_set.skipped, "test": test_set.skipped}
     record = {
         "results": [dataclasses.asdict(result) for result in found],
+        "representation": measures,
         "checkpoint": {
             "source": encoder.source,
             "step": encoder.step,
@@ -166,24 +174,10 @@ def pair_probes(config: EvalConfig, tasks: Classes) -> list[tuple[str, str]]:
     return [(task, name) for task in tasks for name, probe in config.probes.items() if probe.task in ("", task)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """What probes are trained on, and what they are scored on.
-
-    Attributes:
-        train: features of the training clips.
-        tests: features of test clips, which may bring labels of their own; each becomes a row of the results with this
-            name in the column `features`.
-    """
-
-    train: features.Features
-    tests: Mapping[str, features.Features]
-
-
 def run_probes(
     config: EvalConfig,
     pairs: Sequence[tuple[str, str]],
-    subjects: Sequence[Subject],
+    probed: Sequence[Subject],
     tasks: Classes,
     item_names: Sequence[str],
     views: int = 1,
@@ -193,7 +187,7 @@ def run_probes(
     Args:
         config: the probes, and their seed.
         pairs: (task, probe) in the order of the results.
-        subjects: what is probed; within a pair the results follow their order.
+        probed: what is probed; within a pair the results follow their order.
         tasks: names of the classes of each task.
         item_names: of all test items, also of those that could not be decoded.
         views: rows of a test item; what a probe says about them is averaged.
@@ -204,11 +198,32 @@ def run_probes(
     """
     width = max((len(tasks[task]) for task, _ in pairs), default=0)  # one compiled program for all label sets
     key = jax.random.key(config.seed)
+    folds = subjects.folds(config, item_names) if config.fold_by else []
     found = []
     for task, name in pairs:
-        for subject in subjects:
-            found += _run_probe(config, task, name, subject, tasks[task], item_names, views, width, key)
+        for subject in probed:
+            if config.probes[name].tokens not in subject.train.tokens:
+                continue  # some controls have a single vector a clip
+            parts = [subjects.hold_out(subject, items, views) for items in folds] or [subject]
+            runs = [_run_probe(config, task, name, part, tasks[task], item_names, views, width, key) for part in parts]
+            found += [results.pool(rows) if folds else rows[0] for rows in zip(*runs, strict=True)]
     return found
+
+
+def _extract(
+    config: EvalConfig,
+    store: Cache,
+    clips: EvaluationSet,
+    name: str,
+    encode_with: Mapping[str, features.Encode],
+    kinds: Sequence[str] = (),
+) -> dict[str, features.Features]:
+    """What the probes read and `kinds`, of a set of clips, by what makes them."""
+    if not encode_with:
+        return {}
+    wanted = tuple(dict.fromkeys([*config.kinds_of_tokens, *kinds]))
+    options = {"batch_size": config.batch_size, "workers": config.workers, "name": name}
+    return features.extract(encode_with, clips, wanted, store, **options)
 
 
 def _run_probe(

@@ -107,7 +107,6 @@ def score(
     correct_SxI = predicted_SxI == test_labels
     accuracies = correct_SxI.mean(axis=1)
     confusion = confusion_matrix(predicted_SxI, test_labels, len(class_names))
-    totals = confusion.sum(axis=1)
     return ProbeResult(
         features=features,
         task=task,
@@ -119,9 +118,7 @@ def score(
         chance=1 / len(class_names),
         majority=float(np.mean(test_labels == np.bincount(train_labels).argmax())),
         class_names=tuple(class_names),
-        per_class=tuple(
-            float(right / total) if total else None for right, total in zip(confusion.diagonal(), totals, strict=True)
-        ),
+        per_class=_per_class(confusion),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         train=len(train_labels),
         test=len(test_labels),
@@ -130,6 +127,43 @@ def score(
         correct=pack(correct_SxI),
         items=fingerprint(item_names, (class_names[int(label)] for label in test_labels)),
         seconds=round(seconds, 2),
+    )
+
+
+def pool(folds: Sequence[ProbeResult]) -> ProbeResult:
+    """One record of a probe that was trained anew for each fold: about all items, in the order of the folds.
+
+    `train` is the mean number of items a probe was trained on; `chosen` is empty where folds chose differently, and
+    each of `validation` says of which `fold` it is.
+    """
+    first = folds[0]
+    items_K = np.array([fold.test for fold in folds])
+    correct_SxI = np.concatenate([unpack(fold.correct, fold.test) for fold in folds], axis=1)
+    accuracies = correct_SxI.mean(axis=1)
+    confusion = np.sum([fold.confusion for fold in folds], axis=0)
+    return dataclasses.replace(
+        first,
+        accuracy=float(accuracies.mean()),
+        accuracies=tuple(accuracies.tolist()),
+        standard_deviation=float(accuracies.std(ddof=1)) if len(accuracies) > 1 else None,
+        interval=intervals.interval(correct_SxI),
+        majority=float(np.average([fold.majority for fold in folds], weights=items_K)),
+        per_class=_per_class(confusion),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        train=round(float(np.mean([fold.train for fold in folds]))),
+        test=int(items_K.sum()),
+        chosen=first.chosen if all(fold.chosen == first.chosen for fold in folds) else {},
+        validation=tuple({"fold": k, **setting} for k, fold in enumerate(folds) for setting in fold.validation),
+        correct=pack(correct_SxI),
+        items=hashlib.sha256("\n".join(fold.items for fold in folds).encode()).hexdigest()[:16],
+        seconds=round(sum(fold.seconds for fold in folds), 2),
+    )
+
+
+def _per_class(confusion: Int[np.ndarray, "classes classes"]) -> tuple[float | None, ...]:
+    totals = confusion.sum(axis=1)
+    return tuple(
+        float(right / total) if total else None for right, total in zip(confusion.diagonal(), totals, strict=True)
     )
 
 

@@ -41,7 +41,7 @@ def test_config_files_start_from_defaults_and_parse_back():
         ({"probes": {"a": {"validation": 1.0}}}, "validation is 1.0"),
         ({"probes": {"a": {"micro_batch": 3}}}, "micro_batch is 3; expected 0 or a divisor of 256"),
         ({"views": {"clips": 2}}, "config.views: clips is 2, but frame_step is 0"),
-        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": -1}, "batch_size is -1"),
     ],
 )
 def test_settings_that_cannot_be_used(settings, message):
