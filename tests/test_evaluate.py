@@ -87,7 +87,10 @@ def test_results_files_side_by_side(flags, tmp_path):
         ([f"--config={SPRITES}", "--checkpoint=/nowhere"], "Error: There is no folder /nowhere"),
         (["--config=configs/eval/sprits.py", "--checkpoint=random"], "No such file or directory"),
         ([f"--config={SPRITES}"], "--checkpoint"),
-        ([f"--config={SPRITES}:hard", "--checkpoint=random"], "config.train.difficulty is 'hard'; expected one of"),
+        (
+            [f"--config={SPRITES}:hard", "--checkpoint=random"],
+            "configs/eval/sprites.py:hard: expected one of tiny, small, full",
+        ),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(arguments, message):

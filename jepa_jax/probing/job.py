@@ -37,8 +37,8 @@ def evaluate(
     reference: str,
     out: str | pathlib.Path | None = None,
     cache: str | pathlib.Path | None = None,
-) -> list[results.ProbeResult]:
-    """Probes the encoder that `reference` names, one result for each task and probe.
+) -> Evaluation:
+    """Probes the encoder that `reference` names: a result for each task, probe and kind of features.
 
     Args:
         config: the clips and the probes.
@@ -64,7 +64,7 @@ def evaluate(
         found = evaluate_encoder(config, encoder, folder)
     if out is not None:
         results.write(out, found.record)
-    return found.results
+    return found
 
 
 @contextlib.contextmanager
@@ -97,7 +97,9 @@ def evaluate_encoder(config: EvalConfig, encoder: encoders.FrozenEncoder, cache:
     train |= _extract(config, store, train_set, "train", {n: e for n, e in beside.items() if n != controls.REVERSED})
     test = _extract(config, store, test_set, "test", own, representation.KINDS if halves else ())
     test |= _extract(config, store, test_set, "test", beside)
-    found = run_probes(config, pairs, subjects.pair(train, test, halves), train_set.classes, test_set.names, test_set.views)
+    found = run_probes(
+        config, pairs, subjects.pair(train, test, halves), train_set.classes, test_set.names, test_set.views
+    )
     measures = {}
     if config.representation:
         views = {name: representation.masked_views(encode, trained, clip, dtype) for name, encode in own.items()}

@@ -74,7 +74,7 @@ def test_splits_that_are_none(config, message):
         config.split_sources()
 
 
-@pytest.mark.parametrize("name", ["sprites", "sprites:standard", "folder", "images"])
+@pytest.mark.parametrize("name", ["sprites", "sprites:small", "folder", "images"])
 def test_config_files_parse(name):
     file, _, argument = name.partition(":")
     namespace = runpy.run_path(str(CONFIGS / f"{file}.py"))

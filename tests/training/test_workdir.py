@@ -77,7 +77,17 @@ def test_an_unreadable_config_is_an_error_naming_the_file(tmp_path, content):
 
 
 def test_versions_name_what_a_run_depends_on():
-    assert {"python", "jax", "flax", "optax", "orbax-checkpoint", "grain", "jepa_jax", "sprites", "commit"} <= versions().keys()
+    assert {
+        "python",
+        "jax",
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "grain",
+        "jepa_jax",
+        "sprites",
+        "commit",
+    } <= versions().keys()
 
 
 def test_the_commit_is_that_of_the_checkout_the_package_is_in(tmp_path, monkeypatch):
