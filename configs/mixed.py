@@ -2,9 +2,10 @@
 
 Source:    arXiv:2605.17165, regime `mixed` (UCF-101 : Something-Something V2 : ImageNet-100 = 0.2 : 0.6 : 0.2; every
            second frame; an image is a still clip).
-Command:   python -m jepa_jax.train --config configs/mixed.py[:RECIPE] --config.data.path=DATA --workdir DIR
-Data:      DATA holds ucf101.csv and ssv2.csv (`path label` lines) and the folder imagenet100 (CLASS/image.jpg). Each
-           can be given for itself: --config.data.sources.ssv2.path=….
+Command:   python -m jepa_jax.train --config configs/mixed.py[:RECIPE] --config.data.root=DATA --workdir DIR
+Data:      DATA/{ucf101,something_something_v2,imagenet100}, each made by: python -m jepa_jax.prepare SET --source RAW
+           --out DATA/SET. Unprepared: --config.data.sources.ssv2.path=FILES, a folder CLASS/file or, of videos, a CSV
+           file of `path label`.
 Hardware:  not yet run; by the shapes of what the backward pass keeps, activations take 3.3 GiB.
 Expected:  not yet measured. The study's baseline (its seed 42): Diving-48 8.68, ImageNet-100 24.86, SSv2 8.39 %.
 """
@@ -15,18 +16,18 @@ from jepa_jax.config import Config, SourceConfig, defaults, to_config_dict
 from jepa_jax.objectives import recipes
 
 SOURCES = {
-    "ucf101": ("/ucf101.csv", SourceConfig(kind="videos", frame_step=2, weight=0.2)),
-    "ssv2": ("/ssv2.csv", SourceConfig(kind="videos", frame_step=2, weight=0.6)),
-    "imagenet100": ("/imagenet100", SourceConfig(kind="images", weight=0.2)),
+    "ucf101": ("ucf101", SourceConfig(kind="videos", frame_step=2, weight=0.2)),
+    "ssv2": ("something_something_v2", SourceConfig(kind="videos", frame_step=2, weight=0.6)),
+    "imagenet100": ("imagenet100", SourceConfig(kind="images", weight=0.2)),
 }
 
 
 def get_config(recipe: str = "baseline") -> ml_collections.ConfigDict:
     config = defaults(Config)
-    config.encoder.remat = True  # else activations take 99 GiB at batch 32 (bfloat16)
-    config.data.path = path = ml_collections.FieldReference("data")
-    for name, (below, source) in SOURCES.items():
+    config.encoder.remat = "dots"  # else one device keeps 99 GiB at batch 32
+    config.data.root = root = ml_collections.FieldReference("data")
+    for name, (prepared, source) in SOURCES.items():
         config.data.sources[name] = to_config_dict(source)
-        config.data.sources[name].path = path + below
+        config.data.sources[name].path = root + f"/{prepared}"
     config.data.workers = 12
     return recipes.apply(config, recipe)

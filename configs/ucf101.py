@@ -1,8 +1,10 @@
 """The study's first regime at full size: a ViT-B trained on UCF-101, 30,000 steps of 32 clips of 16×224×224.
 
 Source:    arXiv:2605.17165, regime `ucf101` (UCF-101 split 1 train; a frame step of ⌈fps⌉ // 16).
-Command:   python -m jepa_jax.train --config configs/ucf101.py[:RECIPE] --config.data.path=UCF101 --workdir DIR
-Data:      UCF101 is a folder CLASS/clip.avi, or a CSV file of `path label` lines (for a split).
+Command:   python -m jepa_jax.train --config configs/ucf101.py[:RECIPE] --config.data.root=DATA --workdir DIR
+Data:      DATA/ucf101, made by: python -m jepa_jax.prepare ucf101 --source RAW --out DATA/ucf101
+           Unprepared: --config.data.sources.ucf101.path=FILES, a folder CLASS/clip.avi or a CSV file of `path label`.
+           Another official split: --config.data.sources.ucf101.fold=2.
 Hardware:  not yet run; by the shapes of what the backward pass keeps, activations take 3.3 GiB.
 Expected:  not yet measured. The study's baseline: Diving-48 8.38, ImageNet-100 12.02, SSv2 2.07, UCF-101 23.79 %.
 """
@@ -15,9 +17,9 @@ from jepa_jax.objectives import recipes
 
 def get_config(recipe: str = "baseline") -> ml_collections.ConfigDict:
     config = defaults(Config)
-    config.encoder.remat = True  # else activations take 99 GiB at batch 32 (bfloat16)
-    config.data.path = path = ml_collections.FieldReference("data/ucf101")
+    config.encoder.remat = "dots"  # else one device keeps 99 GiB at batch 32
+    config.data.root = root = ml_collections.FieldReference("data")
     config.data.sources.ucf101 = to_config_dict(SourceConfig(kind="videos", target_fps=16))
-    config.data.sources.ucf101.path = path
+    config.data.sources.ucf101.path = root + "/ucf101"
     config.data.workers = 12
     return recipes.apply(config, recipe)

@@ -1,8 +1,11 @@
 """What the command lines of all jobs share."""
 
+import os
+import pathlib
 import sys
 from collections.abc import Callable
 
+import jax
 from absl import app, flags
 
 
@@ -26,6 +29,24 @@ def run(
             sys.exit(f"Error in --config: {_innermost(error)}")
 
     app.run(main, flags_parser=parse)
+
+
+def define_compilation_cache() -> Callable[[], None]:
+    """Defines `--compilation_cache`; what it returns is to be called once flags are read, before anything is compiled."""
+    folder = flags.DEFINE_string(
+        "compilation_cache",
+        None,
+        "A folder that keeps compiled programs for the next start ('' for none; it may be deleted at any time). Default: "
+        "JAX_COMPILATION_CACHE_DIR, else ~/.cache/jepa_jax.",
+    )
+
+    def use() -> None:
+        if folder.value is not None:
+            jax.config.update("jax_compilation_cache_dir", folder.value or None)
+        elif "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+            jax.config.update("jax_compilation_cache_dir", str(pathlib.Path("~/.cache/jepa_jax").expanduser()))
+
+    return use
 
 
 def _innermost(error: BaseException) -> object:

@@ -15,7 +15,16 @@ from typing import Any, Literal
 
 import ml_collections
 
-from jepa_jax.objectives import base, recipes
+from jepa_jax.objectives import base, factorization, recipes
+
+Remat = Literal["none", "dots", "full", "level"]
+"""What the forward pass keeps for the backward pass, which computes the rest again: less memory, more time.
+
+none: everything. dots: what the Dense layers return, so neither attention's logits and softmax, which grow with the
+square of the tokens, nor norms and GELU. full: the input of each block. level: the input of each group of blocks (of a
+level, or the predictor's); its blocks are computed again twice, first for their inputs, then each for its own backward
+pass.
+"""
 
 
 class ConfigError(ValueError):
@@ -83,7 +92,7 @@ class EncoderConfig:
     levels: int = 4  # outputs taken at the end of this many equal groups of blocks
     rotary: Literal["interleaved", "tiled"] = "interleaved"  # tiled: the layout of released V-JEPA 2 weights
     scan: bool = True  # False unrolls the blocks: slower to compile, sometimes faster to run
-    remat: bool = False  # recompute activations in the backward pass: less memory, more time
+    remat: Remat = "none"  # of the encoder's and the predictor's blocks
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "patch", "tubelet", "levels")
@@ -193,13 +202,17 @@ class AugmentConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where clips come from. A config file lets the paths of its sources refer to `path`."""
+    """Where clips come from. A config file lets the paths of its sources refer to `path` or `root`."""
 
     path: str = ""
+    root: str = ""  # folder of prepared sets, each in a folder of its name
     sources: Mapping[str, SourceConfig] = dataclasses.field(default_factory=dict)
     augment: AugmentConfig = AugmentConfig()
     workers: int = 2  # processes that decode; 0 decodes in the training process
     prefetch: int = 2  # batches put on the device ahead of the step
+    # How sources of images take part. clips: each image is a still clip among the others. frames: by weight, whole
+    # steps are of images alone, as single frames, which the encoder embeds by its image path.
+    images: Literal["clips", "frames"] = "clips"
     max_skip_fraction: float = 0.05  # more undecodable items than this in a source is an error
     render_in_step: bool = True  # sprites only: render inside the jitted step
 
@@ -280,6 +293,7 @@ class Config:
         for name in ("masks", "objectives"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; at least one is needed")
+        factorization.check_agreement(self.objectives)
 
 
 def to_dict(settings: Any) -> Any:

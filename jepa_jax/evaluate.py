@@ -3,9 +3,13 @@
 `--checkpoint` is WORKDIR (its newest checkpoint), WORKDIR:STEP, or an untrained encoder: random:WORKDIR (the one that
 run began with), random:CONFIG.py, or `random` alone for the model that the evaluation's config names.
 
+`--watch` follows the run in WORKDIR, probes each checkpoint as it is saved, and ends with the run's last one;
+`--watch --last_only` waits for that one.
+
 `python -m jepa_jax.evaluate --compare A.json B.json …` prints results files side by side.
 """
 
+import pathlib
 import sys
 
 from absl import app, flags, logging
@@ -14,7 +18,7 @@ from ml_collections import config_flags
 from jepa_jax import command_line
 from jepa_jax.config import ConfigError, parse
 from jepa_jax.data import TooManySkippedError
-from jepa_jax.probing import compare, results
+from jepa_jax.probing import compare, encoders, results, watch
 from jepa_jax.probing.config import EvalConfig
 from jepa_jax.probing.job import evaluate
 from jepa_jax.probing.labels import LabelError
@@ -24,7 +28,14 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/eval
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "WORKDIR[:STEP], random:WORKDIR, random:CONFIG.py or random.")
 CACHE = flags.DEFINE_string("cache", None, "Where features are kept. Default: the folder `features` beside --out.")
 COMPARE = flags.DEFINE_bool("compare", False, "Print the results files that follow side by side; evaluate nothing.")
-OUT = flags.DEFINE_string("out", None, "Where results.json is written. Default: nowhere, the table is all.")
+WATCH = flags.DEFINE_bool("watch", False, "Follow the run in WORKDIR, probing each checkpoint as it is saved.")
+LAST_ONLY = flags.DEFINE_bool("last_only", False, "With --watch: only the run's last checkpoint, once it is saved.")
+OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "Where results.json is written. Default: nowhere, the table is all. With --watch: a file of JSON lines that "
+    "results are appended to, by default WORKDIR/evaluation.jsonl.",
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -35,7 +46,12 @@ def main(arguments: list[str]) -> int:
         raise app.UsageError(f"Unexpected argument {arguments[1]!r}; settings are given as --config.key=value.")
     logging.set_verbosity(logging.WARNING)  # orbax tells much at INFO
     try:
-        found = evaluate(parse(EvalConfig, CONFIG.value), CHECKPOINT.value or "", OUT.value, CACHE.value)
+        config = parse(EvalConfig, CONFIG.value)
+        if WATCH.value:
+            return _watch(config, CHECKPOINT.value or "")
+        if LAST_ONLY.value:
+            raise ConfigError("--last_only goes with --watch; without it --checkpoint=WORKDIR is the newest as it is.")
+        found = evaluate(config, CHECKPOINT.value or "", OUT.value, CACHE.value)
     except KeyboardInterrupt:
         print("Stopped; no results were written.", file=sys.stderr)
         return 130
@@ -47,6 +63,19 @@ def main(arguments: list[str]) -> int:
         print(f"\n{results.representation_table(found.record['representation'])}")
     if OUT.value:
         print(f"Written to {OUT.value}.")
+    return 0
+
+
+def _watch(config: EvalConfig, run: str) -> int:
+    if encoders.split_step(run)[1] is not None or run.partition(":")[0] in ("", "random"):
+        raise ConfigError(f"--watch follows a training run: --checkpoint is {run!r}, expected WORKDIR alone.")
+    out = pathlib.Path(OUT.value or pathlib.Path(run) / "evaluation.jsonl")
+    try:
+        found = watch.follow(config, run, out, CACHE.value, last_only=LAST_ONLY.value)
+    except KeyboardInterrupt:
+        print(f"Stopped; what was found until now is in {out}.", file=sys.stderr)
+        return 130
+    print(f"The run is done. {len(found)} checkpoints in {out}.")
     return 0
 
 

@@ -232,9 +232,9 @@ def _over_time(position_BxP: jax.Array, times: int, step: int) -> jax.Array:
 
 
 def _complement(index_BxK: jax.Array, tokens: int) -> jax.Array:
-    batch, context = index_BxK.shape
-    taken = jnp.zeros((batch, tokens), bool).at[jnp.arange(batch)[:, None], index_BxK].set(True)
-    return jnp.argsort(taken, axis=-1, stable=True)[:, : tokens - context]
+    nothing = jnp.zeros(tokens, bool)
+    taken = jax.vmap(lambda index_K: nothing.at[index_K].set(True))(index_BxK)
+    return jnp.argsort(taken, axis=-1, stable=True)[:, : tokens - index_BxK.shape[1]]
 
 
 @functools.cache

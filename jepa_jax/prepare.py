@@ -49,6 +49,10 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def with_underscores(arguments: list[str]) -> list[str]:
+    """--short-side is --short_side, as absl calls it."""
+    return [re.sub(r"^--[\w-]+", lambda name: "--" + name[0][2:].replace("-", "_"), given) for given in arguments]
+
+
 if __name__ == "__main__":
-    # As in other tools' commands, --short-side is --short_side.
-    app.run(main, argv=[re.sub(r"^--[\w-]+", lambda name: "--" + name[0][2:].replace("-", "_"), a) for a in sys.argv])
+    app.run(main, argv=with_underscores(sys.argv))

@@ -11,17 +11,22 @@ LINE_EVERY = 15.0  # seconds between lines where there is no terminal
 class Progress:
     """A bar on a terminal, a line now and then elsewhere: how much is done, how fast, time left."""
 
-    def __init__(self, total: int, unit: str, *, name: str = "", done: int = 0, clips_each: int = 1):
+    def __init__(
+        self, total: int, unit: str, *, name: str = "", done: int = 0, clips_each: int = 1, shown: bool = True
+    ):
         """`total` of `unit` are to come, of which `done` are done; speed is told in clips, `clips_each` a unit.
+
+        What is not `shown` is only counted: every process of a run counts, one tells.
 
         The clock starts with the first update: what came before was mostly compilation.
         """
         self._total, self._unit, self._name, self._clips_each = total, unit, name, clips_each
         self._done = self._timed_from = done
+        self._shown = shown
         self._first: float | None = None
         self._start = self._last_line = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
+        if shown and sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=done, desc=name or None, unit=unit, dynamic_ncols=True)
 
     @property
@@ -55,7 +60,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line of text on standard error that does not break the bar."""
-        tqdm.write(text, file=sys.stderr)
+        if self._shown:
+            tqdm.write(text, file=sys.stderr)
 
     def _time_left(self) -> str:
         if self._done == self._total:

@@ -8,6 +8,8 @@ import json
 import os
 import pathlib
 
+import jaxlib.version
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = " ".join(
     [
@@ -16,6 +18,8 @@ os.environ["XLA_FLAGS"] = " ".join(
         # Tests compile much and compute little.
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
+        # Halves the time to compile; newer versions may not know it, and would abort.
+        "--xla_cpu_use_fusion_emitters=false" if jaxlib.version.__version_info__ < (0, 11) else "",
     ]
 )
 

@@ -130,13 +130,13 @@ def test_config_files_make_a_run(name):
     assert data.renders_in_step(config.data) == (name == "quickstart")
 
 
-def test_the_path_of_ones_own_data_reaches_the_sources():
+def test_the_folder_of_prepared_sets_reaches_the_sources():
     config = get_config("mixed")
-    config.data.path = "elsewhere"
+    config.data.root = "elsewhere"
     paths = {name: source.path for name, source in parse(Config, config).data.sources.items()}
     assert paths == {
-        "ucf101": "elsewhere/ucf101.csv",
-        "ssv2": "elsewhere/ssv2.csv",
+        "ucf101": "elsewhere/ucf101",
+        "ssv2": "elsewhere/something_something_v2",
         "imagenet100": "elsewhere/imagenet100",
     }
 
@@ -149,3 +149,15 @@ def test_full_size_configs_are_the_studys():
         learner = step.build_learner(config)
         assert learner.grid == (8, 14, 14)
         assert learner.features == 3072
+
+
+def test_objectives_must_split_channels_alike():
+    config = recipes.apply(defaults(Config), "fwm_ld")
+    config.objectives.factorization_static.split = "per_level"
+    with pytest.raises(ConfigError, match=r"factorization_static by 'per_level'.*expected the same"):
+        parse(Config, config)
+    for name in ("factorization_orthogonality", "latent_dynamics"):
+        config.objectives[name].split = "per_level"
+    parse(Config, config)
+    config.objectives.action.coefficient = 1.0  # whose head sees all channels
+    parse(Config, config)

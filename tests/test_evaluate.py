@@ -24,6 +24,21 @@ def get_config():
 """
 
 
+WATCHED_TRAINING = """
+from jepa_jax.config import Config, SourceConfig, defaults, to_config_dict
+
+def get_config():
+    config = defaults(Config)
+    config.steps, config.batch_size, config.dtype = 60, 4, "float32"
+    config.clip.frames, config.clip.size = 8, 16
+    config.encoder.size, config.encoder.patch, config.encoder.levels = "16x1x2", 8, 1
+    config.predictor.size = "16x1x2"
+    config.checkpoint.every, config.checkpoint.keep = 10, 1
+    config.data.sources.sprites = to_config_dict(SourceConfig(kind="sprites"))
+    return config
+"""
+
+
 def command(*arguments):
     return [sys.executable, "-m", "jepa_jax.evaluate", *map(str, arguments)]
 
@@ -91,6 +106,10 @@ def test_results_files_side_by_side(flags, tmp_path):
             [f"--config={SPRITES}:hard", "--checkpoint=random"],
             "configs/eval/sprites.py:hard: expected one of tiny, small, full",
         ),
+        (
+            [f"--config={SPRITES}", "--checkpoint=runs/a:3", "--watch"],
+            "--watch follows a training run: --checkpoint is",
+        ),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(arguments, message):
@@ -114,4 +133,40 @@ def test_ctrl_c_stops_it(flags, tmp_path):
         assert process.wait(60) == 130
     assert "Stopped; no results were written." in rest
     assert "Traceback" not in rest
-    assert not list((tmp_path / "out").iterdir())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["features"]
+
+
+@pytest.mark.slow
+def test_watching_a_run_from_before_its_start_to_its_end(tmp_path):
+    """Checkpoints come while it looks and are deleted again; all that it met are in the file, the last surely."""
+    (tmp_path / "training.py").write_text(WATCHED_TRAINING)
+    run, out = tmp_path / "run", tmp_path / "curve.jsonl"
+    watching = command(
+        f"--config={SPRITES}", f"--checkpoint={run}", f"--out={out}", "--watch", "--config.train.clips=64",
+        "--config.test.clips=32", "--config.probes.linear.epochs=2",
+    )  # fmt: skip
+    training = [sys.executable, "-m", "jepa_jax.train", f"--config={tmp_path / 'training.py'}", f"--workdir={run}"]
+    with subprocess.Popen(watching, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        subprocess.run(training, cwd=ROOT, check=True, capture_output=True, timeout=300)
+        told = process.stdout.read()
+        assert process.wait(300) == 0, told
+    steps = [json.loads(line)["checkpoint"]["step"] for line in out.read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 60
+    assert "The run is done." in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_watch(tmp_path):
+    watching = command(f"--config={SPRITES}", f"--checkpoint={tmp_path / 'nothing'}", "--watch")
+    with subprocess.Popen(watching, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "Waiting for a checkpoint in" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        told = process.stderr.read()
+    assert "Stopped; what was found until now is in" in told
+    assert "Traceback" not in told

@@ -34,3 +34,14 @@ def test_lines_tell_speed_and_time_left_without_compilation(clock, capsys):
         "step 70/100, 16.0 clips/s, loss 1, 00:15 left",
         "step 100/100, 16.0 clips/s, loss 1, in 01:15",
     ]
+
+
+def test_what_is_not_shown_is_counted(clock, capsys):
+    """Of several processes one tells."""
+    bar = progress.Progress(2, "step", clips_each=4, shown=False)
+    bar.update(1)
+    clock.now += 2
+    bar.update(2)
+    bar.say("nothing")
+    assert bar.clips_per_second == 2
+    assert capsys.readouterr().err == ""

@@ -42,22 +42,28 @@ def random_box(height: int, width: int, settings: config.AugmentConfig, rng: np.
     return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
-def augment(
-    frames_FxYxXxC: UInt8[np.ndarray, "F Y X 3"],
-    size: int,
-    settings: config.AugmentConfig,
-    rng: np.random.Generator,
-) -> UInt8[np.ndarray, "F {size} {size} 3"]:
-    """One random resized crop and perhaps a flip, the same for every frame; bilinear without antialiasing."""
-    _, height, width, _ = frames_FxYxXxC.shape
-    box = random_box(height, width, settings, rng)
-    flip = rng.random() < settings.flip_probability
-    clip_FxYxXxC = np.empty((len(frames_FxYxXxC), size, size, 3), np.uint8)
-    for frame_YxXxC, out_YxXxC in zip(frames_FxYxXxC, clip_FxYxXxC, strict=True):
-        crop_YxXxC = frame_YxXxC[box.top : box.top + box.height, box.left : box.left + box.width]
-        resized_YxXxC = cv2.resize(crop_YxXxC, (size, size), interpolation=cv2.INTER_LINEAR)
-        out_YxXxC[...] = resized_YxXxC[:, ::-1] if flip else resized_YxXxC
-    return clip_FxYxXxC
+class RandomView:
+    """One random resized crop and perhaps a flip, drawn at a clip's first frame and the same for all its frames.
+
+    Bilinear without antialiasing. Frames are to have one size.
+    """
+
+    def __init__(self, size: int, settings: config.AugmentConfig, rng: np.random.Generator):
+        """Views of `size`×`size` pixels."""
+        self._size, self._settings, self._rng = size, settings, rng
+        self._box: Box | None = None
+        self._flip = False
+
+    def __call__(self, frame_YxXxC: UInt8[np.ndarray, "Y X 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
+        """The view of a frame, [size, size, 3]."""
+        if self._box is None:
+            height, width, _ = frame_YxXxC.shape
+            self._box = random_box(height, width, self._settings, self._rng)
+            self._flip = self._rng.random() < self._settings.flip_probability
+        top, left, height, width = self._box
+        crop_YxXxC = frame_YxXxC[top : top + height, left : left + width]
+        view_YxXxC = cv2.resize(crop_YxXxC, (self._size, self._size), interpolation=cv2.INTER_LINEAR)
+        return cv2.flip(view_YxXxC, 1) if self._flip else view_YxXxC
 
 
 def centre_view(

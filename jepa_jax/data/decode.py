@@ -14,8 +14,10 @@ import av.error
 import av.video
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Shaped, UInt8
 from PIL import Image, ImageOps
+
+from jepa_jax.data import stages
 
 # Header frame rates outside this range are placeholders (1000 or 90000 ticks a second), not rates.
 PLAUSIBLE_FPS = (1.0, 250.0)
@@ -24,6 +26,10 @@ SEEK_PAYS = 4
 
 Choose = Callable[[int, float], Int[np.ndarray, "F"]]
 """(frames in the video, frames a second) → non-decreasing indices of the frames wanted."""
+
+
+Transform = Callable[[UInt8[np.ndarray, "Y X 3"]], np.ndarray]
+"""What becomes of each frame as soon as it is decoded, so that no clip of whole frames is ever held."""
 
 
 class DecodeError(Exception):
@@ -47,8 +53,17 @@ class _Index(NamedTuple):
     keys: list[int]  # indices of the frames that can be decoded without another
 
 
-def read_clip(path: str, choose: Choose) -> UInt8[np.ndarray, "F Y X 3"]:
-    """The frames of a video that `choose(frame count, fps)` asks for, upright, as RGB.
+def whole(frame_YxXxC: UInt8[np.ndarray, "Y X 3"]) -> UInt8[np.ndarray, "Y X 3"]:
+    """The `Transform` that changes nothing."""
+    return frame_YxXxC
+
+
+def read_clip(
+    path: str, choose: Choose, transform: Transform = whole, switch: stages.Switch = stages.unwatched
+) -> Shaped[np.ndarray, "F _ _ 3"]:
+    """The frames of a video that `choose(frame count, fps)` asks for: upright RGB, each put through `transform`.
+
+    `switch` is told when the packets have been read and decoding starts.
 
     Packets are counted first, since headers often lie about the number of frames or leave it out. Decoding starts from
     the key frame before each wanted frame where time stamps can be trusted, otherwise from the first frame; a stream
@@ -61,22 +76,23 @@ def read_clip(path: str, choose: Choose) -> UInt8[np.ndarray, "F Y X 3"]:
         with _opened(path) as (container, stream):
             index = _index(path, container, stream)
             wanted = choose(index.frames, index.fps)
-            frames = _read_by_time(container, stream, index, wanted)
+            switch(stages.DECODE)
+            frames = _read_by_time(container, stream, index, wanted, transform)
         if frames is None:
-            frames, count = _read_by_count(path, wanted)
+            frames, count = _read_by_count(path, wanted, transform)
             if count <= wanted[-1]:
                 if count == 0:
                     raise DecodeError(path, f"none of its {index.frames} video packets could be decoded")
                 wanted = choose(count, index.fps)
-                frames, _ = _read_by_count(path, wanted)
+                frames, _ = _read_by_count(path, wanted, transform)
     except av.error.FFmpegError as error:
         raise DecodeError(path, _reason(path, error)) from error
     return np.stack([frames[i] for i in wanted.tolist()])
 
 
 @contextlib.contextmanager
-def every_frame(path: str) -> Iterator[tuple[float, Iterator[UInt8[np.ndarray, "Y X 3"]]]]:
-    """The frames a second of a video, and all of its frames one after another: frame i is what `read_clip` calls i.
+def every_frame(path: str) -> Iterator[tuple[int, float, Iterator[UInt8[np.ndarray, "Y X 3"]]]]:
+    """How many frames a video promises and at what rate, as `read_clip` asks about first, and then all that it has.
 
     Raises:
         DecodeError: as `read_clip`, also while the frames are gone through.
@@ -86,7 +102,7 @@ def every_frame(path: str) -> Iterator[tuple[float, Iterator[UInt8[np.ndarray, "
             index = _index(path, container, stream)
         with _opened(path) as (container, stream):
             to_rgb = _Converter()
-            yield index.fps, (to_rgb(frame) for frame in container.decode(stream))
+            yield index.frames, index.fps, (to_rgb(frame) for frame in container.decode(stream))
     except av.error.FFmpegError as error:
         raise DecodeError(path, _reason(path, error)) from error
 
@@ -159,8 +175,12 @@ def _fps(stream: av.video.VideoStream, times: Sequence[int] | None, count: int) 
 
 
 def _read_by_time(
-    container: av.container.InputContainer, stream: av.video.VideoStream, index: _Index, wanted: Int[np.ndarray, "F"]
-) -> dict[int, UInt8[np.ndarray, "Y X 3"]] | None:
+    container: av.container.InputContainer,
+    stream: av.video.VideoStream,
+    index: _Index,
+    wanted: Int[np.ndarray, "F"],
+    transform: Transform,
+) -> dict[int, np.ndarray] | None:
     """Wanted frames found by their presentation times, seeking where that pays; None if one does not turn up."""
     if index.times is None:
         return None
@@ -180,11 +200,11 @@ def _read_by_time(
         if frame is None or frame.pts != time:
             return None
         reached = i
-        frames[i] = to_rgb(frame)
+        frames[i] = transform(to_rgb(frame))
     return frames
 
 
-def _read_by_count(path: str, wanted: Int[np.ndarray, "F"]) -> tuple[dict[int, UInt8[np.ndarray, "Y X 3"]], int]:
+def _read_by_count(path: str, wanted: Int[np.ndarray, "F"], transform: Transform) -> tuple[dict[int, np.ndarray], int]:
     """Wanted frames found by counting from the first, and how many frames were seen up to the last one wanted."""
     to_rgb = _Converter()
     frames = {}
@@ -193,7 +213,7 @@ def _read_by_count(path: str, wanted: Int[np.ndarray, "F"]) -> tuple[dict[int, U
     with _opened(path) as (container, stream):
         for frame in container.decode(stream):
             if count in picked:
-                frames[count] = to_rgb(frame)
+                frames[count] = transform(to_rgb(frame))
             count += 1
             if count > last:
                 break

@@ -187,19 +187,19 @@ def _digest(content: Any) -> str:
 
 
 def _stat_files(source: sources.Source) -> list[tuple[str, int, int]]:
-    """Path, size and time of change of every file; of a prepared set, of the files that hold it."""
+    """Path, size and time of change of every file; of a prepared set, of the files that hold it all."""
+    given = source.settings.path
+    root = given if os.path.isdir(given) else os.path.dirname(given) or "."
     paths = source.paths
     if source.prepared_set is not None:
-        folder = pathlib.Path(source.settings.path)
-        paths = sorted(str(path) for path in folder.rglob("*") if path.is_file())
-    root = source.settings.path if os.path.isdir(source.settings.path) else os.path.dirname(source.settings.path)
+        paths = sorted(str(path) for path in pathlib.Path(root).rglob("*") if path.is_file())
 
     def stat(path: str) -> tuple[str, int, int]:
         found = os.stat(path)
-        return os.path.relpath(path, root or "."), found.st_size, found.st_mtime_ns
+        return os.path.relpath(path, root), found.st_size, found.st_mtime_ns
 
     with concurrent.futures.ThreadPoolExecutor(16) as threads:  # a network disk answers many at once
-        return list(threads.map(stat, paths, chunksize=64))
+        return list(threads.map(stat, paths))
 
 
 def _labels(source: sources.Source, names: Sequence[str], setting: str) -> np.ndarray:

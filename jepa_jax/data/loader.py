@@ -1,6 +1,7 @@
 """Training batches, addressed by step: the batch of a step is the same however many workers and restarts it took."""
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jepa_jax import config
-from jepa_jax.data import augment, sampling, skipped, sources, sprites, workers
+from jepa_jax.data import augment, sampling, skipped, sources, sprites, stages, workers
 
 Batch = dict[str, np.ndarray]
-"""`video` uint8 [B, F, Y, X, C] (absent where the step renders it), `source` and `item` int32 [B]."""
+"""`video` uint8 [B, F, Y, X, C] (absent where the step renders it; F is 1 in a batch of single frames), `source` and
+`item` int32 [B].
+"""
 
 # Sprites among other clips are rendered this many at once, so that one compiled program serves any number of them.
 _SPRITES_AT_ONCE = 8
@@ -35,6 +38,7 @@ class TrainBatches(Iterator[Batch]):
         rows: Sequence[int] | None = None,
         ledger: skipped.SkipLedger | None = None,
         opened: Sequence[sources.Source | None] | None = None,
+        throughput: stages.Throughput | None = None,
     ):
         """Starts no process before the first batch is asked for.
 
@@ -44,6 +48,7 @@ class TrainBatches(Iterator[Batch]):
             rows: which rows of the global batch, in the order wanted; all if left out.
             ledger: where undecodable files are written down; in memory if left out.
             opened: the sources, if they have been opened already (see `sources.open_sources`).
+            throughput: is told how long each stage takes.
 
         Raises:
             ConfigError: a source that cannot be used.
@@ -51,17 +56,14 @@ class TrainBatches(Iterator[Batch]):
         self._settings = settings
         self._sources = list(sources.open_sources(settings.data) if opened is None else opened)
         self._ledger = ledger or new_ledger(settings.data, self._sources)
+        self._throughput = throughput or stages.Throughput(settings.data.workers, os.cpu_count() or 1)
         rows = range(settings.batch_size) if rows is None else rows
-        order = sampling.Order(
-            [source.size if source else 0 for source in self._sources],
-            [source.weight for source in settings.data.sources.values()],
-            settings.seed,
-        )
-        places = sampling.Rows(order, settings.batch_size, rows, start_step, settings.steps)
+        places = _places(settings, self._sources, rows, start_step)
         self._in_step = renders_in_step(settings.data)
         example = _Example(
             tuple(self._sources),
             None if self._in_step else settings.clip,
+            settings.data.images == "frames",
             settings.data.augment,
             settings.data.max_skip_fraction,
         )
@@ -78,20 +80,25 @@ class TrainBatches(Iterator[Batch]):
         """
         batch = next(self._batches)
         self._ledger.add(batch.pop("skips"))
+        self._throughput.spent(batch.pop("seconds") | {stages.RECEIVE: self._batches.copy_seconds})
         if not self._in_step:
-            self._render_sprites(batch)
+            watch = stages.Stopwatch(stages.RENDER)
+            if self._render_sprites(batch):
+                self._throughput.spent(watch.stop())
         return batch
 
     def close(self) -> None:
         """Ends the workers."""
         self._batches.close()
 
-    def _render_sprites(self, batch: Batch) -> None:
-        """Fills in the clips of sprite sources; workers leave them out, since they keep off devices."""
+    def _render_sprites(self, batch: Batch) -> bool:
+        """Fills in the clips of sprite sources, if any; workers leave them out, since they keep off devices."""
+        found = False
         for number, source in enumerate(self._sources):
             if source is None or source.kind != "sprites":
                 continue
             (rows,) = np.nonzero(batch["source"] == number)
+            found = found or len(rows) > 0
             for start in range(0, len(rows), _SPRITES_AT_ONCE):
                 some = rows[start : start + _SPRITES_AT_ONCE]
                 items = np.resize(batch["item"][some], _SPRITES_AT_ONCE)
@@ -101,6 +108,16 @@ class TrainBatches(Iterator[Batch]):
                 batch["video"][some] = render_sprites(spec, self._settings.seed, source.settings.split, items)[0][
                     : len(some)
                 ]
+        return found
+
+
+def batch_shapes(settings: config.Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and type of each array of the global batch that `TrainBatches` makes, without opening any source."""
+    rows, clip = settings.batch_size, settings.clip
+    shapes = {name: jax.ShapeDtypeStruct((rows,), np.int32) for name in ("source", "item")}
+    if not renders_in_step(settings.data):
+        shapes["video"] = jax.ShapeDtypeStruct((rows, clip.frames, clip.size, clip.size, 3), np.uint8)
+    return shapes
 
 
 def new_ledger(
@@ -124,46 +141,91 @@ def render_sprites(
     return np.asarray(video_BxFxYxXxC), {task: np.asarray(label_B) for task, label_B in labels.items()}
 
 
+def _places(
+    settings: config.Config, opened: Sequence[sources.Source | None], rows: Sequence[int], start_step: int
+) -> sampling.Rows:
+    """What this process's rows hold; steps of single frames, where wished, have an order of their own."""
+    sizes = [source.size if source else 0 for source in opened]
+    weights = [source.weight for source in settings.data.sources.values()]
+    groups = [weights]
+    if settings.data.images == "frames":
+        image = [source is not None and source.kind == "images" for source in opened]
+        groups = [[w * (is_image == wanted) for w, is_image in zip(weights, image, strict=True)] for wanted in (0, 1)]
+    groups = [group for group in groups if sum(group) > 0]
+    return sampling.Rows(
+        [sampling.Order(sizes, group, settings.seed) for group in groups],
+        [sum(group) for group in groups],
+        settings.seed,
+        settings.batch_size,
+        rows,
+        start_step,
+        settings.steps,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class _Example:
     """A draw → its clip, decoded and augmented. Runs in the workers."""
 
     opened: tuple[sources.Source | None, ...]
     clip: config.ClipConfig | None  # None: no video wanted
+    images_as_frames: bool
     augment: config.AugmentConfig
     max_skip_fraction: float
 
     def __call__(self, draw: sampling.Draw) -> dict[str, Any]:
         source = self.opened[draw.source]
         assert source is not None  # sources of weight 0 are never drawn
-        example = {"source": np.int32(draw.source), "item": np.int32(draw.item), "skips": ()}
+        example = {"source": np.int32(draw.source), "item": np.int32(draw.item), "skips": (), "seconds": {}}
         if self.clip is None:
             return example
-        shape = (self.clip.frames, self.clip.size, self.clip.size, 3)
+        frames = 1 if self.images_as_frames and source.kind == "images" else self.clip.frames
+        shape = (frames, self.clip.size, self.clip.size, 3)
         if source.kind == "sprites":
             return example | {"video": np.zeros(shape, np.uint8)}
+        watch = stages.Stopwatch(stages.READ)
         item, video_FxYxXxC, skips = skipped.first_decodable(
-            source.name, source.size, draw.item, lambda item: self._read(item, source, draw), self.max_skip_fraction
+            source.name,
+            source.size,
+            draw.item,
+            lambda item: self._read(item, source, draw, frames, watch),
+            self.max_skip_fraction,
         )
         if video_FxYxXxC is None:  # too many skips: the process that reads them refuses the source
             video_FxYxXxC = np.zeros(shape, np.uint8)
-        return example | {"item": np.int32(item), "skips": skips, "video": video_FxYxXxC}
+        return example | {"item": np.int32(item), "skips": skips, "video": video_FxYxXxC, "seconds": watch.stop()}
 
-    def _read(self, item: int, source: sources.Source, draw: sampling.Draw) -> UInt8[np.ndarray, "F Y X 3"]:
+    def _read(
+        self, item: int, source: sources.Source, draw: sampling.Draw, frames: int, watch: stages.Stopwatch
+    ) -> UInt8[np.ndarray, "F Y X 3"]:
         assert self.clip is not None
-        frames, rng = self.clip.frames, draw.generator()
-        if source.kind == "images":
-            image_1xYxXxC = augment.augment(source.read_image(item)[None], self.clip.size, self.augment, rng)
-            return np.repeat(image_1xYxXxC, frames, axis=0)
+        watch.switch(stages.READ)
+        window_rng, view_rng = draw.generators()
+        view = augment.RandomView(self.clip.size, self.augment, view_rng)
 
         def choose(count: int, fps: float) -> np.ndarray:
             step = sampling.stride(fps, source.settings.frame_step, source.settings.target_fps)
-            return sampling.random_window(count, frames, step, rng)
+            return sampling.random_window(count, frames, step, window_rng)
 
-        return augment.augment(source.read_clip(item, choose), self.clip.size, self.augment, rng)
+        def transform(frame_YxXxC: np.ndarray) -> np.ndarray:
+            watch.switch(stages.AUGMENT)
+            view_YxXxC = view(frame_YxXxC)
+            watch.switch(stages.DECODE)
+            return view_YxXxC
+
+        if source.kind == "images":
+            watch.switch(stages.DECODE)
+            return np.repeat(transform(source.read_image(item))[None], frames, axis=0)
+        return source.read_clip(item, choose, transform, watch.switch)
 
 
 def stack(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Examples as one batch: arrays stacked, `skips` one after another."""
-    arrays = {key: np.stack([example[key] for example in examples]) for key in examples[0] if key != "skips"}
-    return arrays | {"skips": tuple(skip for example in examples for skip in example["skips"])}
+    """Examples as one batch: arrays stacked, `skips` one after another, `seconds` of each stage summed."""
+    watch = stages.Stopwatch(stages.BATCH)
+    together = ("skips", "seconds")
+    batch = {key: np.stack([example[key] for example in examples]) for key in examples[0] if key not in together}
+    seconds = watch.stop()
+    for example in examples:
+        for stage, more in example.get("seconds", {}).items():
+            seconds[stage] = seconds.get(stage, 0.0) + more
+    return batch | {"skips": tuple(skip for example in examples for skip in example["skips"]), "seconds": seconds}

@@ -13,15 +13,15 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
 import tensorflow_datasets as tfds
-from jaxtyping import Float64, Int, Int32, Int64, UInt8
+from jaxtyping import Float64, Int32, Int64, Shaped, UInt8
 
-from jepa_jax.data import decode
+from jepa_jax.data import decode, stages
 
 FRAMES_A_RECORD = 32
 SETS = ("ucf101", "something_something_v2", "diving48", "imagenet100", "folder")  # what can be prepared
@@ -87,30 +87,43 @@ class Strings(Sequence[str]):
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """What is known of the items of a part, in the order of their records."""
+    """What is known of items without opening their records."""
 
-    ids: Strings
+    ids: Strings  # as the source named them
     label_I: Int32[np.ndarray, "I"]
     fps_I: Float64[np.ndarray, "I"]
     count_I: Int32[np.ndarray, "I"]  # frames
+    promised_I: Int32[np.ndarray, "I"]  # frames that the video's packets promised, sometimes more than there are
 
     def save(self, file: pathlib.Path) -> None:
         """Writes the arrays to an .npz file."""
-        arrays = {"text": self.ids.text, "starts": self.ids.starts, "ends": self.ids.ends}
-        arrays |= {"label": self.label_I, "fps": self.fps_I, "count": self.count_I}
-        np.savez(file, allow_pickle=False, **arrays)
+        ids = {"text": self.ids.text, "starts": self.ids.starts, "ends": self.ids.ends}
+        np.savez(file, allow_pickle=False, **ids, **{name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
     def load(cls, file: pathlib.Path) -> "Index":
         """Reads what `save` wrote."""
-        with np.load(file) as arrays:
-            ids = Strings(arrays["text"], arrays["starts"], arrays["ends"])
-            return cls(ids, arrays["label"], arrays["fps"], arrays["count"])
+        with np.load(file) as saved:
+            ids = Strings(saved["text"], saved["starts"], saved["ends"])
+            return cls(ids, **{name: saved[name] for name in _ARRAYS})
+
+    @classmethod
+    def joined(cls, several: Sequence["Index"]) -> "Index":
+        """The items of several, one after another."""
+        arrays = {name: np.concatenate([getattr(index, name) for index in several]) for name in _ARRAYS}
+        return cls(Strings.joined([index.ids for index in several]), **arrays)
+
+    def select(self, items: Int64[np.ndarray, "some"]) -> "Index":
+        """Some of the items."""
+        return Index(self.ids.select(items), **{name: getattr(self, name)[items] for name in _ARRAYS})
 
     def first_records(self) -> Int64[np.ndarray, "I"]:
-        """The number of each item's first record."""
+        """The number of each item's first record, where these are all items of a part in order."""
         record_count_I = -(-self.count_I.astype(np.int64) // FRAMES_A_RECORD)
         return np.cumsum(record_count_I) - record_count_I
+
+
+_ARRAYS = tuple(field.name for field in dataclasses.fields(Index) if field.name != "ids")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,29 +131,41 @@ class PreparedSet:
     """Items of a prepared set, part after part, each part in the order of its records."""
 
     folder: str
-    name: str
     kind: Literal["videos", "images"]
     classes: tuple[str, ...]
+    index: Index
     parts: tuple[str, ...]
-    ids: Strings  # as the source named them
-    label_I: Int32[np.ndarray, "I"]  # indices into `classes`
-    fps_I: Float64[np.ndarray, "I"]
-    count_I: Int32[np.ndarray, "I"]  # frames
-    part_I: Int32[np.ndarray, "I"]  # indices into `parts`
+    part_I: Int32[np.ndarray, "I"]  # the part of each item, an index into `parts`
     record_I: Int64[np.ndarray, "I"]  # the item's first record within its part
 
     def select(self, items: Int64[np.ndarray, "some"]) -> "PreparedSet":
         """Some of the items."""
-        arrays = {name: getattr(self, name)[items] for name in ("label_I", "fps_I", "count_I", "part_I", "record_I")}
-        return dataclasses.replace(self, ids=self.ids.select(items), **arrays)
+        return dataclasses.replace(
+            self, index=self.index.select(items), part_I=self.part_I[items], record_I=self.record_I[items]
+        )
 
-    def read_clip(self, item: int, choose: decode.Choose) -> UInt8[np.ndarray, "F Y X 3"]:
-        """The frames that `choose(frame count, fps)` asks for; only their records are read, only they are decoded.
+    def read_clip(
+        self,
+        item: int,
+        choose: decode.Choose,
+        transform: decode.Transform = decode.whole,
+        switch: stages.Switch = stages.unwatched,
+    ) -> Shaped[np.ndarray, "F _ _ 3"]:
+        """The frames that `choose(frame count, fps)` asks for; all arguments are as in `decode.read_clip`.
+
+        Only their records are read and only they are decoded. What is asked is what `decode.read_clip` asks of the
+        video itself, so that the indices are the same.
 
         Raises:
             DecodeError: a damaged record or frame.
         """
-        return self._frames(item, choose(int(self.count_I[item]), float(self.fps_I[item])))
+        count, fps = int(self.index.count_I[item]), float(self.index.fps_I[item])
+        wanted = choose(int(self.index.promised_I[item]), fps)
+        if wanted[-1] >= count:
+            wanted = choose(count, fps)
+        numbers = np.unique(wanted).tolist()
+        frames = {i: transform(frame_YxXxC) for i, frame_YxXxC in self._frames(item, numbers, switch)}
+        return np.stack([frames[i] for i in wanted.tolist()])
 
     def read_image(self, item: int) -> UInt8[np.ndarray, "Y X 3"]:
         """A still image.
@@ -148,20 +173,25 @@ class PreparedSet:
         Raises:
             DecodeError: a damaged record or image.
         """
-        return self._frames(item, np.zeros(1, np.int64))[0]
+        return next(self._frames(item, [0], stages.unwatched))[1]
 
-    def _frames(self, item: int, wanted: Int[np.ndarray, "F"]) -> UInt8[np.ndarray, "F Y X 3"]:
+    def _frames(
+        self, item: int, numbers: Sequence[int], switch: stages.Switch
+    ) -> Iterator[tuple[int, UInt8[np.ndarray, "Y X 3"]]]:
+        """Frames by number; a record is opened once for all of its frames."""
         first_record, part = int(self.record_I[item]), self.parts[self.part_I[item]]
-        frames, number, jpegs = {}, -1, []
+        opened, jpegs = -1, []
         try:
-            for i in np.unique(wanted).tolist():
-                if i // FRAMES_A_RECORD != number:
-                    number = i // FRAMES_A_RECORD
-                    jpegs = records(self.folder, part)[first_record + number]["frames"]
-                frames[i] = decode_jpeg(jpegs[i % FRAMES_A_RECORD])
+            for i in numbers:
+                if i // FRAMES_A_RECORD != opened:
+                    opened = i // FRAMES_A_RECORD
+                    switch(stages.READ)
+                    jpegs = records(self.folder, part)[first_record + opened]["frames"]
+                    switch(stages.DECODE)
+                yield i, decode_jpeg(jpegs[i % FRAMES_A_RECORD])
         except (RuntimeError, ValueError, IndexError) as error:
-            raise decode.DecodeError(f"{self.folder}/{self.ids[item]}", f"damaged records: {error}") from error
-        return np.stack([frames[i] for i in wanted.tolist()])
+            path = f"{self.folder}/{self.index.ids[item]}"
+            raise decode.DecodeError(path, f"damaged in the prepared set: {error}") from error
 
 
 def decode_jpeg(jpeg: bytes) -> UInt8[np.ndarray, "Y X 3"]:
@@ -236,14 +266,10 @@ def open_set(folder: str, split: str, fold: int = 1) -> PreparedSet:
     indices = [Index.load(pathlib.Path(folder) / f"index-{part}.npz") for part in parts]
     return PreparedSet(
         folder=folder,
-        name=description["name"],
         kind=description["kind"],
         classes=tuple(description["classes"]),
+        index=Index.joined(indices),
         parts=parts,
-        ids=Strings.joined([index.ids for index in indices]),
-        label_I=np.concatenate([index.label_I for index in indices]),
-        fps_I=np.concatenate([index.fps_I for index in indices]),
-        count_I=np.concatenate([index.count_I for index in indices]),
         part_I=np.repeat(np.arange(len(parts), dtype=np.int32), [len(index.ids) for index in indices]),
         record_I=np.concatenate([index.first_records() for index in indices]),
     )

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
@@ -73,6 +74,8 @@ class SkipLedger:
         self._sizes = sizes
         self._max_fraction = max_fraction
         self._skips: dict[tuple[str, int], Skip] = {}
+        self._unshared: list[Skip] = []
+        self._lock = threading.Lock()  # batches are read in a thread of their own
         if file is not None and file.exists():
             whole_lines, _, torn_line = file.read_bytes().rpartition(b"\n")
             if torn_line:  # of a process killed while writing
@@ -93,17 +96,25 @@ class SkipLedger:
             TooManySkippedError: a source has more undecodable items than the allowed fraction; lists the first ten.
         """
         met = {(skip.source, skip.item): skip for skip in skips}
-        new = {key: skip for key, skip in met.items() if key not in self._skips}
-        self._skips |= new
-        if self._file is not None and new:
-            with self._file.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(skip._asdict()) + "\n" for skip in new.values())
+        with self._lock:
+            new = {key: skip for key, skip in met.items() if key not in self._skips}
+            self._skips |= new
+            self._unshared += new.values()
+            if self._file is not None and new:
+                with self._file.open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps(skip._asdict()) + "\n" for skip in new.values())
         # Those known too: a run that goes on is refused for the reason for which it ended.
         for source in sorted({skip.source for skip in met.values()}):
             self._check(source)
 
+    def take_unshared(self) -> list[Skip]:
+        """Those added since the last call, for the ledgers of other processes."""
+        with self._lock:
+            taken, self._unshared = self._unshared, []
+        return taken
+
     def _check(self, source: str) -> None:
-        skips = [skip for skip in self._skips.values() if skip.source == source]
+        skips = [skip for skip in self.skips if skip.source == source]
         size = self._sizes[source]
         if too_many(len(skips), size, self._max_fraction):
             listed = "\n".join(f"  {skip.path}: {skip.reason}" for skip in skips[:SHOWN])

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Int32, Int64, Shaped, UInt8
 
 from jepa_jax import config
-from jepa_jax.data import decode, prepared
+from jepa_jax.data import decode, prepared, stages, worker_process
 
 VIDEO_SUFFIXES = tuple(
     f".{name}"
@@ -38,15 +38,24 @@ class Source:
     classes: tuple[str, ...] = ()
     prepared_set: prepared.PreparedSet | None = None  # where the items lie, if not in files of their own
 
-    def read_clip(self, item: int, choose: decode.Choose) -> UInt8[np.ndarray, "F Y X 3"]:
-        """The frames of a video that `choose(frame count, fps)` asks for.
+    def read_clip(
+        self,
+        item: int,
+        choose: decode.Choose,
+        transform: decode.Transform = decode.whole,
+        switch: stages.Switch = stages.unwatched,
+    ) -> Shaped[np.ndarray, "F _ _ 3"]:
+        """The frames of a video that `choose(frame count, fps)` asks for, each put through `transform`.
+
+        `switch` is told which stage begins, reading or decoding.
 
         Raises:
             DecodeError: the item cannot be decoded.
         """
-        if self.prepared_set is None:
-            return decode.read_clip(self.paths[item], choose)
-        return self.prepared_set.read_clip(item, choose)
+        with worker_process.at_work_on(path := self.paths[item]):
+            if self.prepared_set is None:
+                return decode.read_clip(path, choose, transform, switch)
+            return self.prepared_set.read_clip(item, choose, transform, switch)
 
     def read_image(self, item: int) -> UInt8[np.ndarray, "Y X 3"]:
         """A still image.
@@ -54,9 +63,8 @@ class Source:
         Raises:
             DecodeError: the item cannot be decoded.
         """
-        if self.prepared_set is None:
-            return decode.read_image(self.paths[item])
-        return self.prepared_set.read_image(item)
+        with worker_process.at_work_on(path := self.paths[item]):
+            return decode.read_image(path) if self.prepared_set is None else self.prepared_set.read_image(item)
 
 
 def open_source(settings: config.SourceConfig, name: str, setting: str | None = None) -> Source:
@@ -184,17 +192,17 @@ def _open_prepared(root: pathlib.Path, settings: config.SourceConfig, name: str,
         raise config.ConfigError(f"{setting}: {error}") from error
     if found.kind != settings.kind:
         raise config.ConfigError(f"{setting}.kind is {settings.kind!r}; {root} is a prepared set of {found.kind}.")
-    if not len(found.ids):
+    if not len(found.index.ids):
         raise config.ConfigError(f"{setting}.path: {root} has no {found.kind} in its split {settings.split!r}.")
     if settings.include or settings.exclude:
-        found = found.select(_chosen(found.ids, settings, setting))
+        found = found.select(_chosen(found.index.ids, settings, setting))
     return Source(
         name=name,
         kind=settings.kind,
         settings=settings,
-        size=len(found.ids),
-        paths=found.ids.below(f"{root}/"),
-        labels=found.label_I,
+        size=len(found.index.ids),
+        paths=found.index.ids.below(f"{root}/"),
+        labels=found.index.label_I,
         classes=found.classes,
         prepared_set=found,
     )

@@ -1,24 +1,45 @@
-"""Processes that decode ahead of the training loop. They import numpy, PyAV and OpenCV to work with, and no device."""
+"""Batches made ahead of the training loop by worker processes, which are started anew if one of them dies.
 
+Workers import numpy, PyAV and OpenCV to work with, and no device. A file that makes a library crash takes its worker
+down; it is blamed, so that the workers started in its place pass it over. Since batches are addressed by number, what
+was under way is made again, and is the same.
+"""
+
+import functools
 import gc
 import multiprocessing
-import multiprocessing.connection
-import os
 import pathlib
+import queue
+import re
 import shutil
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from multiprocessing.process import BaseProcess
 from typing import Any
 
-import cv2
 import grain
 import numpy as np
 from absl import logging
 
+from jepa_jax.data import worker_process
+
 _SHARED_MEMORY = pathlib.Path("/dev/shm")
 _BUFFERED = 1  # batches ready in each worker, besides the one it makes and the one being read
+_LOOK_S = 1.0  # how often dead workers are looked for while no batch comes
+_GRACE_S = 3.0  # that grain has to hand out what a dead worker left behind, and its own error
+_SLOW_S = 60.0  # without a batch after which is told what the workers are at
+MOST_DEATHS = 3  # in a row, without a batch in between
+# How a process ends by its own fault. SIGKILL comes from outside: from a person, or the kernel where memory is short.
+_FAULTS = {-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL, -signal.SIGABRT, -signal.SIGSYS}
+_EXIT_CODE = re.compile(r"exit code (-?\d+)")
+
+
+class WorkersDiedError(ChildProcessError):
+    """Workers die as fast as they are started."""
 
 
 class Ahead(Iterator[dict[str, Any]]):
@@ -29,29 +50,176 @@ class Ahead(Iterator[dict[str, Any]]):
 
         `batch_bytes` is the size of a batch, to see whether shared memory can hold what the workers make.
         """
-        # Each worker goes through its share one by one: more clips at once are a matter of more workers.
-        one_by_one = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-        ahead = batches.to_iter_dataset(one_by_one)
-        if workers:
-            ahead = grain.experimental.WithOptionsIterDataset(ahead, _transfer(workers * (_BUFFERED + 2) * batch_bytes))
-            options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BUFFERED)
-            ahead = ahead.mp_prefetch(options, worker_init_fn=_start_worker)
-        self._iterator: grain.DatasetIterator | None = iter(ahead)
+        self._batches, self._workers, self._batch_bytes = batches, workers, batch_bytes
+        self._given = 0
+        self._deadly: dict[str, str] = {}  # files that made a worker crash, and what is said of them
+        self._deaths = 0  # since the last batch
+        self._crew: _Crew | None = None
+        self._alone: Iterator[Any] | None = None
+        self._closed = False
+        self.copy_seconds = 0.0  # spent on the last batch in this process
 
     def __next__(self) -> dict[str, Any]:
-        """The next batch, copied out of the workers' shared memory, which is free again then."""
-        if self._iterator is None:
-            raise StopIteration
-        made = next(self._iterator)
-        return {key: np.array(value) if isinstance(value, np.ndarray) else value for key, value in made.items()}
+        """The next batch, copied out of the workers' shared memory, which is free again then.
+
+        Raises:
+            WorkersDiedError: workers died several times in a row without making a batch.
+        """
+        while not self._closed:
+            try:
+                made = self._make()
+            except _DeathError as death:
+                self._bury(death)
+                continue
+            self._given += 1
+            self._deaths = 0
+            start = time.perf_counter()
+            copied = {key: np.array(value) if isinstance(value, np.ndarray) else value for key, value in made.items()}
+            self.copy_seconds = time.perf_counter() - start
+            return copied
+        raise StopIteration
+
+    def _make(self) -> dict[str, Any]:
+        if not self._workers:
+            self._alone = self._alone or iter(_one_by_one(self._batches))
+            return next(self._alone)
+        if self._crew is None:
+            rest = self._batches[self._given :]
+            self._crew = _Crew(rest, self._workers, self._batch_bytes, self._deadly)  # pyright: ignore[reportArgumentType]
+        return next(self._crew)
+
+    def _bury(self, death: "_DeathError") -> None:
+        """Drops the crew of which a worker died, and remembers what file is to blame."""
+        assert self._crew is not None
+        self._crew.close()
+        self._crew = None
+        self._deaths += 1
+        for code, path in death.ended:
+            if path and code is not None and code in _FAULTS and path not in self._deadly:
+                self._deadly[path] = f"reading it makes the process crash ({_signal(code)})"
+                self._deaths = 0
+        told = "; ".join(f"{_signal(code)}, {f'at {path}' if path else 'between files'}" for code, path in death.ended)
+        if self._deaths >= MOST_DEATHS:
+            raise WorkersDiedError(
+                f"Worker processes died {self._deaths} times in a row without making a batch (the last: {told}). "
+                "SIGKILL mostly comes from the kernel when memory is short: use fewer config.data.workers or a smaller "
+                "config.batch_size. With config.data.workers=0 the training process reads the files itself and shows "
+                "its error."
+            )
+        logging.warning("A worker process died (%s). Starting the workers anew.", told)
 
     def close(self) -> None:
         """Ends the workers and frees their shared memory. A second call does nothing."""
-        if self._iterator is None:
+        if self._closed:
             return
-        self._iterator.close()
-        self._iterator = None
-        gc.collect()  # what ended the iterator refers to its last batches, in a circle
+        self._closed = True
+        self._alone = None
+        if self._crew is not None:
+            self._crew.close()
+            self._crew = None
+
+
+class _DeathError(Exception):
+    """A worker died. `ended`: exit code of each that did, and the file it was at ('' for none)."""
+
+    def __init__(self, ended: list[tuple[int | None, str]]):
+        super().__init__(ended)
+        self.ended = ended
+
+
+class _Crew(Iterator[dict[str, Any]]):
+    """Worker processes started together, and a thread that waits for their batches so that the caller can look around.
+
+    Usually grain notices a dead worker. One that dies in the middle of sending leaves the reader waiting for the rest;
+    that thread is then left behind.
+    """
+
+    def __init__(self, batches: grain.MapDataset, workers: int, batch_bytes: int, deadly: Mapping[str, str]):
+        """Starts with the first of `batches`; passes over `deadly` files."""
+        needed = workers * (_BUFFERED + 2) * batch_bytes
+        ahead = grain.experimental.WithOptionsIterDataset(_one_by_one(batches), _transfer(needed))
+        self._notes = pathlib.Path(tempfile.mkdtemp(prefix="jepa_jax_workers_"))
+        self._iterator: grain.DatasetIterator | None = iter(
+            ahead.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BUFFERED),
+                worker_init_fn=functools.partial(worker_process.start, self._notes, dict(deadly)),
+            )
+        )
+        self._processes: dict[int, BaseProcess] = {}
+        self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._made: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(self._iterator,), name="batches", daemon=True).start()
+
+    def _read(self, iterator: grain.DatasetIterator) -> None:
+        while self._asked.get():
+            try:
+                self._made.put((next(iterator), None))
+            except BaseException as error:  # handed to the caller, StopIteration too
+                self._made.put((None, error))
+
+    def __next__(self) -> dict[str, Any]:
+        self._asked.put(True)
+        waited = dead_for = 0.0
+        while True:
+            try:
+                made, error = self._made.get(timeout=_LOOK_S)
+            except queue.Empty:
+                waited += _LOOK_S
+                dead_for = dead_for + _LOOK_S if self._ended() else 0.0
+                if dead_for > _GRACE_S:
+                    raise _DeathError(self._ended()) from None  # grain says nothing: it waits for the rest of a batch
+                if waited % _SLOW_S == 0:
+                    self._tell(waited)
+                continue
+            if error is None:
+                if not self._processes:
+                    self._look()
+                return made
+            if isinstance(error, RuntimeError) and (ended := self._ended(str(error))):
+                raise _DeathError(ended) from error
+            raise error
+
+    def _look(self) -> dict[int, str]:
+        """The workers' notes. Processes are remembered, since those that ended are listed nowhere."""
+        notes = worker_process.read_notes(self._notes)
+        self._processes |= {p.pid: p for p in multiprocessing.active_children() if p.pid in notes}
+        return notes
+
+    def _ended(self, said: str = "") -> list[tuple[int | None, str]]:
+        """Exit code and file of the workers that ended; of one that ended before it was seen, the code that is said."""
+        told = _EXIT_CODE.search(said)
+        ended = []
+        for pid, path in self._look().items():
+            process = self._processes.get(pid)
+            if process is None or process.exitcode:
+                ended.append((process.exitcode if process else int(told[1]) if told else None, path))
+        return ended
+
+    def _tell(self, seconds: float) -> None:
+        paths = sorted({path for path in self._look().values() if path})
+        logging.warning("No batch for %.0f s. The workers are at: %s.", seconds, ", ".join(paths) or "no file")
+
+    def close(self) -> None:
+        """Ends the processes; the thread too, unless it waits for something that never comes."""
+        self._asked.put(False)
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+            while not self._made.empty():
+                self._made.get()
+            gc.collect()  # what ended the iterator refers to its last batches, in a circle
+        shutil.rmtree(self._notes, ignore_errors=True)
+
+
+def _one_by_one(batches: grain.MapDataset) -> grain.IterDataset:
+    """Each worker goes through its share one by one: more clips at once are a matter of more workers."""
+    return batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+
+
+def _signal(code: int | None) -> str:
+    if code is None:
+        return "for an unknown reason"
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def _transfer(needed: int) -> grain.experimental.DatasetOptions:
@@ -67,25 +235,3 @@ def _transfer(needed: int) -> grain.experimental.DatasetOptions:
         free / 2**30,
     )
     return grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
-
-
-def _start_worker(index: int, count: int) -> None:
-    del index, count
-    follow_parent()
-    cv2.setNumThreads(0)
-
-
-def follow_parent() -> None:
-    """Makes this worker process end when, and only when, the process that started it says so or dies."""
-    # Ctrl-C and a cluster's SIGTERM reach the whole process group; the training process decides when workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends a worker whose training process was killed and could not tell it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from jepa_jax.config import EncoderConfig
+from jepa_jax.config import EncoderConfig, Remat
 from jepa_jax.models import layers, rope
 from jepa_jax.models.sizes import Size, parse_size
 
@@ -38,7 +38,7 @@ class PatchEmbedding(nn.Module):
         kernel = self.param("kernel", layers.trunc_normal, (*self.shape, self.width))
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
         x, kernel, bias = flax.linen.dtypes.promote_dtype(patches_BxSxV, kernel, bias, dtype=self.dtype)
-        return x @ kernel.reshape(-1, self.width) + bias
+        return layers.split_by_clip(x @ kernel.reshape(-1, self.width) + bias)
 
 
 class Encoder(nn.Module):
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
     levels: int
     rotary: rope.Layout
     scan: bool
-    remat: bool
+    remat: Remat
     dtype: DTypeLike
 
     def setup(self) -> None:

@@ -1,15 +1,28 @@
-"""Transformer blocks, scanned."""
+"""Transformer blocks, scanned, and what their backward pass computes again."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, DTypeLike, Float
 
+from jepa_jax.config import Remat
 from jepa_jax.models import rope
 from jepa_jax.models.sizes import Size
 
 EPSILON = 1e-6  # of every LayerNorm in encoder and predictor
 trunc_normal = nn.initializers.truncated_normal(0.02, lower=-100.0, upper=100.0)  # cut at ±2, that is at 100 σ
+
+
+def split_by_clip(x_Bx: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+    """Activations, which stay split over devices by clip as the batch is; on one device, and without a mesh, the same.
+
+    Left to itself, the compiler splits their channels after weights that are split (fsdp), and sends activations from
+    device to device in place of the far smaller weights.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(axis for axis in ("data", "fsdp") if axis in mesh.axis_names)
+    return jax.lax.with_sharding_constraint(x_Bx, PartitionSpec(axes)) if axes else x_Bx
 
 
 class Block(nn.Module):
@@ -29,18 +42,20 @@ class Block(nn.Module):
         def to_residual(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
             return trunc_normal(key, shape, dtype) / jnp.sqrt(2.0 * layer)
 
-        def dense(features: int, name: str, init: nn.initializers.Initializer = trunc_normal) -> nn.Dense:
-            return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
+        def dense(
+            features: int, name: str, x: jax.Array, init: nn.initializers.Initializer = trunc_normal
+        ) -> jax.Array:
+            return split_by_clip(nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)(x))
 
         y_BxSxE = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm_attention")(x_BxSxE)
-        qkv = dense(3 * width, "qkv")(y_BxSxE).reshape(*y_BxSxE.shape[:-1], 3, heads, width // heads)
+        qkv = dense(3 * width, "qkv", y_BxSxE).reshape(*y_BxSxE.shape[:-1], 3, heads, width // heads)
         q_BxSxAxG, k_BxSxAxG = rope.rotate(qkv[..., 0, :, :], turns), rope.rotate(qkv[..., 1, :, :], turns)
         y_BxSxAxG = jax.nn.dot_product_attention(q_BxSxAxG, k_BxSxAxG, qkv[..., 2, :, :])
-        x_BxSxE += dense(width, "attention_out", to_residual)(y_BxSxAxG.reshape(x_BxSxE.shape))
+        x_BxSxE += dense(width, "attention_out", y_BxSxAxG.reshape(x_BxSxE.shape), to_residual)
 
         y_BxSxE = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm_mlp")(x_BxSxE)
-        y = jax.nn.gelu(dense(round(width * self.size.mlp_ratio), "mlp_in")(y_BxSxE), approximate=False)
-        x_BxSxE += dense(width, "mlp_out", to_residual)(y)
+        y = jax.nn.gelu(dense(round(width * self.size.mlp_ratio), "mlp_in", y_BxSxE), approximate=False)
+        x_BxSxE += dense(width, "mlp_out", y, to_residual)
         return x_BxSxE, None
 
 
@@ -54,20 +69,22 @@ class Blocks(nn.Module):
     first: int
     length: int
     scan: bool
-    remat: bool
+    remat: Remat
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x_BxSxE: Float[Array, "B S E"], turns: rope.Turns) -> Float[Array, "B S E"]:
         """x [B, S, E] → x [B, S, E]."""
-        block = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
-        scanned = nn.scan(
-            block,
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if self.remat == "dots" else None
+        blocks = nn.scan(
+            Block if self.remat == "none" else nn.remat(Block, policy=policy, prevent_cse=not self.scan),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
             length=self.length,
             unroll=1 if self.scan else self.length,
         )
+        if self.remat == "level":
+            blocks = nn.remat(blocks)
         layers = self.first + jnp.arange(1, self.length + 1, dtype=jnp.float32)
-        return scanned(self.size, self.dtype, name="block")(x_BxSxE, turns, layers)[0]
+        return blocks(self.size, self.dtype, name="block")(x_BxSxE, turns, layers)[0]

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from jepa_jax.config import EncoderConfig, PredictorConfig
+from jepa_jax.config import EncoderConfig, PredictorConfig, Remat
 from jepa_jax.models import layers, rope
 from jepa_jax.models.encoder import modality_init
 from jepa_jax.models.sizes import Size, parse_size
@@ -26,7 +26,7 @@ class Predictor(nn.Module):
     patch: int
     rotary: rope.Layout
     scan: bool
-    remat: bool
+    remat: Remat
     dtype: DTypeLike
     mask_tokens: int = MASK_TOKENS
 
@@ -53,13 +53,14 @@ class Predictor(nn.Module):
         """
         context = z_BxKxD.shape[1]
 
-        def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, dtype=self.dtype, kernel_init=layers.trunc_normal, name=name)
+        def dense(features: int, name: str, x: jax.Array) -> jax.Array:
+            linear = nn.Dense(features, dtype=self.dtype, kernel_init=layers.trunc_normal, name=name)
+            return layers.split_by_clip(linear(x))
 
         x_BxKxE = z_BxKxD
         if self.levels > 1:
-            x_BxKxE = jax.nn.gelu(dense(self.encoder_width, "embed_levels")(z_BxKxD), approximate=False)
-        x_BxKxP = dense(self.size.width, "embed")(x_BxKxE)
+            x_BxKxE = jax.nn.gelu(dense(self.encoder_width, "embed_levels", z_BxKxD), approximate=False)
+        x_BxKxP = dense(self.size.width, "embed", x_BxKxE)
         tokens = self.param("mask_tokens", nn.initializers.zeros, (self.mask_tokens, 1, 1, self.size.width))
         mask_BxMxP = jnp.broadcast_to(tokens[mask_token], (*target_index_BxM.shape, self.size.width))
         # The study sorts the two by position first. Positions enter by rotation alone, so the order changes nothing.
@@ -75,8 +76,8 @@ class Predictor(nn.Module):
         blocks = layers.Blocks(self.size, 0, self.size.depth, self.scan, self.remat, self.dtype, name="blocks")
         x_BxSxP = nn.LayerNorm(layers.EPSILON, dtype=self.dtype, name="norm")(blocks(x_BxSxP, turns))
         output = z_BxKxD.shape[-1]
-        target_BxMxD = dense(output, "head_target")(x_BxSxP[:, context:])
-        return target_BxMxD, dense(output, "head_context")(x_BxSxP[:, :context])
+        target_BxMxD = dense(output, "head_target", x_BxSxP[:, context:])
+        return target_BxMxD, dense(output, "head_context", x_BxSxP[:, :context])
 
 
 def build_predictor(

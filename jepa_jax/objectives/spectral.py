@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -62,10 +63,10 @@ def whole_columns(place_BxTxHW: Int[Array, "B T HW"], most: int) -> tuple[Int[Ar
 
 def inverse(to_BxS: Int[Array, "B S"], rows: int) -> Int[Array, "B K"]:
     """Where each of `rows` rows goes under `to`, or ABSENT."""
-    batch, places = to_BxS.shape
-    back = jnp.full((batch, rows + 1), temporal_pairs.ABSENT, jnp.int32)  # what is absent goes to the extra one
+    nowhere = jnp.full(rows + 1, temporal_pairs.ABSENT, jnp.int32)  # what is absent goes to the extra one
     to = jnp.where(to_BxS == temporal_pairs.ABSENT, rows, to_BxS)
-    return back.at[jnp.arange(batch)[:, None], to].set(jnp.arange(places, dtype=jnp.int32))[:, :rows]
+    numbers = jnp.arange(to_BxS.shape[1], dtype=jnp.int32)
+    return jax.vmap(lambda to_S: nowhere.at[to_S].set(numbers))(to)[:, :rows]
 
 
 def modulus(real: Float[Array, "*S"], imaginary: Float[Array, "*S"]) -> Float[Array, "*S"]:

@@ -64,9 +64,9 @@ def pairs(view: base.View, grid: tuple[int, int, int]) -> Pairs:
 
 def places(context_index_BxK: Int[Array, "B K"], grid: tuple[int, int, int]) -> Int[Array, "B N"]:
     """Of every position, which context token it holds, or ABSENT."""
-    batch, count = context_index_BxK.shape
-    place_BxN = jnp.full((batch, grid[0] * grid[1] * grid[2]), ABSENT, jnp.int32)
-    return place_BxN.at[jnp.arange(batch)[:, None], context_index_BxK].set(jnp.arange(count, dtype=jnp.int32))
+    nowhere = jnp.full(grid[0] * grid[1] * grid[2], ABSENT, jnp.int32)
+    numbers = jnp.arange(context_index_BxK.shape[1], dtype=jnp.int32)
+    return jax.vmap(lambda index_K: nowhere.at[index_K].set(numbers))(context_index_BxK)
 
 
 def at(h_BxNxD: Float[Array, "B N D"], index_BxS: Int[Array, "B S"]) -> Float[Array, "B S D"]:

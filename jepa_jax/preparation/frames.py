@@ -33,7 +33,8 @@ class Jpegs(NamedTuple):
     """An item as it is stored."""
 
     frames: list[bytes]
-    fps: float  # 0 for an image
+    fps: float = 0.0  # 0 for an image
+    promised: int = 1  # frames that the packets of a video promise; often one more than an AVI file has
 
 
 def of_item(item: Item, kind: Literal["videos", "images"], settings: JpegSettings) -> Jpegs:
@@ -51,11 +52,11 @@ def of_video(path: str, settings: JpegSettings) -> Jpegs:
     Raises:
         DecodeError: it cannot be opened, or a frame of it is damaged.
     """
-    with decode.every_frame(path) as (fps, frames):
+    with decode.every_frame(path) as (promised, fps, frames):
         jpegs = [encode(shrink(frame_YxXxC, settings.short_side), settings.quality) for frame_YxXxC in frames]
     if not jpegs:
         raise decode.DecodeError(path, "none of its video packets could be decoded")
-    return Jpegs(jpegs, fps)
+    return Jpegs(jpegs, fps, promised)
 
 
 def of_image(item: Item, settings: JpegSettings) -> Jpegs:
@@ -66,9 +67,9 @@ def of_image(item: Item, settings: JpegSettings) -> Jpegs:
     """
     content = _content(item)
     if _can_stay(content, settings.short_side):
-        return Jpegs([content], 0.0)
+        return Jpegs([content])
     image_YxXxC = shrink(decode.read_image(item.path, content), settings.short_side)
-    return Jpegs([encode(image_YxXxC, settings.quality)], 0.0)
+    return Jpegs([encode(image_YxXxC, settings.quality)])
 
 
 def shrink(frame_YxXxC: UInt8[np.ndarray, "Y X 3"], short_side: int) -> UInt8[np.ndarray, "y x 3"]:

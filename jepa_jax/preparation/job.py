@@ -95,6 +95,7 @@ def _index(notes: Sequence[shards.Note]) -> prepared.Index:
         np.array([label for note in notes for label in note.label], np.int32),
         np.array([fps for note in notes for fps in note.fps], np.float64),
         np.array([count for note in notes for count in note.count], np.int32),
+        np.array([promised for note in notes for promised in note.promised], np.int32),
     )
 
 

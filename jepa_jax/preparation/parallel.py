@@ -12,7 +12,7 @@ from typing import TypeVar
 import cv2
 
 from jepa_jax import progress
-from jepa_jax.data import workers
+from jepa_jax.data import worker_process
 from jepa_jax.preparation.raw import PrepareError
 
 LOOK_EVERY_S = 0.5
@@ -70,7 +70,7 @@ def run(
 def _start_worker(counter: "Synchronized[int]", stop: synchronize.Event) -> None:
     global _done, _stop
     _done, _stop = counter, stop
-    workers.follow_parent()
+    worker_process.follow_parent()
     cv2.setNumThreads(1)
 
 

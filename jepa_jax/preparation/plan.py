@@ -184,6 +184,6 @@ def _refuse_other(folder: pathlib.Path, known: Mapping[str, object], identity: M
         )
 
 
-def gigabytes(size: float) -> str:
+def gigabytes(size: int) -> str:
     """`12.3 GB`, or megabytes below one."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

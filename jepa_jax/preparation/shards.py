@@ -8,12 +8,13 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
+from tensorflow_datasets.core import example_serializer
 
 from jepa_jax.data import decode, prepared, skipped
 from jepa_jax.preparation import frames, parallel
@@ -39,12 +40,13 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """What a finished shard holds; `label`, `fps` and `count` of each item in it."""
+    """What a finished shard holds; the lists have an entry for each item in it."""
 
     ids: list[str]
     label: list[int]
     fps: list[float]
     count: list[int]
+    promised: list[int]
     skips: list[skipped.Skip]
     bytes: int
 
@@ -66,6 +68,14 @@ def features(classes: Sequence[str]) -> tfds.features.FeaturesDict:
             "frames": tfds.features.Sequence(tfds.features.Text()),
         }
     )
+
+
+def serialiser(classes: Sequence[str]) -> Callable[[dict[str, Any]], bytes]:
+    """Record → bytes, as TFDS does it, but the same in every process: by itself protobuf orders keys by chance."""
+    of_record = features(classes)
+    specs: Any = of_record.get_serialized_info()
+    to_proto = example_serializer.ExampleSerializer(specs).get_tf_example
+    return lambda record: to_proto(of_record.encode_example(record)).SerializeToString(deterministic=True)
 
 
 def cut(items: Sequence[Item]) -> Iterator[tuple[int, Sequence[Item]]]:
@@ -99,11 +109,11 @@ def write(
     Raises:
         PrepareError: the disk is full or cannot be written.
     """
-    note = Note([], [], [], [], [], 0)
+    note = Note([], [], [], [], [], [], 0)
     unfinished = shard.note.with_suffix(".array_record")
     try:
         writer = array_record_module.ArrayRecordWriter(os.fspath(unfinished), WRITER_OPTIONS)
-        serialised = features(classes).serialize_example
+        serialised = serialiser(classes)
         for number, item in enumerate(shard.items, start=shard.start):
             try:
                 jpegs = frames.of_item(item, kind, settings)
@@ -120,6 +130,7 @@ def write(
                 note.label.append(item.label)
                 note.fps.append(jpegs.fps)
                 note.count.append(len(jpegs.frames))
+                note.promised.append(jpegs.promised)
             tick()
         writer.close()
         note = dataclasses.replace(note, bytes=unfinished.stat().st_size)

@@ -19,11 +19,6 @@ class _Stretch(NamedTuple):
     stop: int
 
 
-class _Found(NamedTuple):
-    frames: int
-    problems: list[str]
-
-
 def verify(folder: pathlib.Path, processes: int) -> str:
     """Reads every frame of a complete set; returns what was read.
 
@@ -32,35 +27,34 @@ def verify(folder: pathlib.Path, processes: int) -> str:
         NotPreparedError: the set is not complete.
     """
     description = prepared.describe(folder)
-    stretches = [
-        _Stretch(str(folder), part, start, min(start + ITEMS_AT_ONCE, count))
-        for part, count in description["items"].items()
-        for start in range(0, count, ITEMS_AT_ONCE)
+    items, frames = description["items"], description["frames"]
+    problems = [
+        f"{part}: its index lists {len(index.ids):,} items of {index.count_I.sum():,} frames, {items[part]:,} of "
+        f"{frames[part]:,} were written"
+        for part, index in ((part, prepared.Index.load(folder / f"index-{part}.npz")) for part in items)
+        if (len(index.ids), index.count_I.sum()) != (items[part], frames[part])
     ]
-    total = sum(description["items"].values())
-    with progress.Progress(total, description["kind"], name="verify") as bar:
-        found = parallel.run(_read, stretches, processes, bar)
-    problems = [problem for stretch in found for problem in stretch.problems]
-    problems += [
-        f"{part}: its index lists {len(index.ids):,} items with {index.count_I.sum():,} frames, {count:,} with "
-        f"{description['frames'][part]:,} were written"
-        for part, count in description["items"].items()
-        for index in [prepared.Index.load(folder / f"index-{part}.npz")]
-        if (len(index.ids), index.count_I.sum()) != (count, description["frames"][part])
-    ]
+    total = sum(items.values())
+    if not problems:
+        stretches = [
+            _Stretch(str(folder), part, start, min(start + ITEMS_AT_ONCE, count))
+            for part, count in items.items()
+            for start in range(0, count, ITEMS_AT_ONCE)
+        ]
+        with progress.Progress(total, description["kind"], name="verify") as bar:
+            problems = [p for found in parallel.run(_problems, stretches, processes, bar) for p in found]
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
         told = f"the first {SHOWN} of {len(problems):,}" if len(problems) > SHOWN else str(len(problems))
         raise PrepareError(f"{folder} is damaged; prepare it anew. Problems ({told}):\n{listed}")
-    frames = sum(stretch.frames for stretch in found)
-    return f"{folder}: {frames:,} frames of {total:,} {description['kind']} read back, all sound."
+    return f"{folder}: {sum(frames.values()):,} frames of {total:,} {description['kind']} read back, all sound."
 
 
-def _read(stretch: _Stretch, tick: parallel.Tick) -> _Found:
+def _problems(stretch: _Stretch, tick: parallel.Tick) -> list[str]:
     folder, part = stretch.folder, stretch.part
     index = prepared.Index.load(pathlib.Path(folder) / f"index-{part}.npz")
     first_records = index.first_records()
-    frames, problems = 0, []
+    problems = []
     for item in range(stretch.start, stretch.stop):
         count = int(index.count_I[item])
         expected = {"id": index.ids[item].encode(), "label": int(index.label_I[item]), "count": count}
@@ -73,8 +67,7 @@ def _read(stretch: _Stretch, tick: parallel.Tick) -> _Found:
                     raise ValueError(f"holds {len(record['frames'])} frames of {got}, expected {wanted}")
                 for jpeg in record["frames"]:
                     prepared.decode_jpeg(jpeg)
-                    frames += 1
             except (RuntimeError, ValueError, IndexError) as error:
                 problems.append(f"{part}, {index.ids[item]}, frames from {first}: {error}")
         tick()
-    return _Found(frames, problems)
+    return problems

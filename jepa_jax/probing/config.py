@@ -115,7 +115,7 @@ class EvalConfig:
     frames: int = 0  # frames of a clip; 0: as the encoder was trained
     size: int = 0  # side of a clip in pixels; 0: as the encoder was trained
     dtype: Literal["trained", "float32", "bfloat16"] = "trained"  # what the encoder computes in
-    batch_size: int = 32  # clips encoded at once
+    batch_size: int = 0  # clips encoded at once; 0: 8 on a CPU, 32 on each accelerator
     workers: int = 2  # processes that decode; 0 decodes in the evaluating process
     max_skip_fraction: float = 0.05  # more undecodable items than this in a source is an error
     feature_dtype: Literal["float16", "int8"] = "float16"  # all-token features on disk; pooled ones are float16
@@ -128,7 +128,7 @@ class EvalConfig:
         if not self.probes:
             raise ValueError("probes is empty; name at least one, as in probes={'linear': ProbeConfig()}.")
         for name, least in {
-            "batch_size": 1,
+            "batch_size": 0,
             "seed": 0,
             "folds": 0,
             "frames": 0,

@@ -21,6 +21,9 @@ Row = Int[Array, "B"]
 Apply = Callable[[Any, Video, Row], Mapping[str, Array]]
 Forms = tuple[tuple[str, Form], ...]
 
+# Clips a device and batch. On two CPU cores 8 clips of 8×112×112 are encoded fastest: more fall out of the caches.
+BATCH_SIZES, OTHER_BATCH_SIZE = {"cpu": 8}, 32
+
 
 @dataclasses.dataclass(frozen=True)
 class Encode:
@@ -111,7 +114,8 @@ class Device:
         self._mesh = Mesh(np.array(devices), ("clips",), axis_types=(AxisType.Auto,))
 
     def batch_size(self, wanted: int, rows: int) -> int:
-        """A multiple of the devices, near `wanted`, and no more than `rows` need."""
+        """A multiple of the devices, near `wanted` (0: what suits the device), and no more than `rows` need."""
+        wanted = wanted or self.count * BATCH_SIZES.get(self._mesh.devices.flat[0].platform, OTHER_BATCH_SIZE)
         return -(-min(wanted, max(rows, 1)) // self.count) * self.count
 
     def hold(self, encode: Encode, forms: Forms) -> Callable[[Mapping[str, Any]], dict[str, dict[str, Array]]]:
@@ -122,9 +126,14 @@ class Device:
         params = jax.device_put(encode.params, NamedSharding(self._mesh, PartitionSpec()))
         split = NamedSharding(self._mesh, PartitionSpec("clips"))
         forms = tuple(sorted(forms))  # compiled once, whatever their order
-        return lambda batch: _encode(
-            encode.apply, forms, params, jax.device_put(batch["video"], split), jax.device_put(batch["row"], split)
-        )
+
+        def run(batch: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
+            video, row = (jax.device_put(batch[name], split) for name in ("video", "row"))
+            # A probe that asks for exact products must not change the features it reads.
+            with jax.default_matmul_precision(None):
+                return _encode(encode.apply, forms, params, video, row)
+
+        return run
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "forms"))

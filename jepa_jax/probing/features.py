@@ -66,7 +66,7 @@ def extract(
     kinds: Sequence[str],
     cache: Cache,
     *,
-    batch_size: int = 32,
+    batch_size: int = 0,
     workers: int = 0,
     name: str = "clips",
 ) -> dict[str, Features]:
@@ -79,7 +79,7 @@ def extract(
         clips: the set.
         kinds: the features that are read later, of those that an encoder has.
         cache: where they are kept. All-token features that do not fit are encoded anew whenever they are read.
-        batch_size: clips encoded at once; made a multiple of the devices.
+        batch_size: clips encoded at once, made a multiple of the devices; 0: what suits the device.
         workers: processes that decode.
         name: of the set, for the progress bar and errors.
 

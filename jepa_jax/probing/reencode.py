@@ -19,7 +19,7 @@ class Reencoded:
         kind: str,
         items: Int[np.ndarray, "n"],
         *,
-        batch_size: int = 32,
+        batch_size: int = 0,
         workers: int = 0,
     ):
         """Computes nothing yet.
@@ -29,7 +29,7 @@ class Reencoded:
             clips: the set.
             kind: which of the features.
             items: the set's rows that can be decoded; row i here is items[i] there.
-            batch_size: clips encoded at once.
+            batch_size: clips encoded at once; 0: what suits the device.
             workers: processes that decode.
         """
         self._clips, self._kind, self._items, self._workers = clips, kind, items, workers

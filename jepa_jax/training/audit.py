@@ -12,7 +12,7 @@ import optax
 
 from jepa_jax.objectives import base
 from jepa_jax.training.state import TrainState
-from jepa_jax.training.step import Batch, Learner, make_latents, prepare
+from jepa_jax.training.step import Batch, Learner, for_batch, make_latents, prepare
 
 MAIN = "prediction"  # whose gradient the others are compared with
 
@@ -26,6 +26,7 @@ def audit(learner: Learner, state: TrainState, batch: Batch) -> dict[str, jax.Ar
         `audit/NAME/loss`; `audit/NAME/gradient_encoder`, `…_predictor`, `…_head`: L2 norms; and
         `audit/NAME/cosine_with_prediction`: of the gradients on the encoder (0 where either has none).
     """
+    learner = for_batch(learner, batch)
     clips, indices, key = prepare(learner, state, batch)
     moment = base.Moment(step=state.step, key=key, steps=learner.config.steps)
     model = {name: state.params[name] for name in ("encoder", "predictor")}

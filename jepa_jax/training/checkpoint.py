@@ -3,7 +3,11 @@
 A checkpoint is the folder WORKDIR/checkpoints/STEP. In it are what orbax wrote (the state as nested dicts, item
 `state`), `leaves.json` (step, and dtype and shape of every array) and `SHA256SUMS` over all files (`sha256sum -c` reads
 it). The folder gets its name by one rename after all that is written, so what an interrupted save leaves behind is
-never taken for a checkpoint.
+never taken for a checkpoint. On an object store (gs://…), where folders cannot be renamed, what has no SHA256SUMS yet
+is not a checkpoint.
+
+With several processes each writes its own arrays; process 0 does the rest when all have written, chooses what to
+restore, and tells the others.
 
 Orbax raises one and the same error for a damaged file, a missing array and another shape, converts another dtype
 silently, and loads some damaged files as wrong numbers. So checksums decide what is damaged, `leaves.json` decides what
@@ -17,19 +21,18 @@ still being written.
 import concurrent.futures
 import dataclasses
 import json
-import pathlib
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from absl import logging
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from jepa_jax.config import Config
-from jepa_jax.training import checksums, leaves
-from jepa_jax.training.workdir import load_config
+from jepa_jax.training import checksums, leaves, processes
+from jepa_jax.training.workdir import is_remote, load_config, locate
 
 State = TypeVar("State")
 
@@ -68,18 +71,21 @@ class Checkpointer:
     """Writes and restores the checkpoints of one training run; closes, and so finishes the last save, as a context.
 
     One save is under way at a time, in the background. Not for use from several threads, nor by two runs on the same
-    folder. With several processes all of them make every call; process 0 names and deletes folders.
+    folder. With several processes all of them make every call.
 
     Attributes:
         last_good: the newest step known to be whole: saved here, or checked by `restore`. None if there is none.
     """
 
-    def __init__(self, workdir: str | pathlib.Path, *, keep: int):
+    def __init__(self, workdir: epath.PathLike, *, keep: int):
         """Opens WORKDIR/checkpoints, and removes (with a warning) what an interrupted save left there.
 
         Args:
             workdir: of the training run.
             keep: how many checkpoints to keep, at least 1. Damaged ones are not counted.
+
+        Raises:
+            ConfigError: several processes, and not all see the same folder.
         """
         if keep < 1:
             raise ValueError(f"keep is {keep}; at least one checkpoint has to be kept.")
@@ -90,18 +96,16 @@ class Checkpointer:
         self._pending: concurrent.futures.Future[int] | None = None
         self._finished: list[int] = []
         self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() == 0:
-            for path in sorted(self._folder.glob(f"*{PARTIAL}*")):
-                step = path.name.partition(PARTIAL)[0]
-                logging.warning("The checkpoint of step %s was never finished (stopped while saving); removed.", step)
-                shutil.rmtree(path)
+        processes.from_main(self._tidy_up)
+        processes.require_shared(self._folder)
 
     def __enter__(self) -> "Checkpointer":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self.close()
+        if error is None:  # a process that ends takes the others along: not before process 0 is done
+            processes.wait_for_all()
 
     @property
     def saved_steps(self) -> list[int]:
@@ -122,8 +126,9 @@ class Checkpointer:
         if step == self.last_good:
             return
         named = leaves.by_name(state)
-        response = ocp.save_async(str(self._folder / f"{step}{PARTIAL}"), leaves.nest(named), overwrite=True)
-        self._pending = self._executor.submit(self._commit, step, leaves.describe(named), response.result)
+        response = ocp.save_async(str(self._unnamed(step)), leaves.nest(named), overwrite=True)
+        description = {"step": step, "mesh": _mesh(named), "leaves": leaves.describe(named)}
+        self._pending = self._executor.submit(self._commit, step, description, response.result)
 
     def finished(self) -> list[int]:
         """Steps saved completely since the last call, for the log; raises what went wrong in the background."""
@@ -150,6 +155,8 @@ class Checkpointer:
     def restore(self, abstract_state: State) -> tuple[int, State] | None:
         """The newest good checkpoint, or None if none was ever finished.
 
+        It may have been saved on another mesh, of which a warning tells.
+
         Args:
             abstract_state: a pytree of jax.ShapeDtypeStruct. Arrays come back with their `sharding`, or where that is
                 None on this process's first device.
@@ -158,32 +165,52 @@ class Checkpointer:
             CheckpointMismatch: the newest undamaged one is of another model.
             CheckpointDamaged: there are checkpoints, and all are damaged.
         """
-        expected, steps = leaves.by_name(abstract_state), self.saved_steps
-        step, self._damaged = _newest_good(self._folder, steps, leaves.describe(expected))
-        _warn(self._damaged)
-        if step is None and not steps:
-            return None
+        expected = leaves.by_name(abstract_state)
+        step, self._damaged = processes.from_main(lambda: self._choose(expected))
         if step is None:
-            raise CheckpointDamaged(
-                f"All checkpoints in {self._folder} are damaged:{_list(self._damaged)}\n{HOW_TO_GO_ON}"
-            )
+            return None
         restored = leaves.by_name(_load(self._folder / str(step), expected))
         self.last_good = step
         structure = jax.tree.structure(abstract_state)
         return step, jax.tree.unflatten(structure, [restored[name] for name in expected])
 
-    def _commit(self, step: int, described: leaves.Leaves, wait_for_orbax: Callable[[], None]) -> int:
-        """Runs in the background."""
+    def _choose(self, expected: Mapping[str, Any]) -> tuple[int | None, dict[int, str]]:
+        """The step to restore, if there is any, and the damaged ones after it; in process 0."""
+        steps = self.saved_steps
+        step, damaged = _newest_good(self._folder, steps, leaves.describe(expected))
+        _warn(damaged)
+        if step is not None:
+            _tell_of_another_mesh(self._folder / str(step), _mesh(expected))
+        elif steps:
+            raise CheckpointDamaged(f"All checkpoints in {self._folder} are damaged:{_list(damaged)}\n{HOW_TO_GO_ON}")
+        return step, damaged
+
+    def _commit(self, step: int, description: Mapping[str, Any], wait_for_orbax: Callable[[], None]) -> int:
+        """Runs in the background. Orbax is done when all processes have written."""
         wait_for_orbax()
-        if jax.process_index() == 0:
-            partial, final = self._folder / f"{step}{PARTIAL}", self._folder / str(step)
-            (partial / LEAVES).write_text(json.dumps({"step": step, "leaves": described}))
-            checksums.write(partial)
-            if final.exists():  # passed over as damaged
-                shutil.rmtree(final)
-            partial.rename(final)
+        if processes.is_main():
+            unnamed, final = self._unnamed(step), self._folder / str(step)
+            (unnamed / LEAVES).write_text(json.dumps(description))
+            checksums.write(unnamed)
+            if unnamed != final:
+                if final.is_dir():  # passed over as damaged
+                    final.rmtree()
+                unnamed.rename(final)
             self._delete_old(step)
         return step
+
+    def _unnamed(self, step: int) -> epath.Path:
+        """Where a checkpoint is until it is finished."""
+        return self._folder / (str(step) if is_remote(self._folder) else f"{step}{PARTIAL}")
+
+    def _tidy_up(self) -> None:
+        """Makes the folder, and removes what was not finished."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self._folder.iterdir()) if self._folder.is_dir() else []:  # object stores make none
+            step, partial, _ = path.name.partition(PARTIAL)
+            if partial or (is_remote(path) and step.isdecimal() and not _is_finished(path)):
+                logging.warning("The checkpoint of step %s was never finished (stopped while saving); removed.", step)
+                path.rmtree()
 
     def _delete_old(self, saved: int) -> None:
         """Deletes what is older than the newest `keep` checkpoints not known to be damaged.
@@ -193,17 +220,17 @@ class Checkpointer:
         good = [step for step in self.saved_steps if step == saved or step not in self._damaged]
         for step in self.saved_steps:
             if step < good[-self._keep :][0]:
-                shutil.rmtree(self._folder / str(step))
+                (self._folder / str(step)).rmtree()
 
 
-def saved_steps(workdir: str | pathlib.Path) -> list[int]:
+def saved_steps(workdir: epath.PathLike) -> list[int]:
     """Steps of which `workdir` has a checkpoint, damaged ones included, ascending."""
     folder = _folder(workdir)
-    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isdecimal())
+    paths = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
+    return sorted(int(path.name) for path in paths if _is_finished(path))
 
 
-def read_encoder(workdir: str | pathlib.Path, step: int | None = None) -> EncoderCheckpoint:
+def read_encoder(workdir: epath.PathLike, step: int | None = None) -> EncoderCheckpoint:
     """The encoder of a training run's newest good checkpoint, or of the step named; nothing else is loaded.
 
     Works on other devices than the run's; the arrays come to this process's first device.
@@ -238,12 +265,35 @@ def read_encoder(workdir: str | pathlib.Path, step: int | None = None) -> Encode
     return EncoderCheckpoint(config, params, chosen)
 
 
-def _folder(workdir: str | pathlib.Path) -> pathlib.Path:
-    return pathlib.Path(workdir).absolute() / "checkpoints"
+def _folder(workdir: epath.PathLike) -> epath.Path:
+    return locate(workdir) / "checkpoints"
+
+
+def _is_finished(path: epath.Path) -> bool:
+    """Whether a folder STEP, whole or damaged, was once finished."""
+    return (path / checksums.CHECKSUMS).exists() if is_remote(path) else path.is_dir()
+
+
+def _mesh(named: Mapping[str, Any]) -> dict[str, int]:
+    """Over what the arrays are spread: sizes of the axes of their mesh, and how many processes."""
+    shardings = [leaf.sharding for leaf in named.values()]
+    mesh = next((dict(s.mesh.shape) for s in shardings if isinstance(s, jax.sharding.NamedSharding)), {})
+    return mesh | {"processes": jax.process_count()}
+
+
+def _tell_of_another_mesh(path: epath.Path, mesh: Mapping[str, int]) -> None:
+    saved = json.loads((path / LEAVES).read_text()).get("mesh", mesh)
+    if saved != mesh:
+        logging.warning(
+            "Step %s was saved on %s and goes on on %s: sums are taken in another order, so the run stays the same up "
+            "to rounding, but no longer to the bit.",
+            path.name,
+            *(" × ".join(f"{axis} {size}" for axis, size in sizes.items()) for sizes in (saved, mesh)),
+        )
 
 
 def _newest_good(
-    folder: pathlib.Path, steps: list[int], expected: leaves.Leaves | None = None
+    folder: epath.Path, steps: list[int], expected: leaves.Leaves | None = None
 ) -> tuple[int | None, dict[int, str]]:
     """The newest undamaged of `steps`, if any, and of those after it what is wrong with each.
 
@@ -266,7 +316,7 @@ def _newest_good(
     return None, damaged
 
 
-def _read_leaves(path: pathlib.Path) -> leaves.Leaves:
+def _read_leaves(path: epath.Path) -> leaves.Leaves:
     """What arrays a checkpoint holds; checked, but not the arrays' own files."""
     checksums.verify(path, LEAVES)
     content = json.loads((path / LEAVES).read_text())
@@ -288,7 +338,7 @@ def _steps(steps: list[int]) -> str:
     return ", ".join(map(str, steps))
 
 
-def _load(path: pathlib.Path, wanted: Mapping[str, Any]) -> Any:
+def _load(path: epath.Path, wanted: Mapping[str, Any]) -> Any:
     """Nested dicts of the arrays named; the rest of the checkpoint is not read."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = {

@@ -6,7 +6,10 @@ wrong numbers without an error at 131 of them. The array shapes and dtypes besid
 """
 
 import hashlib
-import pathlib
+import io
+from typing import cast
+
+from etils import epath
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -15,13 +18,13 @@ class DamagedError(Exception):
     """Says which file is missing or changed."""
 
 
-def write(folder: pathlib.Path) -> None:
+def write(folder: epath.Path) -> None:
     """Writes the checksums of all files in `folder` and below."""
     lines = [f"{_sha256(folder / name)}  {name}\n" for name in _files(folder)]
     (folder / CHECKSUMS).write_text("".join(lines))
 
 
-def verify(folder: pathlib.Path, only: str | None = None) -> None:
+def verify(folder: epath.Path, only: str | None = None) -> None:
     """Compares all files, or the one named, with their checksums.
 
     Raises:
@@ -39,10 +42,10 @@ def verify(folder: pathlib.Path, only: str | None = None) -> None:
             raise DamagedError(f"{name} is not as it was written (its SHA-256 differs).")
 
 
-def _read(folder: pathlib.Path) -> dict[str, str]:
+def _read(folder: epath.Path) -> dict[str, str]:
     """Checksums by file. They need none of their own: changed or cut short, they no longer agree with the files."""
     try:
-        *lines, rest = (folder / CHECKSUMS).read_text(encoding="utf-8").split("\n")
+        *lines, rest = (folder / CHECKSUMS).read_bytes().decode().split("\n")
     except (OSError, ValueError) as error:
         raise DamagedError(f"{CHECKSUMS} cannot be read ({error}).") from error
     if rest:
@@ -50,12 +53,12 @@ def _read(folder: pathlib.Path) -> dict[str, str]:
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
-def _files(folder: pathlib.Path) -> list[str]:
+def _files(folder: epath.Path) -> list[str]:
     """All files but the checksums themselves, relative to `folder`."""
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    files = [(within / name).relative_to(folder).as_posix() for within, _, names in folder.walk() for name in names]
     return sorted(name for name in files if name != CHECKSUMS)
 
 
-def _sha256(path: pathlib.Path) -> str:
+def _sha256(path: epath.Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()

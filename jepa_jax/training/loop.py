@@ -7,23 +7,26 @@ next one has been dispatched, so the device never waits for the host.
 import dataclasses
 import functools
 import math
-import pathlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
 
 from jepa_jax import data
-from jepa_jax.config import Config, ConfigError
+from jepa_jax.config import Config, to_dict
 from jepa_jax.progress import Progress
-from jepa_jax.training import audit, collapse, sharding, step
+from jepa_jax.training import audit, collapse, processes, sharding, step
 from jepa_jax.training.checkpoint import Checkpointer
 from jepa_jax.training.interrupt import StopRequest, stop_on_signal
-from jepa_jax.training.metrics import MetricsWriter
+from jepa_jax.training.metrics import MetricsWriter, metrics_file
+from jepa_jax.training.spool import Spool
 from jepa_jax.training.state import TrainState
-from jepa_jax.training.workdir import open_workdir
+from jepa_jax.training.workdir import open_workdir, versions
 
 
 class NonFiniteLossError(RuntimeError):
@@ -38,25 +41,27 @@ class Outcome:
     stopped_by: str | None = None  # the name of a signal, if one came
 
 
-def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) -> Outcome:
+def train(config: Config, workdir: epath.PathLike, overwrite: bool = False) -> Outcome:
     """Trains until `config.steps`, or until a signal; goes on with what `workdir` holds, or moves it aside first.
 
+    With several processes all of them call this with the same arguments.
+
     Raises:
-        ConfigError: settings that cannot be used, before anything is written, or another run's folder.
+        ConfigError: settings that cannot be used, before anything is written, another run's folder, or processes that
+            were not started alike.
         CheckpointError: checkpoints of another model, or none that is whole.
         NonFiniteLossError: the loss became NaN or infinite.
         TooManySkippedError: too much of a source cannot be decoded.
     """
-    if jax.process_count() > 1:
-        raise ConfigError("Several processes are not supported yet: start one, with all devices of one machine.")
     mesh = sharding.make_mesh(config.mesh, config.batch_size)
     opened = data.open_sources(config.data)
     learner = step.build_learner(config)
     init = functools.partial(step.init_state, learner)
     abstract = jax.eval_shape(init, config.seed)
-    folder = open_workdir(workdir, config, overwrite=overwrite)  # from here on, files are written
-    ledger = data.new_ledger(config.data, opened, folder / "skipped.jsonl")
-
+    started = {"workdir": str(workdir), "overwrite": overwrite, "data": data.describe(opened), "versions": versions()}
+    processes.require_same(started | {"config": to_dict(config)})
+    # From here on, files are written.
+    folder = processes.from_main(lambda: open_workdir(workdir, config, overwrite=overwrite))
     shardings = sharding.state_shardings(abstract, mesh)
     with Checkpointer(folder, keep=config.checkpoint.keep) as checkpointer, stop_on_signal() as stop:
         restored = checkpointer.restore(
@@ -67,30 +72,28 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
         else:
             start, state = restored
         if start >= config.steps:
-            print(f"{folder} is already at step {start} of {config.steps}: nothing to do.")
+            processes.say(f"{folder} is already at step {start} of {config.steps}: nothing to do.")
             return Outcome(start)
         if restored is not None:
-            print(f"Resuming {folder} at step {start}.", flush=True)
-        print(f"Training on {data.describe(opened)}.", flush=True)
+            processes.say(f"Resuming {folder} at step {start}.")
+        processes.say(f"Training on {data.describe(opened)}.")
 
-        run = _Run(config, folder, checkpointer, MetricsWriter(folder, start), start)
+        run = _Run(config, folder, checkpointer, opened, start)
         batches = data.device_prefetch(
             data.TrainBatches(
                 config,
                 start_step=start,
                 rows=sharding.local_rows(mesh, config.batch_size),
-                ledger=ledger,
+                ledger=run.ledger,
                 opened=opened,
+                throughput=run.throughput,
             ),
             functools.partial(sharding.put_batch, mesh=mesh),
             config.data.prefetch,
+            run.throughput,
         )
         try:
-            train_step = jax.jit(
-                functools.partial(step.train_step, learner),
-                donate_argnums=0,
-                out_shardings=(shardings, sharding.replicated(mesh)),
-            )
+            train_step = step.jitted(learner, shardings, mesh)
             audited = jax.jit(functools.partial(audit.audit, learner), out_shardings=sharding.replicated(mesh))
             done = _iterate(run, train_step, audited, state, batches, stop)
         finally:
@@ -98,9 +101,9 @@ def train(config: Config, workdir: str | pathlib.Path, overwrite: bool = False) 
             run.close()
     if stop.received is None:
         return Outcome(done)
-    print(f"Stopped by {stop.received.name} at step {done} of {config.steps}, which is saved.")
+    processes.say(f"Stopped by {stop.received.name} at step {done} of {config.steps}, which is saved.")
     if done < config.steps:
-        print("To go on, give the same command again.")
+        processes.say("To go on, give the same command again.")
     return Outcome(done, stop.received.name)
 
 
@@ -115,15 +118,16 @@ def _iterate(
     """Steps until the end or a signal; returns the number of updates made, all of them saved."""
     config, done = run.config, run.first_step
     while True:
-        batch = next(batches)
+        batch = batches.take(run.device_idle)
         # Before the step, which takes the state's memory over.
         findings = audited(state, batch) if config.audit.every and done % config.audit.every == 0 else {}
         state, metrics = train_step(state, batch)
         metrics |= findings
         done += 1
         run.read_pending()
-        run.pending = _Pending(done, metrics, batch["source"], batch["item"])
-        last = done == config.steps or bool(stop)
+        images = config.data.images == "frames" and batch["video"].shape[1] == 1
+        run.pending = _Pending(done, metrics, batch["source"], batch["item"], "images/" if images else "")
+        last = stop.after(done) or done == config.steps
         if last or done % config.checkpoint.every == 0:
             run.read_pending()
             run.save(done, state)
@@ -140,20 +144,36 @@ class _Pending:
     metrics: dict[str, Any]
     source: jax.Array
     item: jax.Array
+    prefix: str  # of the names of metrics: steps of single frames have their own
 
 
 class _Run:
     """What a run tells: metrics, progress, checkpoints saved, and why it stopped."""
 
     def __init__(
-        self, config: Config, folder: pathlib.Path, checkpointer: Checkpointer, writer: MetricsWriter, step: int
+        self,
+        config: Config,
+        folder: epath.Path,
+        checkpointer: Checkpointer,
+        opened: Sequence[data.Source | None],
+        step: int,
     ):
         self.config, self.first_step = config, step
         self.pending: _Pending | None = None
-        self._folder, self._checkpointer, self._writer = folder, checkpointer, writer
-        self._progress = Progress(config.steps, "step", done=step, clips_each=config.batch_size)
+        self._folder, self._checkpointer = folder, checkpointer
+        main = processes.is_main()
+        own = metrics_file(jax.process_index())
+        self._spool = Spool(folder, *([own, "skipped.jsonl"] if main else [own]))
+        self._writer = MetricsWriter(self._spool.folder, step, jax.process_index())
+        self.ledger = data.new_ledger(config.data, opened, self._spool.folder / "skipped.jsonl" if main else None)
+        self.throughput = data.Throughput(config.data.workers, os.cpu_count() or 1)
+        self._progress = Progress(config.steps, "step", done=step, clips_each=config.batch_size, shown=main)
         self._alarmed = self._audited = False
         self._all_finite = jax.jit(_all_finite)
+
+    def device_idle(self) -> bool:
+        """Whether the device has done all it was given."""
+        return self.pending is None or self.pending.metrics["loss"].is_ready()
 
     def read_pending(self) -> None:
         """Reads the last update's metrics: checks that they are finite, shows and writes them."""
@@ -181,15 +201,23 @@ class _Run:
             if message and not self._alarmed:
                 self._alarmed = True
                 self._progress.say(f"Step {now}: {message}")
+        if message := self.throughput.complaint():
+            self._progress.say(f"Step {now}: {message}")
         if audited or now % log.every == 0 or now % log.features_every == 0 or now == self.config.steps:
-            self._writer.write(now, scalars | {"clips_per_second": self._progress.clips_per_second})
+            named = {pending.prefix + name: value for name, value in scalars.items()}
+            speed = {"clips_per_second": self._progress.clips_per_second}
+            self._writer.write(now, named | speed | self.throughput.metrics())
 
     def save(self, step: int, state: TrainState) -> None:
-        """Starts saving the state, if all of it is finite."""
+        """Starts saving the state, if all of it is finite, after what has been told of the steps up to it."""
         if not self._all_finite(state):
             raise NonFiniteLossError(
                 f"The state after step {step} holds values that are not finite; it is not saved. {self._last_good()}"
             )
+        for skips in processes.gather(self.ledger.take_unshared()):
+            self.ledger.add(skips)
+        self.ledger.take_unshared()
+        self._spool.publish()
         self._checkpointer.save(step, state)
 
     def report_saved(self) -> None:
@@ -205,10 +233,12 @@ class _Run:
         finally:
             self._progress.close()
             self._writer.close()
+            self._spool.close()
 
     def _stop_non_finite(self, pending: _Pending, names: list[str]) -> None:
         names_of = list(self.config.data.sources)
-        drawn = zip(np.asarray(pending.source).tolist(), np.asarray(pending.item).tolist(), strict=True)
+        rows = multihost_utils.process_allgather((pending.source, pending.item), tiled=True)
+        drawn = zip(*(part.tolist() for part in rows), strict=True)
         clips = ", ".join(f"{names_of[source]}:{item}" for source, item in drawn)
         raise NonFiniteLossError(
             f"{', '.join(names)} not finite at step {pending.step} (step {pending.step - 1} was finite). "

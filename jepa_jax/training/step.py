@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from jepa_jax import data, masking, models, pixels
 from jepa_jax.config import Config, blame
 from jepa_jax.data import sprites
 from jepa_jax.objectives import base
-from jepa_jax.training import optimizer, schedules
+from jepa_jax.training import optimizer, schedules, sharding
 from jepa_jax.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -34,6 +34,7 @@ class Learner:
     masks: tuple[masking.MaskPlan, ...]
     optimizer: optax.GradientTransformation
     sprites: sprites.SpriteSpec | None  # rendered in the step, where the batch holds no video
+    images: "Learner | None" = None  # the same for single frames, where steps of these alternate with steps of clips
 
     @property
     def features(self) -> int:
@@ -47,6 +48,14 @@ def build_learner(config: Config) -> Learner:
     Raises:
         ConfigError: sizes that do not fit together, a mask that cannot be.
     """
+    learner = _learner_of(config, config.clip.frames)
+    if config.data.images == "frames":
+        return dataclasses.replace(learner, images=_learner_of(config, 1))
+    return learner
+
+
+def _learner_of(config: Config, frames: int) -> Learner:
+    """For clips of so many frames; nothing but grid and masks depends on their number."""
     dtype = jnp.dtype(config.dtype)
     with blame("config.encoder"):
         encoder = models.build_encoder(config.encoder, dtype)
@@ -54,7 +63,7 @@ def build_learner(config: Config) -> Learner:
     with blame("config.predictor"):
         predictor = models.build_predictor(config.predictor, config.encoder, dtype)
     with blame("config.clip"):
-        shape = (1, config.clip.frames, config.clip.size, config.clip.size, 3)
+        shape = (1, frames, config.clip.size, config.clip.size, 3)
         grid = encoder.grid(jax.ShapeDtypeStruct(shape, jnp.float32))
         spec = sprite_spec(config)
     plans = []
@@ -117,12 +126,36 @@ def train_step(learner: Learner, state: TrainState, batch: Batch) -> tuple[Train
     Args:
         learner: the fixed parts (static under jit).
         state: before the step; may be donated.
-        batch: `video` uint8 [B, F, Y, X, C], or, for sprites rendered here, `item` [B].
+        batch: `video` uint8 [B, F, Y, X, C] (F = 1: single frames, see `Learner.images`), or, for sprites rendered
+            here, `item` [B].
 
     Returns:
         The state after, and metrics: scalars, and under `features` samples of target and context features.
     """
+    learner = for_batch(learner, batch)
     return update(learner, state, *prepare(learner, state, batch))
+
+
+def for_batch(learner: Learner, batch: Batch) -> Learner:
+    """The learner of what the batch holds, clips or single frames; which one is known when the step is compiled."""
+    single = "video" in batch and batch["video"].shape[1] == 1
+    return learner.images if single and learner.images is not None else learner
+
+
+def jitted(learner: Learner, shardings: TrainState, mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+    """`train_step` of state and batch as training runs it: compiled once, in the memory of the state before.
+
+    Args:
+        learner: the fixed parts.
+        shardings: of the state, before and after.
+        mesh: the devices, each of which gets the metrics.
+    """
+
+    def train_step_on_mesh(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return train_step(learner, state, batch)
+
+    return jax.jit(train_step_on_mesh, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
 
 
 def prepare(learner: Learner, state: TrainState, batch: Batch) -> tuple[jax.Array, Indices, jax.Array]:
@@ -225,8 +258,9 @@ def _draw_masks(learner: Learner, key: jax.Array, clips: jax.Array) -> Indices:
 
 
 def _sample(features_BxSxD: jax.Array) -> jax.Array:
-    """About FEATURE_SAMPLES tokens, spread evenly over each clip: [samples, D], float32."""
+    """About FEATURE_SAMPLES tokens, spread evenly over clips and over each: [samples, D], float32."""
     batch, tokens, width = features_BxSxD.shape
     each = min(max(FEATURE_SAMPLES // batch, 1), tokens)
     index = jnp.linspace(0, tokens - 1, each).astype(jnp.int32)
-    return features_BxSxD[:, index].reshape(-1, width).astype(jnp.float32)
+    samples = features_BxSxD[:, index].reshape(-1, width).astype(jnp.float32)
+    return samples[:: max(len(samples) // FEATURE_SAMPLES, 1)]

@@ -2,21 +2,22 @@
 
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import subprocess
 from typing import Any
 
 from absl import logging
+from etils import epath
 
 from jepa_jax.config import Config, ConfigError, difference, parse, to_dict
 from jepa_jax.data import sprites
 
 CONFIG, VERSIONS = "config.json", "versions.json"
-# Settings that a run may go on with changed, since nothing it computes depends on them.
+# Settings that a run may go on with changed, since what it computes does not depend on them.
 FREE_TO_CHANGE = (
     "config.data.workers",
+    "config.mesh.",  # up to the order of sums, of which restoring a checkpoint tells
     "config.data.prefetch",
     "config.data.max_skip_fraction",
     "config.checkpoint.",
@@ -27,18 +28,29 @@ FREE_TO_CHANGE = (
 PACKAGES = ("jepa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def open_workdir(path: str | pathlib.Path, config: Config, *, overwrite: bool = False) -> pathlib.Path:
+def locate(path: epath.PathLike) -> epath.Path:
+    """The path; absolute, if it is one of this machine and not gs://… or the like."""
+    found = epath.Path(path)
+    return found if is_remote(found) else found.absolute()
+
+
+def is_remote(path: epath.Path) -> bool:
+    """Whether it is on an object store: files are written whole, and folders cannot be renamed in one go."""
+    return "://" in str(path)
+
+
+def open_workdir(path: epath.PathLike, config: Config, *, overwrite: bool = False) -> epath.Path:
     """Makes the folder of a run, or opens it again for the same run.
 
     Args:
-        path: the folder; may not exist yet.
+        path: the folder; may not exist yet. With several processes only process 0 calls this.
         config: of the run to start or resume.
         overwrite: moves what is there aside, to PATH.old-1, -2, …, and starts anew.
 
     Raises:
         ConfigError: the folder belongs to a run with other settings (says which), or to something else.
     """
-    path = pathlib.Path(path).absolute()
+    path = locate(path)
     if path.exists() and not path.is_dir():
         raise ConfigError(f"The working directory {path} is a file; name a folder.")
     # A kill between making the folder and writing the settings leaves these two at most.
@@ -61,18 +73,18 @@ def open_workdir(path: str | pathlib.Path, config: Config, *, overwrite: bool = 
     return path
 
 
-def save_config(workdir: str | pathlib.Path, config: Config) -> None:
+def save_config(workdir: epath.PathLike, config: Config) -> None:
     """Writes config.json; afterwards the folder is that of a run."""
-    _write(pathlib.Path(workdir) / CONFIG, json.dumps(to_dict(config), indent=2) + "\n")
+    _write(locate(workdir) / CONFIG, json.dumps(to_dict(config), indent=2) + "\n")
 
 
-def load_config(workdir: str | pathlib.Path) -> Config:
+def load_config(workdir: epath.PathLike) -> Config:
     """The settings of the run in `workdir`.
 
     Raises:
         ConfigError: no such folder, no config.json in it, or one this version cannot read.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = locate(workdir)
     if not workdir.is_dir():
         raise ConfigError(f"There is no folder {workdir}; name the --workdir of a training run.")
     file = workdir / CONFIG
@@ -100,13 +112,12 @@ def versions() -> dict[str, Any]:
     return found | {"sprites": sprites.VERSION, "commit": _commit()}
 
 
-def cut_back(metrics: str | pathlib.Path, step: int) -> None:
+def cut_back(metrics: pathlib.Path, step: int) -> None:
     """Drops the lines of a metrics.jsonl that a run resumed at `step` will write again: those of later steps.
 
     `step` counts steps done; a line's "step" is the number of steps done when it was written. A last line cut short by
     a kill is dropped too. Without such a file nothing happens.
     """
-    metrics = pathlib.Path(metrics)
     if not metrics.exists():
         return
     kept = []
@@ -116,10 +127,10 @@ def cut_back(metrics: str | pathlib.Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, TypeError, KeyError):
             logging.warning("Dropped a line of %s that is not a record: %.80s", metrics, line)
-    _write(metrics, "".join(kept))
+    _write(epath.Path(metrics), "".join(kept))
 
 
-def _require_same(path: pathlib.Path, config: Config) -> None:
+def _require_same(path: epath.Path, config: Config) -> None:
     try:
         lines = [line for line in difference(load_config(path), config) if not line.startswith(FREE_TO_CHANGE)]
     except ConfigError as error:
@@ -131,18 +142,21 @@ def _require_same(path: pathlib.Path, config: Config) -> None:
         )
 
 
-def _move_aside(path: pathlib.Path) -> pathlib.Path:
+def _move_aside(path: epath.Path) -> epath.Path:
     number = 1
     while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1
     return path.rename(aside)
 
 
-def _write(path: pathlib.Path, text: str) -> None:
+def _write(path: epath.Path, text: str) -> None:
     """All of the file or, if killed, none of it."""
+    if is_remote(path):
+        path.write_text(text)
+        return
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _commit() -> str | None:

@@ -20,14 +20,14 @@ class Numbers:
         if self.given == self.stop:
             raise self.error or StopIteration
         self.given += 1
-        return {"item": np.array(self.given)}
+        return {"item": np.array([self.given])}
 
     def close(self):
         self.closed += 1
 
 
 def put(batch):
-    return int(batch["item"])
+    return int(batch["item"][0])
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])

@@ -92,3 +92,25 @@ def test_a_run_that_goes_on_counts_what_it_skipped_before(tmp_path):
     skipped.SkipLedger(file, {"a": 100}, 0.05).add([skip(i) for i in range(5)])
     with pytest.raises(skipped.TooManySkippedError, match="6 of 100"):
         skipped.SkipLedger(file, {"a": 100}, 0.05).add([skip(50)])
+
+
+def test_ledgers_of_several_processes_add_up(tmp_path):
+    """Each meets its own; told of the others', together they are too many."""
+    ledgers = [
+        skipped.SkipLedger(tmp_path / "skipped.jsonl", {"a": 100}, 0.05),
+        skipped.SkipLedger(None, {"a": 100}, 0.05),
+    ]
+    ledgers[0].add([skip(i) for i in range(3)])
+    ledgers[1].add([skip(i) for i in range(2, 5)])
+    new = [ledger.take_unshared() for ledger in ledgers]
+    assert [[s.item for s in part] for part in new] == [[0, 1, 2], [2, 3, 4]]
+    for ledger in ledgers:
+        for part in new:
+            ledger.add(part)
+        assert sorted(s.item for s in ledger.skips) == [0, 1, 2, 3, 4]
+    assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 5
+    ledgers[1].take_unshared()
+    ledgers[1].add([skip(1)])
+    assert ledgers[1].take_unshared() == []  # known already
+    with pytest.raises(skipped.TooManySkippedError, match="6 of 100"):
+        ledgers[0].add([skip(9)])

@@ -1,3 +1,4 @@
+import multiprocessing.connection
 import os
 import pathlib
 import signal
@@ -45,6 +46,84 @@ def test_workers_outlive_signals_meant_for_the_training_process():
         assert [int(batch["x"][0, 0]) for batch in iterator] == [1, 2, 3, 4, 5]
     finally:
         iterator.close()
+
+
+def reading(path, act="pass"):
+    """A dataset of 12 batches; reading item 7 of `path` does `act` first. The worker's number comes with each."""
+
+    path = str(path)
+
+    def read(i):
+        import os
+        import signal
+
+        from jepa_jax.data import decode, worker_process
+
+        try:
+            with worker_process.at_work_on(f"{path}/{i}"):
+                if i == 7:
+                    exec(act, {"os": os, "signal": signal, "path": path})
+                return {"x": np.array([i, os.getpid(), 0])}
+        except decode.DecodeError as error:
+            return {"x": np.array([i, os.getpid(), 1]), "reason": error.reason}
+
+    return grain.MapDataset.range(12).map(read)
+
+
+ONCE = "if not os.path.exists(path + '.done'): open(path + '.done', 'w').close(); os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_worker_killed_from_outside_is_replaced_and_no_batch_is_lost(tmp_path, processes, caplog):
+    iterator = workers.Ahead(reading(tmp_path / "set", ONCE), processes, 1)
+    got = [batch["x"].tolist() for batch in iterator]
+    iterator.close()
+    assert [i for i, _, _ in got] == list(range(12))
+    assert not any(skipped for _, _, skipped in got)
+    assert len({pid for _, pid, _ in got}) == 2 * processes
+    assert f"SIGKILL, at {tmp_path}/set/7" in caplog.text
+
+
+def test_a_file_that_crashes_its_reader_is_passed_over_and_said_so(tmp_path):
+    iterator = workers.Ahead(reading(tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)"), 2, 1)
+    got = list(iterator)
+    iterator.close()
+    assert [batch["x"][0] for batch in got] == list(range(12))
+    assert [batch["x"][2] for batch in got] == [i == 7 for i in range(12)]
+    assert got[7]["reason"] == "reading it makes the process crash (SIGSEGV)"
+
+
+@pytest.mark.slow
+def test_workers_that_always_die_are_an_error(tmp_path):
+    iterator = workers.Ahead(reading(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)"), 1, 1)
+    with pytest.raises(workers.WorkersDiedError, match=rf"3 times in a row .*SIGKILL, at {tmp_path}/7.*data.workers"):
+        list(iterator)
+    iterator.close()
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_while_sending_is_noticed(tmp_path, monkeypatch):
+    """Through pipes, large batches: the reader has the first half of one and would wait for the rest for ever."""
+    monkeypatch.setattr(workers, "_transfer", lambda _: grain.experimental.DatasetOptions(min_shm_size=2**62))
+    dataset = grain.MapDataset.range(6).map(lambda i: {"x": np.full(2**22, i)})
+    iterator = workers.Ahead(dataset, 1, 1)
+    assert next(iterator)["x"][0] == 0
+    (pid,) = iterator._crew._look()
+    time.sleep(2)  # it is now stuck in writing what nobody reads
+    receive = multiprocessing.connection.Connection._recv
+    killed = []
+
+    def kill_in_the_middle(self, size, read=os.read):
+        if size > 2**20 and not killed:
+            killed.append(read(self._handle, 1000))
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.2)
+        return receive(self, size)
+
+    monkeypatch.setattr(multiprocessing.connection.Connection, "_recv", kill_in_the_middle)
+    assert [int(batch["x"][0]) for batch in iterator] == [1, 2, 3, 4, 5]
+    assert killed
+    iterator.close()
 
 
 SCRIPT = """

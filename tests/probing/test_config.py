@@ -34,7 +34,7 @@ def test_config_files_start_from_defaults_and_parse_back():
         ({"probes": {"a": {"epochs": 0}}}, "config.probes.a: epochs is 0; expected at least 1"),
         ({"probes": {"a": {"neighbours": 0}}}, "neighbours is (0,)"),
         ({"probes": {"a": {"lr": 0.0}}}, "lr is (0.0,)"),
-        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": -1}, "batch_size is -1"),
     ],
 )
 def test_settings_that_cannot_be_used(settings, message):

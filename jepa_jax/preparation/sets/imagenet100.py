@@ -103,7 +103,7 @@ def _from_parquet(folder: pathlib.Path) -> tuple[Sequence[str], dict[str, list[I
     classes: Sequence[str] = ()
     parts = {}
     for split, names in NAMES.items():
-        files = sorted(file for name in names for file in folder.glob(f"{name}*.parquet"))
+        files = sorted({file for name in names for file in folder.glob(f"{name}*.parquet")})
         if not files:
             raise PrepareError(f"{folder} lacks {names[0]}-*.parquet.")
         parts[split] = []

@@ -1,0 +1,332 @@
+"""How fast clips come, from raw files and from prepared records, and what the pipeline around the decoder costs.
+
+    python benchmarks/data.py [FOLDER] [--seconds 5] [--flat 10000]
+
+FOLDER holds real videos, best of several kinds (avi, webm, mp4; read at any depth); without it sprites are encoded on
+the spot. Clips are 16 frames of 224×224, random crop and flip included. Rates "a core" are of one process with one
+thread, pinned to one core where the system can. With --flat so many small batches are read, to see that memory stays.
+"""
+
+import argparse
+import collections
+import contextlib
+import functools
+import io
+import itertools
+import multiprocessing
+import os
+import pathlib
+import pickle
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import av
+import cv2
+import jax
+import numpy as np
+import simplejpeg
+from absl import flags
+
+from jepa_jax import config, data
+from jepa_jax.data import augment, decode, sampling, sources, sprites, stages, worker_process
+from jepa_jax.preparation import frames as preparation_frames
+from jepa_jax.preparation import job, sets
+
+FRAMES, SIZE, BATCH = 16, 224, 32
+ENCODED = {"avi": ("mpeg4", 320, 240), "webm": ("libvpx-vp9", 426, 240), "mp4": ("libx264", 480, 360)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=pathlib.Path)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of every measurement")
+    parser.add_argument("--flat", type=int, default=0, help="batches to read for the memory's sake")
+    arguments = parser.parse_args()
+    flags.FLAGS.mark_as_parsed()  # grain reads absl's flags
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = pathlib.Path(folder)
+        raw = arguments.folder or encode_sprites(temporary / "sprites")
+        prepared = temporary / "prepared"
+        print(job.prepare(sets.OPEN["folder"](raw), prepared, preparation_frames.JpegSettings(), processes=0))
+        alone = a_core(raw, prepared, arguments.seconds)
+        record_formats(raw, arguments.seconds)
+        pipeline(prepared, alone, arguments.seconds)
+        start(raw, temporary)
+        if arguments.flat:
+            flat(prepared, arguments.flat)
+
+
+def encode_sprites(folder: pathlib.Path, clips: int = 8, length: int = 64) -> pathlib.Path:
+    """Moving sprites on noise that does not move, in three formats."""
+    folder.mkdir(parents=True)
+    spec = sprites.SpriteSpec(length, 256, "standard")
+    videos = np.asarray(sprites.render(spec, 0, "train", np.arange(clips, dtype=np.int32))[0])
+    noise = np.random.default_rng(0).normal(0, 12, (256, 256, 3))
+    for (suffix, (codec, width, height)), k in itertools.product(ENCODED.items(), range(clips)):
+        with av.open(str(folder / f"{k}.{suffix}"), "w") as container:
+            stream: Any = container.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 800_000
+            for frame in videos[k]:
+                noisy = cv2.resize(np.clip(frame + noise, 0, 255).astype(np.uint8), (width, height))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(noisy, format="rgb24")))
+            container.mux(stream.encode(None))
+    return folder
+
+
+# --- one process, one thread
+
+
+def on_one_core(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What `function` returns in a fresh process of one thread, set up as a worker is."""
+    with multiprocessing.get_context("spawn").Pool(1, initializer=_single) as pool:
+        return pool.apply(function, arguments)
+
+
+def _single() -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    flags.FLAGS.mark_as_parsed()
+    cv2.setNumThreads(0)
+    worker_process.keep_freed_memory()
+
+
+def rate(make: Callable[[int], Any], seconds: float) -> float:
+    """Calls a second, the first few left out."""
+    for number in range(8):
+        make(number)
+    start, made = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        make(made)
+        made += 1
+    return made / (time.perf_counter() - start)
+
+
+def a_core(raw: pathlib.Path, prepared: pathlib.Path, seconds: float) -> float:
+    """Prints clips a second a core of every kind of file and of the prepared set; returns the latter."""
+    kinds = collections.defaultdict(list)
+    for source_file in sources.open_source(config.SourceConfig(path=str(raw)), "raw").paths:
+        with contextlib.suppress(decode.DecodeError), decode._opened(source_file) as (container, stream):
+            lines = next((lines for lines in (240, 256, 360, 480) if min(stream.height, stream.width) <= lines), 1080)
+            kinds[f"{pathlib.Path(source_file).suffix} {stream.codec_context.name} ≤ {lines}p"].append(source_file)
+    print("\n| a core | files | clips/s | read, decode, augment (ms) | MB raw |\n|---|---|---|---|---|")
+    for kind, files in sorted(kinds.items()):
+        speed, spent = on_one_core(_clips, files, None, seconds)
+        print(f"| {kind} | {len(files)} | {speed:.0f} | {spent} | {_megabytes(map(pathlib.Path, files)):.1f} |")
+    speed, spent = on_one_core(_clips, None, str(prepared), seconds)
+    size = _megabytes(path for path in prepared.rglob("*") if path.is_file())
+    total = _megabytes(path for path in raw.rglob("*") if path.is_file())
+    print(f"| prepared, all | | {speed:.0f} | {spent} | {size:.1f} prepared, {total:.1f} raw |")
+    return speed
+
+
+def _megabytes(files: Any) -> float:
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+def _clips(files: Sequence[str] | None, prepared: str | None, seconds: float) -> tuple[float, str]:
+    settings = config.SourceConfig(path=prepared or "files")
+    if prepared:
+        source = sources.open_source(settings, "prepared")
+    else:
+        source = sources.Source("files", "videos", settings, len(files or ()), tuple(files or ()))
+    spent: collections.Counter[str] = collections.Counter()
+
+    def make(number: int) -> None:
+        watch = stages.Stopwatch(stages.READ)
+        view = augment.RandomView(SIZE, config.AugmentConfig(), np.random.default_rng((number, 1)))
+
+        def transform(frame: np.ndarray) -> np.ndarray:
+            watch.switch(stages.AUGMENT)
+            seen = view(frame)
+            watch.switch(stages.DECODE)
+            return seen
+
+        choose = functools.partial(_window, np.random.default_rng(number))
+        source.read_clip(number % source.size, choose, transform, watch.switch)
+        spent.update({stage: round(1e6 * part) for stage, part in watch.stop().items()} | {"clips": 1})
+
+    speed = rate(make, seconds)
+    parts = [f"{spent[stage] / spent['clips'] / 1e3:.1f}" for stage in (stages.READ, stages.DECODE, stages.AUGMENT)]
+    return speed, ", ".join(parts)
+
+
+def _window(rng: np.random.Generator, count: int, fps: float) -> np.ndarray:
+    return sampling.random_window(count, FRAMES, 1, rng)
+
+
+# --- what a record could hold
+
+
+def record_formats(raw: pathlib.Path, seconds: float) -> None:
+    """Prints speed, bytes and fidelity of stretches of 32 frames, short side 256, in several formats."""
+    stretches = []
+    for path in sources.open_source(config.SourceConfig(path=str(raw)), "raw").paths[:12]:
+        with contextlib.suppress(decode.DecodeError):
+            shrink = functools.partial(preparation_frames.shrink, short_side=256)
+            stretch = decode.read_clip(path, lambda count, _: np.minimum(np.arange(32), count - 1), shrink)
+            _, height, width, _ = stretch.shape
+            stretches.append(stretch[:, : height // 2 * 2, : width // 2 * 2])  # as H.264 wants it
+    print("\n| record | clips/s a core | bytes a frame | PSNR (dB) |\n|---|---|---|---|")
+    for name in FORMATS:
+        speed, size, psnr = on_one_core(_format, name, stretches, seconds)
+        print(f"| {name} | {speed:.0f} | {size:,.0f} | {psnr:.1f} |")
+
+
+def _format(name: str, stretches: list[np.ndarray], seconds: float) -> tuple[float, float, float]:
+    encode, read = FORMATS[name]
+    encoded = [encode(stretch) for stretch in stretches]
+    size = np.mean([len(pickle.dumps(record)) / 32 for record in encoded])
+    error = [
+        np.square(read(record, range(32), decode.whole).astype(float) - s).mean()
+        for record, s in zip(encoded, stretches, strict=True)
+    ]
+
+    def make(number: int) -> None:
+        rng = np.random.default_rng(number)
+        first = int(rng.integers(17))
+        view = augment.RandomView(SIZE, config.AugmentConfig(), rng)
+        read(encoded[number % len(encoded)], range(first, first + FRAMES), view)
+
+    return rate(make, seconds), float(size), float(10 * np.log10(255**2 / np.mean(error)))
+
+
+def _stills(encode: Callable[[np.ndarray], bytes], read: Callable[[bytes], np.ndarray]) -> tuple[Any, Any]:
+    return lambda frames: [encode(frame) for frame in frames], lambda record, wanted, view: np.stack(
+        [view(read(record[i])) for i in wanted]
+    )
+
+
+def _encode_video(stretch: np.ndarray, gop: int) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"crf": "18", "preset": "medium", "bf": "0"})
+        stream.height, stream.width = stretch.shape[1:3]
+        stream.pix_fmt, stream.gop_size = "yuv420p", gop
+        for frame in stretch:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def _read_video(record: bytes, wanted: Sequence[int], view: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    with av.open(io.BytesIO(record), "r") as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        times = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None)
+        container.seek(times[wanted[0]], stream=stream)
+        to_rgb = decode._Converter()
+        later = (f for f in container.decode(stream) if f.pts is not None and f.pts >= times[wanted[0]])
+        return np.stack([view(to_rgb(frame)) for frame in itertools.islice(later, len(wanted))])
+
+
+def _webp(quality: int) -> tuple[Any, Any]:
+    return _stills(
+        lambda frame: cv2.imencode(".webp", frame[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes(),
+        lambda content: np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)),
+    )
+
+
+FORMATS = {
+    "JPEG, quality 90": _stills(
+        lambda frame: preparation_frames.encode(frame, 90), lambda content: simplejpeg.decode_jpeg(content, "RGB")
+    ),
+    "JPEG, quality 80": _stills(
+        lambda frame: preparation_frames.encode(frame, 80), lambda content: simplejpeg.decode_jpeg(content, "RGB")
+    ),
+    "WebP, quality 80": _webp(80),
+    "H.264, key frame every 8": (functools.partial(_encode_video, gop=8), _read_video),
+    "H.264, key frame every 32": (functools.partial(_encode_video, gop=32), _read_video),
+}
+
+# --- the pipeline
+
+
+def batches_of(source: config.SourceConfig, workers: int, **changes: Any) -> config.Config:
+    clip = {"frames": FRAMES, "size": SIZE} | changes.pop("clip", {})
+    return config.Config(
+        steps=10**6,
+        batch_size=changes.pop("batch_size", BATCH),
+        clip=config.ClipConfig(**clip),
+        data=config.DataConfig(sources={"videos": source}, workers=workers, max_skip_fraction=0.5),
+    )
+
+
+@contextlib.contextmanager
+def running(settings: config.Config) -> Iterator[tuple[data.DevicePrefetch[Any], data.Throughput]]:
+    """The pipeline as training runs it, to the device and all."""
+    throughput = data.Throughput(settings.data.workers, os.cpu_count() or 1)
+    batches = data.device_prefetch(
+        data.TrainBatches(settings, throughput=throughput),
+        lambda batch: jax.block_until_ready(jax.device_put(batch)),
+        settings.data.prefetch,
+        throughput,
+    )
+    try:
+        yield batches, throughput
+    finally:
+        batches.close()
+
+
+def pipeline(prepared: pathlib.Path, alone: float, seconds: float) -> None:
+    print("\n| pipeline, prepared, batch 32 | clips/s | of one worker | milliseconds a clip in each stage |")
+    print("|---|---|---|---|")
+    print(f"| decoding alone, one core | {alone:.0f} | | |")
+    first = None
+    for workers in (1, 2):
+        with running(batches_of(config.SourceConfig(path=str(prepared)), workers)) as (batches, throughput):
+            for _ in range(3 + workers * 3):
+                next(batches)
+            throughput.metrics()
+            start, taken = time.perf_counter(), 0
+            while time.perf_counter() - start < 2 * seconds:
+                next(batches)
+                taken += 1
+            speed = taken * BATCH / (time.perf_counter() - start)
+            spent = throughput.metrics()
+        first = first or speed
+        shown = ", ".join(f"{key[5:-3]} {value:.2f}" for key, value in spent.items() if key.endswith("_ms"))
+        print(f"| {workers} worker{'s' * (workers > 1)} | {speed:.0f} | {speed / first:.2f} | {shown} |")
+    assert first
+    print(f"\ngrain, batching and transfer cost {1 - first / alone:.0%} over decoding alone (one worker).")
+
+
+def start(raw: pathlib.Path, temporary: pathlib.Path, items: int = 170_000) -> None:
+    """Prints how soon the first batch of a large list of files is there, and what an item takes in memory."""
+    files = sources.open_source(config.SourceConfig(path=str(raw)), "raw").paths
+    lines = (
+        f"{pathlib.Path(path).resolve()} {number % 174}" for number, path in zip(range(items), itertools.cycle(files))
+    )
+    (temporary / "list.csv").write_text("\n".join(lines))
+    source = config.SourceConfig(path=str(temporary / "list.csv"))
+    began = time.perf_counter()
+    with running(batches_of(source, 2)) as (batches, _):
+        next(batches)
+        print(f"First batch of {items:,} listed files, 2 workers: {time.perf_counter() - began:.1f} s.")
+    size = len(pickle.dumps(sources.open_source(source, "list")))
+    print(f"Kept of each item, in every process: {size / items:.0f} bytes (path and label, as sent to workers).")
+
+
+def flat(prepared: pathlib.Path, count: int) -> None:
+    """Prints the memory of this process and its two workers while small batches go by."""
+    settings = batches_of(config.SourceConfig(path=str(prepared)), 2, batch_size=4, clip={"frames": 2, "size": 64})
+    print("\n| after batches | training process (MB) | workers (MB) |\n|---|---|---|")
+    with running(settings) as (batches, _):
+        for number in range(1, count + 1):
+            next(batches)
+            if number in (count // 10, count // 2, count):
+                workers = sorted(child.pid for child in multiprocessing.active_children() if child.pid)
+                of_workers = ", ".join(f"{_resident(worker):.0f}" for worker in workers)
+                print(f"| {number:,} | {_resident(os.getpid()):.0f} | {of_workers} |", flush=True)
+
+
+def _resident(process: int) -> float:
+    for line in pathlib.Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1e3
+    return float("nan")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What a frozen evaluation costs on this machine: features extracted a second, beside the bare encoder.
+
+    python benchmarks/evaluate.py [--clips 512]
+
+ViT width 192, depth 12, 3 heads; sprite clips 8×112×112; float32 unless the device is an accelerator (bfloat16).
+"""
+
+import argparse
+import functools
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import jax
+import numpy as np
+
+from jepa_jax import models, pixels
+from jepa_jax.config import ClipConfig, Config, EncoderConfig, SourceConfig
+from jepa_jax.data import EvaluationSet
+from jepa_jax.probing import encoders, encoding, features
+from jepa_jax.probing.cache import Cache, Form
+
+CLIP = ClipConfig(frames=8, size=112)
+CONFIG = Config(clip=CLIP, encoder=EncoderConfig(size="192x12x3"))
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=512)
+    parser.add_argument("--dtype", default="float32" if jax.default_backend() == "cpu" else "bfloat16")
+    arguments = parser.parse_args()
+    extraction(arguments.clips, arguments.dtype)
+
+
+def extraction(count: int, dtype: str) -> None:
+    """Clips a second: the bare jitted encoder, one clip at a time, and `features.extract` into files."""
+    init = jax.jit(models.build_encoder(CONFIG.encoder).init)
+    params = init(jax.random.key(0), np.zeros((1, CLIP.frames, CLIP.size, CLIP.size, 3), np.float32))["params"]
+    clips = EvaluationSet(SourceConfig(kind="sprites", difficulty="standard", clips=count), clip=CLIP)
+    video = np.concatenate([batch["video"] for batch in clips.batches(64)])[:count]
+
+    rates = {size: bare_rate(params, video[: max(96, 2 * size)], size, dtype) for size in BATCH_SIZES}
+    for size, rate in rates.items():
+        print(f"bare jitted encoder, batches of {size:2d}: {rate:7.1f} clips/s")
+    best = max(rates, key=lambda size: rates[size])
+    alone = one_at_a_time_rate(params, video[: max(32, count // 8)])
+    print(f"one clip at a time in float32, its features fetched: {alone:.1f} clips/s")
+
+    encode = encoding.of_encoder(encoders.FrozenEncoder(CONFIG, params, "random", "", 0), dtype)
+    for form in ("float16", "int8"):
+        extraction_rate(encode, clips, form)  # compiles
+        # In turn, so that a slower moment of the machine meets both.
+        pairs = [(bare_rate(params, video, best, dtype), extraction_rate(encode, clips, form)) for _ in range(3)]
+        bare, whole = (statistics.median(rates) for rates in zip(*pairs, strict=True))
+        print(
+            f"extraction to {form} files, mean and all tokens: {whole:.1f} clips/s, {whole / bare:.2f} × the bare "
+            f"encoder in batches of {best} ({bare:.1f}), {whole / alone:.2f} × one clip at a time (medians of 3)"
+        )
+
+
+def bare_rate(params: Any, video: np.ndarray, size: int, dtype: str) -> float:
+    """Clips a second through the jitted encoder, nothing done with the result; compilation not counted."""
+    encode = jitted_encoder(dtype)
+    jax.block_until_ready(encode(params, video[:size]))
+    start = time.perf_counter()
+    results = [encode(params, video[first : first + size]) for first in range(0, len(video) - size + 1, size)]
+    jax.block_until_ready(results)
+    return len(results) * size / (time.perf_counter() - start)
+
+
+def one_at_a_time_rate(params: Any, video: np.ndarray) -> float:
+    """The way of the study's code: one clip is encoded and its features are copied out before the next is begun."""
+    encode = jitted_encoder("float32")
+    np.asarray(encode(params, video[:1]))
+    start = time.perf_counter()
+    for clip in video:
+        np.asarray(encode(params, clip[None]))
+    return len(video) / (time.perf_counter() - start)
+
+
+def extraction_rate(encode: encoding.Encode, clips: EvaluationSet, form: Form) -> float:
+    """Clips a second from drawing the clips to features on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        features.extract({"one": encode}, clips, ("mean", "all"), Cache(pathlib.Path(folder), form))
+        return clips.rows / (time.perf_counter() - start)
+
+
+@functools.cache
+def jitted_encoder(dtype: str) -> Callable[[Any, np.ndarray], jax.Array]:
+    encoder = models.build_encoder(CONFIG.encoder, dtype)
+
+    def encode(params: Any, video: jax.Array) -> jax.Array:
+        return cast(jax.Array, encoder.apply({"params": params}, pixels.normalise(video)))
+
+    return jax.jit(encode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Trains on a TPU slice of a Kubernetes (GKE) cluster that has JobSet installed, as xpk clusters have.
+#
+#   launch/jobset.sh --name NAME --image IMAGE --topology TOPOLOGY [--delete] [--dry-run] --config FILE[:RECIPE] [flags of jepa_jax.train]
+#
+#   --name NAME          of the JobSet, your choice
+#   --image IMAGE        built from launch/gpu_docker/Dockerfile with --build-arg EXTRA=tpu
+#   --topology TOPOLOGY  as of jepa_jax.compile: v4:2x2x2, v5e:4x4, v5p:2x2x4, v6e:4x4
+#   --delete             takes the run off the cluster; training saves its step first
+#   --dry-run            prints the command and the JobSet, runs nothing
+#
+# --workdir has to be a bucket (gs://BUCKET/PATH). It is started again after a preemption and goes on from there.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+
+usage() {
+  sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p;}' "$0"
+  exit "$1"
+}
+
+fail() {
+  echo "jobset.sh: $*" >&2
+  exit 2
+}
+
+name='' image='' topology='' delete='' dry_run=''
+train=()
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --name | --image | --topology)
+      [ -n "${2:-}" ] || fail "$1 needs a value"
+      declare "${1#--}=$2"
+      shift
+      ;;
+    --delete) delete=yes ;;
+    --dry-run) dry_run=yes ;;
+    -h | --help) usage 0 ;;
+    *) train+=("$1") ;;
+  esac
+  shift
+done
+[ -n "$name" ] || fail "--name is missing (--help tells more)"
+
+if [ -n "$delete" ]; then
+  command=(kubectl delete jobset "$name")
+  if [ -n "$dry_run" ]; then
+    printf '%q ' "${command[@]}"
+    echo
+    exit 0
+  fi
+  exec "${command[@]}"
+fi
+
+[ -n "$image" ] || fail "--image is missing (--help tells more)"
+given=" ${train[*]+"${train[*]}"} "
+[[ $given == *" --config"[\ =]* ]] || fail "--config is missing (--help tells more)"
+[[ $given == *" --workdir"[\ =]gs://* ]] || fail "--workdir=gs://BUCKET/PATH is missing: machines share no disk"
+case "$topology" in
+  v4:*) accelerator=tpu-v4-podslice ;;
+  v5e:*) accelerator=tpu-v5-lite-podslice ;;
+  v5p:*) accelerator=tpu-v5p-slice ;;
+  v6e:*) accelerator=tpu-v6e-slice ;;
+  *) fail "--topology is '$topology'; expected v4, v5e, v5p or v6e with a shape, as in v5e:4x4" ;;
+esac
+shape=${topology#*:}
+[[ $shape =~ ^[1-9][0-9]*(x[1-9][0-9]*){1,2}$ ]] || fail "--topology is '$topology'; expected a shape as in v5e:4x4"
+chips=$((${shape//x/*}))
+each=$((chips < 4 ? chips : 4)) # chips a machine, of slices of several machines
+[ $((chips % each)) -eq 0 ] || fail "$topology has $chips chips, not a multiple of $each"
+
+# A YAML list of strings: each between single quotes, those within doubled.
+arguments='['
+for argument in "${train[@]}"; do
+  arguments+="'${argument//\'/\'\'}', "
+done
+arguments="${arguments%, }]"
+
+jobset=$(<"$here/jobset.yaml")
+fill() {
+  jobset=${jobset//"\${$1}"/"$2"}
+}
+fill NAME "$name"
+fill IMAGE "$image"
+fill ACCELERATOR "$accelerator"
+fill TOPOLOGY "$shape"
+fill CHIPS "$each"
+fill MACHINES "$((chips / each))"
+fill ARGUMENTS "$arguments"
+# Several pods find each other by what GKE tells them; a single one must know that it is alone.
+if [ "$chips" -eq "$each" ]; then fill ENVIRONMENT '[{name: JAX_NUM_PROCESSES, value: "1"}]'; else fill ENVIRONMENT '[]'; fi
+
+if [ -n "$dry_run" ]; then
+  echo "kubectl apply -f - <<'JOBSET'"
+  echo "$jobset"
+  echo JOBSET
+else
+  kubectl apply -f - <<<"$jobset"
+fi

@@ -1,0 +1,159 @@
+#!/usr/bin/env bash
+# Trains with several processes on this machine: the same program as on a pod, where each machine runs one of them.
+#
+#   launch/local.sh --processes N [--cpu-devices D | --gpus-each G] [--dry-run] --config FILE[:RECIPE] [more flags]
+#
+#   --processes N     how many processes
+#   --cpu-devices D   each has D virtual devices on the CPU: to try a pod's program without a pod
+#   --gpus-each G     each has G of this machine's GPUs: the first G, the next G, …
+#   --dry-run         prints the commands, runs nothing
+#   more flags        of jepa_jax.train, --workdir and --config.key=value among them
+#
+# Process 0 writes here, the others to files, of which the end is shown if one of them dies. When one dies the others
+# are stopped; this script then tells which one, how and why, and ends with its exit code. SIGTERM or Ctrl-C makes all
+# processes save the same step and ends with 0; a second one kills them. The same command goes on.
+set -euo pipefail
+
+grace=15 # seconds for the others to end by themselves when one has died
+
+usage() {
+  sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p;}' "$0"
+  exit "$1"
+}
+
+fail() {
+  echo "local.sh: $*" >&2
+  exit 2
+}
+
+processes='' cpu_devices='' gpus_each='' dry_run=''
+train=()
+while [ $# -gt 0 ]; do
+  case "$1" in --processes=* | --cpu-devices=* | --gpus-each=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;; esac
+  case "$1" in
+    --processes | --cpu-devices | --gpus-each)
+      [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || fail "$1 needs a number of at least 1, not '${2:-}'"
+      case "$1" in
+        --processes) processes=$2 ;;
+        --cpu-devices) cpu_devices=$2 ;;
+        --gpus-each) gpus_each=$2 ;;
+      esac
+      shift
+      ;;
+    --dry-run) dry_run=yes ;;
+    -h | --help) usage 0 ;;
+    *) train+=("$1") ;;
+  esac
+  shift
+done
+[ -n "$processes" ] || fail "--processes is missing (--help tells more)"
+[ ${#train[@]} -gt 0 ] || fail "--config is missing (--help tells more)"
+[ -z "$cpu_devices" ] || [ -z "$gpus_each" ] || fail "choose one of --cpu-devices and --gpus-each"
+
+free_port() {
+  python -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])'
+}
+
+# Sets `settings` and `command` to the environment and the command of process $1.
+compose() {
+  settings=()
+  if [ -n "$cpu_devices" ]; then
+    settings=(JAX_PLATFORMS=cpu "JAX_NUM_CPU_DEVICES=$cpu_devices")
+  elif [ -n "$gpus_each" ]; then
+    local first=$(($1 * gpus_each))
+    settings=("JAX_LOCAL_DEVICE_IDS=$(seq -s, "$first" $((first + gpus_each - 1)))")
+  fi
+  command=(python -m jepa_jax.train "--coordinator=localhost:$port" "--processes=$processes" "--process_id=$1" "${train[@]}")
+}
+
+if [ -n "$dry_run" ]; then
+  port=PORT
+  for ((i = 0; i < processes; i++)); do
+    compose "$i"
+    printf '%q ' ${settings[@]+"${settings[@]}"} "${command[@]}"
+    echo '&'
+  done
+  exit 0
+fi
+
+port=$(free_port)
+logs=$(mktemp -d "${TMPDIR:-/tmp}/jepa_jax-XXXXXX")
+pids=()
+for ((i = 0; i < processes; i++)); do
+  compose "$i"
+  if [ "$i" -eq 0 ]; then
+    env ${settings[@]+"${settings[@]}"} "${command[@]}" &
+  else
+    env ${settings[@]+"${settings[@]}"} "${command[@]}" >"$logs/process-$i.log" 2>&1 &
+  fi
+  pids+=($!)
+done
+[ "$processes" -eq 1 ] || echo "Processes 1 to $((processes - 1)) write to $logs." >&2
+
+# shellcheck disable=SC2329 # called by the trap
+signal_all() {
+  local pid
+  for pid in "${pids[@]}"; do kill "-$1" "$pid" 2>/dev/null || true; done
+}
+
+stopping=''
+# shellcheck disable=SC2329 # called by the trap
+stop() {
+  if [ -n "$stopping" ]; then
+    signal_all KILL
+    echo "local.sh: killed all processes; the last checkpoint is kept." >&2
+    exit 130
+  fi
+  stopping=yes
+  signal_all TERM
+}
+trap stop TERM INT
+
+# Sets `ended` to the number of running processes that have ended since, and `code` to the exit code of the first.
+running=()
+for ((i = 0; i < processes; i++)); do running+=("$i"); done
+ended='' code=0
+look() {
+  local i left=()
+  ended=''
+  for i in ${running[@]+"${running[@]}"}; do
+    if [ -z "$ended" ] && ! kill -0 "${pids[$i]}" 2>/dev/null; then
+      ended=$i code=0
+      wait "${pids[$i]}" || code=$?
+    else
+      left+=("$i")
+    fi
+  done
+  running=(${left[@]+"${left[@]}"})
+}
+
+describe() {
+  if [ "$1" -gt 128 ]; then echo "killed by SIG$(kill -l $(($1 - 128)))"; else echo "exit code $1"; fi
+}
+
+dead='' dead_code=0 deadline=0
+while [ ${#running[@]} -gt 0 ]; do
+  look
+  if [ -z "$ended" ]; then
+    if [ -n "$dead" ] && [ "$SECONDS" -ge "$deadline" ]; then
+      for i in "${running[@]}"; do kill -KILL "${pids[$i]}" 2>/dev/null || true; done
+    fi
+    sleep 0.2
+  elif [ "$code" -ne 0 ] && [ -z "$dead" ]; then
+    dead=$ended dead_code=$code deadline=$((SECONDS + grace))
+    echo "local.sh: process $dead of $processes died ($(describe "$code")); stopping the others." >&2
+  fi
+done
+
+if [ -z "$dead" ]; then
+  rm -r "$logs"
+  exit 0
+fi
+echo "local.sh: all processes have stopped. Process $dead died first ($(describe "$dead_code"))." >&2
+if [ "$dead" -eq 0 ]; then
+  echo "local.sh: what it said is above; the others' output is in $logs." >&2
+else
+  echo "local.sh: the end of what it said ($logs/process-$dead.log):" >&2
+  tail -n 20 "$logs/process-$dead.log" >&2
+fi
+exit "$dead_code"

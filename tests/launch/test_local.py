@@ -1,0 +1,121 @@
+"""The launcher of one machine, around programs that stand for the training job."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+SCRIPT = pathlib.Path(__file__).parent.parent.parent / "launch" / "local.sh"
+
+# Stands for `python -m jepa_jax.train`: does what its --workdir says. The launcher itself asks python for a free port.
+STAND_IN = """#!/usr/bin/env bash
+[ "$1" = -c ] && exec python3 "$@"
+process=none does=none
+for flag in "$@"; do
+  case "$flag" in
+    --process_id=*) process=${flag#*=} ;;
+    --workdir=*) does=${flag#*=} ;;
+  esac
+done
+echo "process $process: $*, devices ${JAX_NUM_CPU_DEVICES:-${JAX_LOCAL_DEVICE_IDS:-}}"
+case "$does.$process" in
+  fails.1) echo "the disk is full" >&2; exit 3 ;;
+  killed.1) kill -KILL $$ ;;
+  first.0) exit 4 ;;
+  fails.* | killed.* | first.*) sleep 0.5; exit 9 ;;
+  waits.*) trap 'exit 0' TERM; touch "ready-$process"; while :; do sleep 0.05; done ;;
+esac
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text(STAND_IN)
+    (tmp_path / "bin" / "python").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+
+    def start(*flags):
+        return subprocess.Popen(
+            [SCRIPT, *flags],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    return start
+
+
+def finish(process):
+    out, errors = process.communicate(timeout=60)
+    return process.returncode, out, errors
+
+
+def test_all_processes_get_the_same_flags_and_their_number(launch, tmp_path):
+    code, out, errors = finish(launch("--processes=2", "--cpu-devices", "4", "--config", "c.py", "--workdir=a b"))
+    assert code == 0, errors
+    (line,) = out.splitlines()  # process 0 alone is heard
+    assert "--processes=2 --process_id=0 --config c.py --workdir=a b, devices 4" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]  # nothing is left behind
+
+
+@pytest.mark.parametrize(
+    ("does", "code", "said"),
+    [
+        ("fails", 3, ["process 1 of 3 died (exit code 3)", "process-1.log", "the disk is full"]),
+        ("killed", 137, ["process 1 of 3 died (killed by SIGKILL)", "process-1.log"]),
+        ("first", 4, ["process 0 of 3 died (exit code 4)", "what it said is above"]),
+    ],
+)
+def test_the_first_to_die_is_named(launch, does, code, said):
+    found, _, errors = finish(launch("--processes", "3", "--config", "c.py", f"--workdir={does}"))
+    assert found == code
+    assert errors.count(" died (") == 1
+    for words in [*said, "all processes have stopped"]:
+        assert words in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_asks_all(launch, tmp_path, number):
+    process = launch("--processes", "2", "--config", "c.py", "--workdir=waits")
+    end = time.monotonic() + 60
+    while not all((tmp_path / f"ready-{i}").exists() for i in range(2)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(number)
+    code, _, errors = finish(process)
+    assert code == 0, errors
+    assert "died" not in errors
+
+
+def test_a_dry_run_prints_the_commands(launch, tmp_path):
+    flags = ("--processes", "2", "--gpus-each", "2", "--dry-run", "--config", "c.py:a", "--workdir=a b")
+    code, out, _ = finish(launch(*flags))
+    assert code == 0
+    first, second = out.splitlines()
+    assert first.startswith("JAX_LOCAL_DEVICE_IDS=0\\,1 python -m jepa_jax.train --coordinator=localhost:")
+    assert second.startswith("JAX_LOCAL_DEVICE_IDS=2\\,3 python -m jepa_jax.train")
+    assert "--process_id=1 --config c.py:a --workdir=a\\ b" in second
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--processes is missing"),
+        (["--processes", "2"], "--config is missing"),
+        (["--processes", "no"], "--processes needs a number of at least 1, not 'no'"),
+        (["--processes"], "needs a number"),
+        (["--processes", "2", "--config", "c", "--cpu-devices", "1", "--gpus-each", "1"], "choose one of"),
+    ],
+)
+def test_mistakes_are_told(launch, flags, message):
+    code, out, errors = finish(launch(*flags))
+    assert (code, out) == (2, "")
+    assert message in errors

@@ -1,0 +1,151 @@
+"""Launchers: their `--dry-run` prints what they would run, without running it, and what they print can be run."""
+
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import time
+
+import pytest
+import yaml
+
+ROOT = pathlib.Path(__file__).parents[2]
+LAUNCH = ROOT / "launch"
+SCRIPTS = sorted(p for p in LAUNCH.rglob("*") if p.suffix in (".sh", ".sbatch"))
+TRAIN = ["--config", "configs/mixed.py:fwm_hw_ld", "--workdir=gs://bucket/it's a run", "--config.steps=3"]
+SLICE = ["--name", "pod", "--zone", "z", "--type", "v5litepod-16"]
+
+
+def launch(script, *arguments, check=True):
+    """Output of a launcher that finds no tool but bash's own, so that it cannot run anything."""
+    run = subprocess.run(["bash", str(LAUNCH / script), *arguments], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0 or not check, run.stderr
+    return run.stdout if check else run
+
+
+def commands(output):
+    return [shlex.split(line) for line in output.splitlines() if not line.startswith("#")]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_shellcheck_has_nothing_to_say(script):
+    run = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+
+
+def test_all_launchers_are_checked():
+    names = {p.name for p in SCRIPTS}
+    assert {"tpu_pod.sh", "slurm.sbatch", "jobset.sh", "worker.sh", "run.sh"} <= names
+
+
+def test_tpu_pod_creates_installs_trains_deletes():
+    lines = []
+    output = launch("tpu_pod.sh", "run", *SLICE, "--spot", "--dry-run", *TRAIN)
+    lines = commands(output.replace("\\\n", ""))
+    verbs = [line[4] for line in lines]
+    assert verbs == ["create", "describe", "ssh", "scp", "ssh", "ssh", "delete"]
+    assert {"--spot", "--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite"} <= set(lines[0])
+    for path in lines[3][6:-3]:
+        assert pathlib.Path(path).exists()
+    assert "--worker=all" in lines[5]
+    remote = lines[5][-1].removeprefix("--command=")
+    assert shlex.split(remote.split("launch/worker.sh ")[1]) == TRAIN
+
+
+@pytest.mark.parametrize("command", ["create", "install", "train", "stop", "status", "delete"])
+def test_each_command_of_tpu_pod_can_be_run_alone(command):
+    assert "gcloud compute tpus" in launch("tpu_pod.sh", command, *SLICE, "--project", "p", "--dry-run", *TRAIN)
+
+
+def test_slurm_array_covers_recipes_and_seeds():
+    asked = ["--recipes", "baseline,fwm", "--seeds=1,2,3", "--workdir", "/runs/a b", "--config.steps=3"]
+    lines = commands(launch("slurm.sbatch", "--dry-run", "--config", "configs/mixed.py", *asked))
+    assert len(lines) == 6
+    assert lines[4][3:] == [
+        "-m", "jepa_jax.train", "--config=configs/mixed.py:fwm", "--workdir=/runs/a b/fwm-2", "--config.seed=2",
+        "--config.steps=3",
+    ]  # fmt: skip
+    (single,) = commands(launch("slurm.sbatch", "--dry-run", "--config=configs/mixed.py:fwm", "--workdir=/runs/fwm"))
+    assert single[-2:] == ["--config=configs/mixed.py:fwm", "--workdir=/runs/fwm"]
+
+
+@pytest.mark.parametrize(
+    ("topology", "machines", "chips", "accelerator"),
+    [
+        ("v5e:4x4", 4, 4, "tpu-v5-lite-podslice"),
+        ("v5p:2x2x4", 4, 4, "tpu-v5p-slice"),
+        ("v6e:1x1", 1, 1, "tpu-v6e-slice"),
+    ],
+)
+def test_jobset_is_valid_yaml_that_trains(topology, machines, chips, accelerator):
+    asked = ["--name", "pod", "--image", "registry/jepa:1", "--topology", topology]
+    first, *body, last = launch("jobset.sh", *asked, "--dry-run", *TRAIN).splitlines()
+    assert shlex.split(first)[:4] == ["kubectl", "apply", "-f", "-"]
+    assert last == "JOBSET"
+    jobset = yaml.safe_load("\n".join(body))
+    assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert (job["parallelism"], job["completions"], job["backoffLimit"]) == (machines, machines, 0)
+    pod = job["template"]["spec"]
+    assert pod["nodeSelector"]["cloud.google.com/gke-tpu-accelerator"] == accelerator
+    assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == topology.partition(":")[2]
+    (container,) = pod["containers"]
+    assert (ROOT / container["command"][0]).exists()
+    assert container["args"] == TRAIN
+    assert container["resources"]["limits"] == {"google.com/tpu": chips}
+    assert container["env"] == ([{"name": "JAX_NUM_PROCESSES", "value": "1"}] if machines == 1 else [])
+    assert "${" not in "\n".join(body[1:])
+
+
+def test_docker_builds_the_image_and_trains_in_it():
+    build, run = commands(launch("gpu_docker/run.sh", "--dry-run", "--mount", "/data", *TRAIN))
+    dockerfile = pathlib.Path(build[2].removeprefix("--file="))
+    for line in dockerfile.read_text().splitlines():
+        if line.startswith("COPY"):
+            assert all((ROOT / source).exists() for source in line.split()[1:-1])
+    assert "--gpus=all" in run
+    assert "--volume=/data:/data" in run
+    assert run[-len(TRAIN) :] == TRAIN
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("tpu_pod.sh", ["start", *SLICE], "is no command"),
+        ("tpu_pod.sh", ["train", "--name", "a", *TRAIN], "--zone is missing"),
+        ("tpu_pod.sh", ["train", *SLICE, "--config", "a.py", "--workdir=/tmp/x"], "machines share no disk"),
+        ("tpu_pod.sh", ["train", *SLICE], "--config is missing"),
+        ("tpu_pod.sh", ["create", "--name", "a", "--zone", "z", "--type", "v9-8"], "no --version is known"),
+        ("slurm.sbatch", ["--workdir", "/runs"], "--config is missing"),
+        ("slurm.sbatch", ["--config", "a.py:fwm", "--recipes", "ld", "--workdir", "/runs"], "leave it out"),
+        ("jobset.sh", ["--name", "a", "--image", "i", "--topology", "cpu:8", *TRAIN], "expected v4, v5e"),
+        ("jobset.sh", ["--name", "a", "--image", "i", "--topology", "v5e:3x3", *TRAIN], "not a multiple"),
+        ("gpu_docker/run.sh", ["--mount", "data", *TRAIN], "expected a path that starts with /"),
+    ],
+)
+def test_mistakes_are_told(script, arguments, message):
+    run = launch(script, *arguments, "--dry-run", check=False)
+    assert run.returncode == 2
+    assert message in run.stderr
+
+
+@pytest.mark.parametrize(("told", "code"), [(False, 0), (False, 7), (True, 143)])
+def test_a_worker_that_was_told_to_stop_is_not_done(tmp_path, told, code):
+    """Training ends with 0 on SIGTERM as at its end; the scheduler has to see a difference."""
+    ending = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('ready', flush=True); time.sleep(60)"
+    program = f"import signal, sys, time; {ending if told else f'sys.exit({code})'}"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$*" = "-m jepa_jax.train --config a" ] && exec python3 -c "{program}"\nexit 99\n')
+    python.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    worker = subprocess.Popen(
+        ["bash", str(LAUNCH / "worker.sh"), "--config", "a"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    if told:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+        time.sleep(0.1)
+        worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=30)
+    assert worker.returncode == code

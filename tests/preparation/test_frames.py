@@ -1,0 +1,96 @@
+"""What becomes of a frame: its size, its bytes, how near it stays to the picture."""
+
+import io
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from jepa_jax.data import decode, prepared
+from jepa_jax.preparation import frames
+from jepa_jax.preparation.raw import Item
+
+SETTINGS = frames.JpegSettings(short_side=32, quality=90)
+
+
+def smooth(height, width):
+    y, x = np.mgrid[:height, :width]
+    return np.stack([255 * y / height, 255 * x / width, 128 + 0 * x], axis=-1).astype(np.uint8)
+
+
+def save(picture, file, **options):
+    Image.fromarray(picture).save(file, **options)
+    return Item(file.name, 0, str(file))
+
+
+@pytest.mark.parametrize(
+    ("size", "stored"), [((64, 96), (32, 48)), ((100, 33), (97, 32)), ((32, 500), (32, 500)), ((20, 30), (20, 30))]
+)
+def test_the_short_side_is_shrunk_and_never_enlarged(size, stored):
+    shrunk = frames.shrink(smooth(*size), 32)
+    assert shrunk.shape == (*stored, 3)
+    # A ramp stays a ramp, in its place.
+    columns = 255 * (np.arange(stored[1]) + 0.5) / stored[1] - 127.5 / size[1] - 0.5
+    np.testing.assert_allclose(shrunk[0, :, 1], columns, atol=1)
+
+
+def test_a_frame_stays_near_its_picture():
+    picture = smooth(64, 96)
+    assert np.abs(prepared.decode_jpeg(frames.encode(picture, 90)).astype(int) - picture).mean() < 1.0
+
+
+def test_every_frame_of_a_video_is_kept(tmp_path, write_video, numbers):
+    stored = frames.of_video(write_video(tmp_path / "clip.mp4", frames=24, fps=25), SETTINGS)
+    decoded = np.stack([prepared.decode_jpeg(jpeg) for jpeg in stored.frames])
+    assert (stored.fps, stored.promised) == (25.0, 24)
+    assert decoded.shape == (24, 32, 43, 3)
+    assert numbers(decoded) == list(range(24))
+
+
+def test_a_small_jpeg_stays_as_it_is(tmp_path):
+    item = save(smooth(30, 40), tmp_path / "small.jpg", quality=70)
+    (kept,) = frames.of_image(item, SETTINGS).frames
+    assert kept == (tmp_path / "small.jpg").read_bytes()
+    # As the raw file is decoded, to the last bit.
+    np.testing.assert_array_equal(prepared.decode_jpeg(kept), decode.read_image(item.path))
+
+
+@pytest.mark.parametrize("kind", ["large.jpg", "small.png", "grey.png", "cmyk.jpg", "turned.jpg"])
+def test_other_images_become_jpegs(tmp_path, kind):
+    picture = smooth(64, 96) if kind == "large.jpg" else smooth(30, 40)
+    image = Image.fromarray(picture)
+    options = {}
+    if kind == "grey.png":
+        image = image.convert("L")
+    elif kind == "cmyk.jpg":
+        image = image.convert("CMYK")
+    elif kind == "turned.jpg":
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = 6  # to be shown turned by a quarter
+    image.save(tmp_path / kind, **options)
+    item = Item(kind, 0, str(tmp_path / kind))
+    (jpeg,) = frames.of_image(item, SETTINGS).frames
+    assert simplejpeg.is_jpeg(jpeg)
+    wanted = frames.shrink(decode.read_image(item.path), 32)
+    decoded = prepared.decode_jpeg(jpeg)
+    assert decoded.shape == wanted.shape
+    assert decoded.shape == {"large.jpg": (32, 48, 3), "turned.jpg": (40, 30, 3)}.get(kind, (30, 40, 3))
+    assert np.abs(decoded.astype(int) - wanted).mean() < 3
+
+
+def test_damaged_images_are_errors_with_their_path(tmp_path):
+    whole = io.BytesIO()
+    Image.fromarray(smooth(30, 40)).save(whole, "JPEG")
+    for name, content in {"cut.jpg": whole.getvalue()[:300], "text.jpg": b"text", "empty.jpg": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(decode.DecodeError, match=name):
+            frames.of_image(Item(name, 0, str(tmp_path / name)), SETTINGS)
+    with pytest.raises(decode.DecodeError, match="No such file"):
+        frames.of_image(Item("gone", 0, str(tmp_path / "gone.jpg")), SETTINGS)
+
+
+def test_settings_out_of_range():
+    for wrong in ({"short_side": 0}, {"quality": 0}, {"quality": 101}):
+        with pytest.raises(ValueError, match="expected"):
+            frames.JpegSettings(**wrong)

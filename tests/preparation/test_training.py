@@ -1,0 +1,72 @@
+"""Tiny copies of the study's sets: prepared, trained on in the mixed regime, and evaluated."""
+
+import json
+import runpy
+
+import numpy as np
+import pytest
+
+from jepa_jax.config import Config, SourceConfig, parse
+from jepa_jax.data import EvaluationSet
+from jepa_jax.preparation import frames, job, sets
+from jepa_jax.probing import job as probing
+from jepa_jax.probing.config import EvalConfig, ProbeConfig
+from jepa_jax.training import loop
+
+SMALL = {
+    "steps": 5,
+    "batch_size": 8,
+    "dtype": "float32",
+    "clip": {"frames": 4, "size": 32},
+    "encoder": {"size": "16x2x1", "patch": 8, "levels": 2},
+    "predictor": {"size": "16x1x1"},
+    "masks": {"short": {"blocks": 1, "spatial_scale": 0.3}},
+    "log": {"every": 1, "features_every": 3},
+}
+
+
+@pytest.mark.slow
+def test_the_mixed_regime_on_prepared_sets(
+    raw_ucf101, raw_something_something_v2, raw_diving48, raw_imagenet, tmp_path
+):
+    raws = {
+        "ucf101": raw_ucf101,
+        "something_something_v2": raw_something_something_v2,
+        "diving48": raw_diving48,
+        "imagenet100": raw_imagenet,
+    }
+    root = tmp_path / "data"
+    for name, raw in raws.items():
+        job.prepare(sets.OPEN[name](raw), root / name, frames.JpegSettings(), 0)
+
+    settings = runpy.run_path("configs/mixed.py")["get_config"]("fwm_hw_ld")
+    settings.data.root = str(root)
+    opened = {name: source.to_dict() for name, source in settings.data.sources.items()}
+    config = parse(Config, SMALL | {"data": {"sources": opened, "workers": 0}})
+    outcome = loop.train(config, tmp_path / "run")
+    assert outcome.stopped_by is None
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    assert not (tmp_path / "run" / "skipped.jsonl").exists()
+
+    diving48 = str(root / "diving48")
+    evaluation = EvalConfig(
+        train=SourceConfig(path=diving48),
+        test=SourceConfig(path=diving48, split="test"),
+        probes={"linear": ProbeConfig(epochs=2)},
+        batch_size=4,
+        workers=0,
+        beside_untrained=False,
+    )
+    probing.evaluate(evaluation, str(tmp_path / "run"), tmp_path / "results.json")
+    record = json.loads((tmp_path / "results.json").read_text())
+    row = record["results"][0]
+    assert (row["train"], row["test"], row["classes"]) == (4, 2, 3)
+
+    clip = config.clip
+    for fold in (1, 2, 3):
+        test = SourceConfig(path=str(root / "ucf101"), split="test", fold=fold)
+        (batch,) = EvaluationSet(test, clip=clip).batches(3)
+        assert batch["labels"]["class"].tolist() == [0, 1, 2]
+        assert batch["valid"].all()

@@ -1,0 +1,118 @@
+import sys
+import types
+
+import pytest
+
+from jepa_jax.config import ConfigError
+from jepa_jax.training import cluster
+from jepa_jax.training.cluster import Cluster, find_cluster
+
+SLURM = {
+    "SLURM_JOB_ID": "77",
+    "SLURM_STEP_NODELIST": "node[001-004]",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "0",
+}
+OMPI = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+ORTE = {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911"}
+POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "2"}
+
+
+def find(environ, *told, on_tpu_vm=False):
+    return find_cluster(*told, environ=environ, on_tpu_vm=on_tpu_vm)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"},  # a batch script, not a task of srun
+        SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"},
+        OMPI | {"OMPI_COMM_WORLD_SIZE": "1"},
+        {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"},
+        {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+        POD | {"JAX_NUM_PROCESSES": "1"},
+    ],
+)
+def test_a_process_alone(environ):
+    assert find(environ) is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "method"),
+    [
+        (SLURM, "slurm"),
+        (OMPI | ORTE, "ompi"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "0"}, "gketpu"),
+        ({"TPU_WORKER_HOSTNAMES": "a", "TPU_WORKER_ID": "0", "MEGASCALE_NUM_SLICES": "2"}, "gketpu"),
+        (POD | {"TPU_PROCESS_ADDRESSES": "a:8471,b:8471"}, "gketpu"),
+    ],
+)
+def test_what_clusters_tell(environ, method):
+    found = find(environ)
+    assert found is not None
+    assert found.method == method
+    assert found.coordinator is None  # jax finds it out
+
+
+def test_a_tpu_machine():
+    assert find({}, on_tpu_vm=True) == Cluster(kind="a Cloud TPU VM", method="gcetpu")
+
+
+def test_told_by_flags_or_variables():
+    told = Cluster(
+        kind="a run of several processes", method="deactivate", coordinator="h:1234", processes=2, process_id=1
+    )
+    variables = {"JAX_COORDINATOR_ADDRESS": "h:1234", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+    assert find({}, "h:1234", 2, 1) == told
+    assert find(variables) == told
+    assert find(variables | {"JAX_PROCESS_ID": "0"} | SLURM, None, None, 1) == told  # flags go first
+    assert find(variables, None, 1, None) is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "told", "processes", "process_id"),
+    [
+        (OMPI, ("h:1",), 4, 1),
+        (SLURM, ("h:1",), 4, 3),
+        (POD | {"JAX_COORDINATOR_ADDRESS": "h:1", "JAX_NUM_PROCESSES": "8"}, (), 8, 2),
+    ],
+)
+def test_launchers_number_processes_that_are_told_the_rest(environ, told, processes, process_id):
+    found = find(environ, *told)
+    assert (found.method, found.processes, found.process_id) == ("deactivate", processes, process_id)
+
+
+@pytest.mark.parametrize(("per_node", "gpus", "expected"), [("1(x4)", "8", list(range(8))), ("8(x2)", "8", None)])
+def test_a_slurm_task_alone_on_its_node_has_all_its_gpus(per_node, gpus, expected):
+    found = find(SLURM | {"SLURM_STEP_TASKS_PER_NODE": per_node, "SLURM_GPUS_ON_NODE": gpus})
+    assert found.local_device_ids == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "told", "message"),
+    [
+        (OMPI, (), "Open MPI 5 or newer.*--coordinator=HOST:PORT"),
+        (POD, (), r"JAX_NUM_PROCESSES \(1 if it is alone\).*jax\[k8s\]"),
+        ({}, ("h:1", 2), "^--process_id missing"),
+        ({}, (None, 2, 0), "^--coordinator missing"),
+        ({}, ("h:1", 2, 2), "--process_id is 2; expected 0 to 1"),
+        ({}, ("h", 2, 1), "--coordinator is 'h'; expected HOST:PORT"),
+        ({"JAX_NUM_PROCESSES": "two"}, (), "JAX_NUM_PROCESSES is 'two'; expected a number"),
+    ],
+)
+def test_what_is_missing_or_impossible(environ, told, message, monkeypatch):
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        find(environ, *told)
+
+
+def test_a_kubernetes_job_is_asked_about_where_the_package_is_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kubernetes", types.SimpleNamespace(__spec__=object()))
+    assert find(POD) == Cluster(kind="a Kubernetes Job", method="k8s")
+
+
+@pytest.mark.parametrize("environ", [{"JAX_PLATFORMS": "cpu"}, {"TPU_SKIP_MDS_QUERY": "1"}])
+def test_a_tpu_machine_that_uses_no_tpu(environ):
+    assert not cluster._on_tpu_vm(environ)

@@ -1,0 +1,79 @@
+"""Steps of single frames: they take the image path, and nothing of time contributes there."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jepa_jax.config import Config, parse
+from jepa_jax.training import loop, step
+
+SETTINGS = {
+    "steps": 8,
+    "batch_size": 8,
+    "dtype": "float32",
+    "clip": {"frames": 4, "size": 16},
+    "encoder": {"size": "16x2x1", "patch": 4, "levels": 2},
+    "predictor": {"size": "16x1x1"},
+    "masks": {"future": {"temporal_keep": 0.5, "motion_strength": 2.0}},
+    "objectives": {"prediction": {}, "delta": {}, "kinematic": {}},
+    "log": {"every": 1, "features_every": 4},
+}
+
+
+@pytest.fixture
+def settings(tmp_path):
+    for k in range(8):
+        path = tmp_path / "pictures" / f"{k}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (20, 24, 3), np.uint8)).save(path)
+    sources = {
+        "sprites": {"kind": "sprites", "weight": 0.7},
+        "pictures": {"kind": "images", "path": str(tmp_path / "pictures"), "weight": 0.3},
+    }
+    return SETTINGS | {"data": {"sources": sources, "images": "frames", "workers": 0}}
+
+
+def test_a_step_of_single_frames_trains_the_image_path_alone(settings):
+    learner = step.build_learner(parse(Config, settings))
+    assert learner.grid == (2, 4, 4)
+    assert learner.images.grid == (1, 4, 4)
+    state = jax.jit(functools.partial(step.init_state, learner))(0)
+    video = np.random.default_rng(0).integers(0, 256, (8, 4, 16, 16, 3), dtype=np.uint8)
+    train = jax.jit(functools.partial(step.train_step, learner))
+    for frames, trained, untouched in ((4, "", "image_"), (1, "image_", "")):
+        after, metrics = train(state, {"video": video[:, :frames]})
+        gradient_of = first_moments(after)
+        assert gradient_of[f"{trained}patch_embedding"]
+        assert not gradient_of[f"{untouched}patch_embedding"]
+        if frames == 1:
+            for name in ("delta", "kinematic"):
+                assert float(metrics[f"loss/{name}"]) == 0
+        assert float(metrics["loss/prediction"]) > 0
+        assert np.isfinite(float(metrics["loss"]))
+    train(state, {"video": video})
+    assert train._cache_size() == 2  # one program each
+
+
+def first_moments(state):
+    """Of the encoder's patch embeddings: whether Adam has seen a gradient."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state):
+        name = jax.tree_util.keystr(path)
+        for part in ("image_patch_embedding", "patch_embedding"):
+            if f"'{part}'" in name and "kernel" in name:
+                found[part] = found.get(part, False) or bool(np.asarray(leaf).any())
+    return found
+
+
+def test_a_run_alternates_and_logs_images_under_their_own_names(settings, tmp_path):
+    loop.train(parse(Config, settings), tmp_path / "run")
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    of_images = ["images/loss" in record for record in records]
+    assert 1 <= sum(of_images) <= 6
+    assert [("loss" in record) for record in records] == [not image for image in of_images]
+    assert {"data/queue", "data/wait_share", "data/clips_per_second"} <= set(records[-2])
+    assert any("data/decode_ms" in record for record in records)

@@ -1,0 +1,199 @@
+"""A working directory at gs://…: files are written whole, folders exist by what is in them and cannot be renamed.
+
+The store is a mock: etils' calls for gs://bucket go to a folder of this machine. Arrays, which orbax's own library
+writes, are sent there by handing it the folder's path.
+"""
+
+import contextlib
+import json
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from etils.epath import testing
+
+from jepa_jax.config import Config, ConfigError, parse
+from jepa_jax.training import checkpoint, loop, workdir
+from jepa_jax.training.checkpoint import Checkpointer
+from jepa_jax.training.spool import Spool
+
+RUN = "gs://bucket/run"
+SETTINGS = {
+    "steps": 4,
+    "batch_size": 8,
+    "dtype": "float32",
+    "clip": {"frames": 4, "size": 16},
+    "encoder": {"size": "16x2x1", "patch": 8, "levels": 2},
+    "predictor": {"size": "16x1x1"},
+    "masks": {"short": {"blocks": 1, "spatial_scale": 0.3}},
+    "data": {"sources": {"sprites": {"kind": "sprites"}}, "workers": 0},
+    "checkpoint": {"every": 2, "keep": 10},
+    "log": {"every": 1, "features_every": 3},
+}
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """The folder that stands for gs://bucket."""
+    here = tmp_path / "bucket"
+
+    def local(path):
+        path = str(path)
+        return str(here) + path.removeprefix("gs://bucket") if path.startswith("gs://bucket") else path
+
+    def remote(path):
+        return str(path).startswith("gs://")
+
+    def plain(original, path, *args, **kwargs):
+        return original(local(path), *args, **kwargs)
+
+    def opened(original, path, mode):
+        assert not remote(path) or "a" not in mode, f"{path}: objects cannot be appended to"
+        if remote(path) and "w" in mode:
+            pathlib.Path(local(path)).parent.mkdir(parents=True, exist_ok=True)
+        return original(local(path), mode)
+
+    def made(original, path, **kwargs):
+        return None if remote(path) else original(path, **kwargs)  # there are no empty folders
+
+    def removed(original, path):
+        original(local(path))
+        with contextlib.suppress(OSError):
+            pathlib.Path(local(path)).parent.rmdir()
+
+    def moved(original, path, target):
+        assert not (remote(path) and pathlib.Path(local(path)).is_dir()), f"{path}: folders cannot be renamed"
+        return original(local(path), local(target))
+
+    def walked(original, top, **kwargs):
+        for folder, *names in original(local(top), **kwargs):
+            yield folder.replace(local(top), str(top), 1), *names
+
+    def copied(original, path, target, **kwargs):
+        return original(local(path), local(target), **kwargs)
+
+    save, load = checkpoint.ocp.save_async, checkpoint.ocp.load
+    monkeypatch.setattr(checkpoint.ocp, "save_async", lambda path, *args, **kwargs: save(local(path), *args, **kwargs))
+    monkeypatch.setattr(checkpoint.ocp, "load", lambda path, *args: load(local(path), *args))
+    plainly = dict.fromkeys(("exists", "isdir", "listdir", "glob", "stat"), plain)
+    with testing.mock_epath(
+        **plainly,
+        open=opened,
+        mkdir=made,
+        makedirs=made,
+        remove=removed,
+        rmtree=removed,
+        rename=moved,
+        replace=moved,
+        walk=walked,
+        copy=copied,
+    ):
+        yield here
+
+
+def state(step):
+    return {"params": {"kernel": jnp.full((3, 5), step, jnp.float32)}, "step": jnp.int32(step)}
+
+
+def abstract():
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0))
+
+
+def test_checkpoints_are_saved_kept_and_restored(bucket):
+    with Checkpointer(RUN, keep=2) as checkpointer:
+        assert checkpointer.restore(abstract()) is None
+        for step in (1, 2, 3, 10):
+            checkpointer.save(step, state(step))
+    assert sorted(path.name for path in (bucket / "run" / "checkpoints").iterdir()) == ["10", "3"]
+    assert checkpoint.saved_steps(RUN) == [3, 10]
+    with Checkpointer(RUN, keep=2) as checkpointer:
+        step, restored = checkpointer.restore(abstract())
+    assert step == 10
+    np.testing.assert_array_equal(restored["params"]["kernel"], state(10)["params"]["kernel"])
+
+
+def test_what_has_no_checksums_yet_is_no_checkpoint(bucket, caplog):
+    """An interrupted save is under its final name there; removed at the next start."""
+    with Checkpointer(RUN, keep=5) as checkpointer:
+        checkpointer.save(1, state(1))
+    folder = bucket / "run" / "checkpoints"
+    shutil.copytree(folder / "1", folder / "2")
+    (folder / "2" / "SHA256SUMS").unlink()
+    assert checkpoint.saved_steps(RUN) == [1]
+    with Checkpointer(RUN, keep=5) as checkpointer:
+        assert checkpointer.restore(abstract())[0] == 1
+    assert "step 2 was never finished" in caplog.text
+    assert not (folder / "2").exists()
+
+
+def test_damage_is_passed_over_and_saved_again(bucket, caplog):
+    with Checkpointer(RUN, keep=5) as checkpointer:
+        for step in (1, 2):
+            checkpointer.save(step, state(step))
+    (bucket / "run" / "checkpoints" / "2" / "state" / "manifest.ocdbt").unlink()
+    with Checkpointer(RUN, keep=5) as checkpointer:
+        assert checkpointer.restore(abstract())[0] == 1
+        checkpointer.save(2, state(2))
+    assert "step 2, which is damaged" in caplog.text
+    with Checkpointer(RUN, keep=5) as checkpointer:
+        assert checkpointer.restore(abstract())[0] == 2
+
+
+def test_a_working_directory_knows_its_settings(bucket):
+    config = parse(Config, SETTINGS)
+    workdir.open_workdir(RUN, config)
+    assert workdir.load_config(RUN) == config
+    assert sorted(path.name for path in (bucket / "run").iterdir()) == ["config.json", "versions.json"]
+    assert workdir.open_workdir(RUN, config) == epath.Path(RUN)
+    with pytest.raises(ConfigError, match=r"config\.steps: 4 → 5"):
+        workdir.open_workdir(RUN, parse(Config, SETTINGS | {"steps": 5}))
+
+
+def test_files_that_grow_are_copied_when_told(bucket):
+    spool = Spool(epath.Path(RUN), "metrics.jsonl")
+    (spool.folder / "metrics.jsonl").write_text("1\n")
+    (spool.folder / "tensorboard").mkdir()
+    (spool.folder / "tensorboard" / "events").write_text("a")
+    assert not (bucket / "run").exists()
+    spool.publish()
+    with (spool.folder / "metrics.jsonl").open("a") as file:
+        file.write("2\n")
+    spool.close()
+    assert not spool.folder.exists()
+    assert (bucket / "run" / "metrics.jsonl").read_text() == "1\n2\n"
+    assert (bucket / "run" / "tensorboard" / "events").read_text() == "a"
+    again = Spool(epath.Path(RUN), "metrics.jsonl", "skipped.jsonl")
+    assert [path.name for path in again.folder.iterdir()] == ["metrics.jsonl"]
+    assert (again.folder / "metrics.jsonl").read_text() == "1\n2\n"
+    again.close()
+
+
+def test_a_local_folder_is_written_to_directly(tmp_path):
+    spool = Spool(epath.Path(tmp_path), "metrics.jsonl")
+    assert spool.folder == tmp_path
+    (tmp_path / "metrics.jsonl").write_text("1\n")
+    spool.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == "1\n"
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_and_resumed(bucket, tmp_path):
+    """As one on a disk, to the bit, with its metrics from the beginning."""
+    loop.train(parse(Config, SETTINGS), RUN)
+    loop.train(parse(Config, SETTINGS), tmp_path / "disk")
+    metrics = [
+        [(record["step"], record["loss"]) for record in map(json.loads, file.read_text().splitlines())]
+        for file in (bucket / "run" / "metrics.jsonl", tmp_path / "disk" / "metrics.jsonl")
+    ]
+    assert metrics[0] == metrics[1]
+    assert len(metrics[0]) == 4
+    assert checkpoint.saved_steps(RUN) == [2, 4]
+    shutil.rmtree(bucket / "run" / "checkpoints" / "4")
+    loop.train(parse(Config, SETTINGS), RUN)
+    lines = (bucket / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [(record["step"], record["loss"]) for record in map(json.loads, lines)] == metrics[1]
+    assert checkpoint.read_encoder(RUN).step == 4

@@ -1,0 +1,122 @@
+"""Any mesh trains the same model; what is split, and what is said of what is not."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from jepa_jax.config import Config, parse
+from jepa_jax.objectives import recipes
+from jepa_jax.training import leaves, sharding, step
+
+STEPS = 10
+SETTINGS = {
+    "steps": STEPS,
+    "batch_size": 8,
+    "dtype": "float32",
+    "clip": {"frames": 4, "size": 16},
+    "encoder": {"size": "32x2x2", "patch": 4, "levels": 2},
+    "predictor": {"size": "16x1x2"},
+    "ema": {"decay": 0.9},
+    "masks": {"short": {}},
+}
+
+
+def mesh_of(data, fsdp):
+    return jax.make_mesh(
+        (data, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[: data * fsdp]
+    )
+
+
+def train(data, fsdp):
+    """Losses of ten steps, and the state after them."""
+    learner, mesh = step.build_learner(parse(Config, SETTINGS)), mesh_of(data, fsdp)
+    init = functools.partial(step.init_state, learner)
+    shardings = sharding.state_shardings(jax.eval_shape(init, 0), mesh)
+    state = jax.jit(init, out_shardings=shardings)(0)
+    kernel = state.params["encoder"]["groups_0"]["block"]["qkv"]["kernel"]
+    assert len({str(shard.index) for shard in kernel.addressable_shards}) == fsdp
+    assert state.opt_state[0].mu["encoder"]["groups_0"]["block"]["qkv"]["kernel"].sharding == kernel.sharding
+    assert state.target_params["groups_0"]["block"]["qkv"]["kernel"].sharding == kernel.sharding
+    update = jax.jit(
+        functools.partial(step.train_step, learner),
+        donate_argnums=0,
+        out_shardings=(shardings, sharding.replicated(mesh)),
+    )
+    random, losses = np.random.default_rng(0), []
+    for _ in range(STEPS):
+        video = random.integers(0, 256, (8, 4, 16, 16, 3), dtype=np.uint8)
+        state, metrics = update(state, sharding.put_batch({"video": video}, mesh))
+        losses.append(float(metrics["loss"]))
+    return losses, jax.device_get(state)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def split_small_arrays():
+    """So that this tiny model is split at all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "LARGE", 256)
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return train(1, 1)
+
+
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("data", "fsdp"),
+    [(2, 4), *(slow(*shape) for shape in [(2, 1), (1, 2), (4, 1), (2, 2), (1, 4), (8, 1), (4, 2), (1, 8)])],
+)
+def test_many_devices_are_one_device(one_device, data, fsdp):
+    losses, state = train(data, fsdp)
+    np.testing.assert_allclose(losses, one_device[0], atol=1e-5)
+    for part in ("params", "target_params"):
+        expected = leaves.by_name(getattr(one_device[1], part))
+        for name, leaf in leaves.by_name(getattr(state, part)).items():
+            np.testing.assert_allclose(leaf, expected[name], atol=1e-4, err_msg=f"{part}/{name}")
+
+
+def test_every_array_of_every_objective_has_a_rule():
+    """Parameters of all that can be trained: none falls through the rules."""
+    objectives = {name: {"coefficient": 1.0} for name in recipes.OBJECTIVES}
+    learner = step.build_learner(parse(Config, SETTINGS | {"objectives": objectives}))
+    abstract = jax.eval_shape(functools.partial(step.init_state, learner), 0)
+    names = leaves.by_name({"params": abstract.params, "target_params": abstract.target_params})
+    assert len(names) > 60
+    assert [name for name in names if sharding.axes_to_split(name) is None] == []
+
+
+def spec(name, shape, fsdp=4):
+    group, _, last = name.rpartition("/")
+    abstract = {group: {last: jax.ShapeDtypeStruct(shape, jnp.float32)}}
+    return sharding.state_shardings(abstract, mesh_of(2, fsdp))[group][last].spec
+
+
+def test_output_channels_are_split_else_input_channels_and_never_the_stack_of_blocks():
+    assert spec("params/a/kernel", (12, 24, 32)) == PartitionSpec(None, None, "fsdp")
+    assert spec("params/a/kernel", (12, 24, 30)) == PartitionSpec(None, "fsdp")
+    assert spec("opt_state/0/mu/a/kernel", (24, 32)) == PartitionSpec(None, "fsdp")
+
+
+def test_what_stays_whole_is_told_with_its_size(caplog):
+    assert spec("params/a/kernel", (512, 30, 30)) == PartitionSpec()
+    assert spec("params/a/bias", (512, 128)) == PartitionSpec()
+    assert spec("params/a/strange", (512, 128)) == PartitionSpec()
+    text = " ".join(caplog.text.split())
+    assert re.search(r"1\.76 MiB on every device: params/a/kernel \(512, 30, 30\): 1\.76 MiB, 4 divides none", text)
+    assert "params/a/bias (512, 128): 0.25 MiB, by rule" in text
+    assert "params/a/strange (512, 128): 0.25 MiB, no rule is about it" in text
+
+
+def test_what_is_small_or_not_to_be_split_stays_whole_without_a_word(caplog):
+    assert spec("params/a/kernel", (4, 4)) == PartitionSpec()
+    assert spec("params/a/kernel", (64, 64), fsdp=1) == PartitionSpec()
+    assert caplog.text == ""
