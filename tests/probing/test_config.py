@@ -6,6 +6,7 @@ import ml_collections
 import pytest
 
 from jepa_jax.config import ConfigError, SourceConfig, defaults, parse, to_config_dict
+from jepa_jax.data import sprites
 from jepa_jax.probing.config import EvalConfig, ProbeConfig
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "eval"
@@ -66,6 +67,9 @@ def test_holdout_splits_what_the_source_keeps(include, exclude, holdout):
         (EvalConfig(train=VIDEOS, test=VIDEOS), "are the same clips"),
         (EvalConfig(train=VIDEOS, holdout="seq("), "is no regular expression"),
         (EvalConfig(train=VIDEOS, test=SourceConfig(path="b"), holdout="x"), "leave config.test.path out"),
+        (EvalConfig(train=SourceConfig(kind="sprites"), fold_by="x"), "config.fold_by: sprites have no paths"),
+        (EvalConfig(train=SourceConfig(path="a"), fold_by="x", holdout="y"), "leave out config.holdout"),
+        (EvalConfig(train=SourceConfig(path="a"), fold_by="("), "config.fold_by: '(' is no regular expression"),
         (EvalConfig(train=SourceConfig(kind="sprites"), holdout="x"), "sprites have no paths"),
     ],
 )
@@ -74,7 +78,7 @@ def test_splits_that_are_none(config, message):
         config.split_sources()
 
 
-@pytest.mark.parametrize("name", ["sprites", "sprites:small", "folder", "images"])
+@pytest.mark.parametrize("name", ["sprites", "sprites:small", "ut_interaction", "folder", "images"])
 def test_config_files_parse(name):
     file, _, argument = name.partition(":")
     namespace = runpy.run_path(str(CONFIGS / f"{file}.py"))
@@ -82,4 +86,4 @@ def test_config_files_parse(name):
     parsed = parse(EvalConfig, config)
     assert to_config_dict(parsed).probes == config.probes
     if argument:
-        assert parsed.train.difficulty == parsed.test.difficulty == argument
+        assert (parsed.frames, parsed.size) == sprites.SIZES[argument]
