@@ -37,8 +37,8 @@ def evaluate(
     reference: str,
     out: str | pathlib.Path | None = None,
     cache: str | pathlib.Path | None = None,
-) -> list[results.ProbeResult]:
-    """Probes the encoder that `reference` names, one result for each task and probe.
+) -> Evaluation:
+    """Probes the encoder that `reference` names: a result for each task, probe and kind of features.
 
     Args:
         config: the clips and the probes.
@@ -64,7 +64,7 @@ def evaluate(
         found = evaluate_encoder(config, encoder, folder)
     if out is not None:
         results.write(out, found.record)
-    return found.results
+    return found
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import ml_collections
 import pytest
 
 from jepa_jax.config import ConfigError, SourceConfig, ViewsConfig, defaults, parse, to_config_dict
+from jepa_jax.data import sprites
 from jepa_jax.probing.config import EvalConfig, ProbeConfig
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "eval"
@@ -73,6 +74,9 @@ def test_holdout_splits_what_the_source_keeps(include, exclude, holdout):
         (EvalConfig(train=VIDEOS, test=VIDEOS), "are the same clips"),
         (EvalConfig(train=VIDEOS, holdout="seq("), "is no regular expression"),
         (EvalConfig(train=VIDEOS, test=SourceConfig(path="b"), holdout="x"), "leave config.test.path out"),
+        (EvalConfig(train=SourceConfig(kind="sprites"), fold_by="x"), "config.fold_by: sprites have no paths"),
+        (EvalConfig(train=SourceConfig(path="a"), fold_by="x", holdout="y"), "leave out config.holdout"),
+        (EvalConfig(train=SourceConfig(path="a"), fold_by="("), "config.fold_by: '(' is no regular expression"),
         (EvalConfig(train=SourceConfig(kind="sprites"), holdout="x"), "sprites have no paths"),
     ],
 )
@@ -134,10 +138,10 @@ def test_one_value_is_a_grid_of_one():
     assert (probe.lr, probe.neighbours) == ((0.1,), (1, 5))
 
 
-@pytest.mark.parametrize("name", ["sprites", "sprites:standard", "folder", "images"])
+@pytest.mark.parametrize("name", ["sprites", "sprites:small", "ut_interaction", "folder", "images"])
 def test_config_files_parse(name):
     config, argument = load(name), name.partition(":")[2]
     parsed = parse(EvalConfig, config)
     assert to_config_dict(parsed).probes == config.probes
     if argument:
-        assert parsed.train.difficulty == parsed.test.difficulty == argument
+        assert (parsed.frames, parsed.size) == sprites.SIZES[argument]
