@@ -72,7 +72,11 @@ def test_slurm_array_covers_recipes_and_seeds():
 
 @pytest.mark.parametrize(
     ("topology", "machines", "chips", "accelerator"),
-    [("v5e:4x4", 4, 4, "tpu-v5-lite-podslice"), ("v5p:2x2x4", 4, 4, "tpu-v5p-slice"), ("v6e:1x1", 1, 1, "tpu-v6e-slice")],
+    [
+        ("v5e:4x4", 4, 4, "tpu-v5-lite-podslice"),
+        ("v5p:2x2x4", 4, 4, "tpu-v5p-slice"),
+        ("v6e:1x1", 1, 1, "tpu-v6e-slice"),
+    ],
 )
 def test_jobset_is_valid_yaml_that_trains(topology, machines, chips, accelerator):
     asked = ["--name", "pod", "--image", "registry/jepa:1", "--topology", topology]
