@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import ml_collections
 
-from jepa_jax.objectives import base, recipes
+from jepa_jax.objectives import base, factorization, recipes
 
 Remat = Literal["none", "dots", "full", "level"]
 """What the forward pass keeps for the backward pass, which computes the rest again: less memory, more time.
@@ -272,6 +272,7 @@ class Config:
         for name in ("masks", "objectives"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; at least one is needed")
+        factorization.check_agreement(self.objectives)
 
 
 def to_dict(settings: Any) -> Any:

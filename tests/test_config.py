@@ -160,3 +160,15 @@ def test_full_size_configs_are_the_studys():
         learner = step.build_learner(config)
         assert learner.grid == (8, 14, 14)
         assert learner.features == 3072
+
+
+def test_objectives_must_split_channels_alike():
+    config = recipes.apply(defaults(Config), "fwm_ld")
+    config.objectives.factorization_static.split = "per_level"
+    with pytest.raises(ConfigError, match=r"factorization_static by 'per_level'.*expected the same"):
+        parse(Config, config)
+    for name in ("factorization_orthogonality", "latent_dynamics"):
+        config.objectives[name].split = "per_level"
+    parse(Config, config)
+    config.objectives.action.coefficient = 1.0  # whose head sees all channels
+    parse(Config, config)

@@ -43,7 +43,7 @@ def cases(folder: Folder) -> Iterator[Case]:
         return
     data = folder.arrays("objectives")
     context: dict[str, base.Objective] = {
-        "context_prediction": prediction.ContextPrediction(coefficient=1.0, start=0.0, end=0.0)
+        "context_prediction": prediction.ContextPrediction(coefficient=1.0, schedule=Schedule())
     }
     by_name: dict[str, tuple[dict[str, base.Objective], dict[str, Any]]] = {
         "prediction": ({"prediction": prediction.Prediction()}, {}),

@@ -21,7 +21,7 @@ from jepa_jax.training.state import TrainState
 UNUSED = ("img_mod_embed", "patch_embed_img", "mask_tokens.1")
 HEAD_WITHOUT_GRADIENT = "fwm_hw_ld"
 MASKS = 2
-CONTEXT = {"prediction": {}, "context_prediction": {"start": 0.0, "end": 0.0}}
+CONTEXT = {"prediction": {}, "context_prediction": {"schedule": {"shape": "constant"}}}
 FWM_HW = {
     "factorization_static": {"coefficient": 0.05},
     "factorization_orthogonality": {"coefficient": 0.01},

@@ -1,7 +1,8 @@
 """Factorized world model (FWM): some channels are to hold appearance and stand still, the others dynamics."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,7 +17,7 @@ class Split:
     D is the levels of the encoder end to end, shallow ones first. `levels` cuts D once, after ⌊share·D⌋ channels, as
     the study does: with a share of ½ the two shallow levels are appearance and the two deep ones dynamics, so nothing
     inside a level is factorized, least of all in the last, the only one that is evaluated. `per_level` cuts every level
-    after ⌊share·E⌋ of its channels. Objectives that are used together should be given the same split.
+    after ⌊share·E⌋ of its channels. Objectives that are used together must have the same split.
     """
 
     appearance_share: float = 0.5
@@ -43,6 +44,42 @@ class Split:
         """How many channels are dynamics."""
         groups = 1 if self.split == "levels" else dims.levels
         return dims.features - groups * int(self.appearance_share * (dims.features // groups))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Seen(Split):
+    """What a head sees of a context token: all of z, or, beside a factorization, its dynamics channels."""
+
+    channels: Literal["all", "dynamics"] = "all"
+
+    def seen_width(self, dims: base.Dims) -> int:
+        """How many channels the head sees."""
+        return dims.features if self.channels == "all" else self.dynamics_width(dims)
+
+    def seen(self, z_BxKxD: Float[Array, "B K D"], levels: int) -> Float[Array, "B K seen"]:
+        """The channels that the head sees."""
+        return z_BxKxD if self.channels == "all" else self.parts(z_BxKxD, levels)[1]
+
+
+def check_agreement(objectives: Mapping[str, Any]) -> None:
+    """Refuses objectives that take different channels for appearance.
+
+    Raises:
+        ValueError: names two that differ.
+    """
+    splits = {
+        name: (objective.split, objective.appearance_share)
+        for name, objective in objectives.items()
+        if isinstance(objective, Split) and not (isinstance(objective, Seen) and objective.channels == "all")
+    }
+    for name, split in splits.items():
+        other, first = next(iter(splits.items()))
+        if split != first:
+            raise ValueError(
+                f"{other} splits channels by {first[0]!r} with an appearance_share of {first[1]}, "
+                f"{name} by {split[0]!r} with {split[1]}; expected the same of both in "
+                f"{', '.join(splits)}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,17 +11,15 @@ from jepa_jax.objectives import base, factorization, hard_region, heads, tempora
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LatentDynamics(term.Term, factorization.Split):
+class LatentDynamics(term.Term, factorization.Seen):
     """Mean over temporal pairs of |head(z(t)) − (h(t+1) − h(t))| (arXiv:2605.17165).
 
-    `channels` is what the head sees: all of z, or, beside a factorization, its dynamics channels. `weighting` is
-    `hard` beside hard-region weighting: each pair counts n·softmax, over the n pairs of the batch, of its mean error /
-    temperature, no gradient through the weight. In the study's code that error, too, has no gradient, so the term is
-    but a number in its log: `hard_without_gradient`.
+    `weighting` is `hard` beside hard-region weighting: each pair counts n·softmax, over the n pairs of the batch, of
+    its mean error / temperature, no gradient through the weight. In the study's code that error, too, has no gradient,
+    so the term is but a number in its log: `hard_without_gradient`.
     """
 
     hidden: int = 256
-    channels: Literal["all", "dynamics"] = "all"
     weighting: Literal["uniform", "hard", "hard_without_gradient"] = "uniform"
     temperature: float = 1.0
 
@@ -32,17 +30,14 @@ class LatentDynamics(term.Term, factorization.Split):
 
     def init(self, key: jax.Array, dims: base.Dims) -> base.Params:
         """Linear, GELU, Linear: channels seen → hidden → D."""
-        inputs = dims.features if self.channels == "all" else self.dynamics_width(dims)
-        return heads.init_mlp(key, (inputs, self.hidden, dims.features))
+        return heads.init_mlp(key, (self.seen_width(dims), self.hidden, dims.features))
 
     def value(self, head: base.Params, latents: base.Latents, moment: base.Moment) -> Float[Array, ""]:
         """The loss over the temporal pairs of each mask."""
 
         def of_view(view: base.View) -> Float[Array, ""]:
             pairs = temporal_pairs.pairs(view, latents.grid)
-            z_BxKxR = view.context_BxKxD
-            if self.channels == "dynamics":
-                _, z_BxKxR = self.parts(z_BxKxR, latents.levels)
+            z_BxKxR = self.seen(view.context_BxKxD, latents.levels)
             change_BxKxD = pairs.change_at(latents.target_BxNxD)
             error_BxKxD = jnp.abs(heads.mlp(head, z_BxKxR).astype(jnp.float32) - change_BxKxD)
             if self.weighting == "uniform":

@@ -2,81 +2,61 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jepa_jax.objectives import base
+from jepa_jax.objectives import base, temporal_pairs, term
+
+SECOND_HALF = term.Schedule(shape="ramp", start=0.5, end=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prediction:
+class Prediction(term.Term):
     """Mean over masks of mean|ẑ − h[target]|^p / p (arXiv:2605.17165)."""
 
-    coefficient: float = 1.0
     exponent: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuses an exponent that has no loss."""
         _check_exponent(self.exponent)
 
-    def init(self, key: jax.Array, dims: base.Dims) -> base.Params:
-        """No head."""
-        return {}
-
-    def __call__(
-        self, head: base.Params, latents: base.Latents, moment: base.Moment
-    ) -> tuple[Float[Array, ""], base.Metrics]:
+    def value(self, head: base.Params, latents: base.Latents, moment: base.Moment) -> Float[Array, ""]:
         """The loss over target tokens."""
-        losses = []
-        for view in latents.views:
-            h_BxMxD = jnp.take_along_axis(latents.target_BxNxD, view.target_index_BxM[..., None], axis=1)
-            losses.append(power(view.predicted_target_BxMxD - h_BxMxD, self.exponent).mean())
-        return self.coefficient * jnp.stack(losses).mean(), {}
+
+        def of_view(view: base.View) -> Float[Array, ""]:
+            h_BxMxD = temporal_pairs.at(latents.target_BxNxD, view.target_index_BxM)
+            return power(view.predicted_target_BxMxD - h_BxMxD, self.exponent).mean()
+
+        return term.mean_over_masks(of_view, latents)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ContextPrediction:
+class ContextPrediction(term.Term):
     """Mean over masks of mean(|c − h[context]|^p / √d) / p, d the distance to the nearest target token.
 
-    Its weight is 0 until `start` of the run (a fraction), rises linearly to `coefficient` at `end`, and stays; with
-    start = end = 0 it is constant.
-    The study starts at step 15,000 and ends at 30,000, whatever the run's length; at 30,000 steps the two agree.
+    It comes in during the second half of the run: the study starts at step 15,000 and ends at 30,000, whatever the
+    run's length; at 30,000 steps the two agree.
     """
 
     coefficient: float = 0.5
+    schedule: term.Schedule = SECOND_HALF
     exponent: float = 1.0
-    start: float = 0.5
-    end: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses an exponent that has no loss, and a ramp that runs backwards."""
+        """Refuses an exponent that has no loss."""
         _check_exponent(self.exponent)
-        if not 0 <= self.start <= self.end:
-            raise ValueError(f"start is {self.start}, end {self.end}; expected 0 ≤ start ≤ end (fractions of the run)")
 
-    def init(self, key: jax.Array, dims: base.Dims) -> base.Params:
-        """No head."""
-        return {}
-
-    def weight(self, progress: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The coefficient at a fraction of the run."""
-        rising = jnp.clip((progress - self.start) / max(self.end - self.start, 1e-9), 0.0, 1.0)
-        return self.coefficient * jnp.where(progress >= self.end, 1.0, rising)
-
-    def __call__(
-        self, head: base.Params, latents: base.Latents, moment: base.Moment
-    ) -> tuple[Float[Array, ""], base.Metrics]:
+    def value(self, head: base.Params, latents: base.Latents, moment: base.Moment) -> Float[Array, ""]:
         """The loss over context tokens."""
-        losses = []
-        for view in latents.views:
-            h_BxKxD = jnp.take_along_axis(latents.target_BxNxD, view.context_index_BxK[..., None], axis=1)
+
+        def of_view(view: base.View) -> Float[Array, ""]:
+            h_BxKxD = temporal_pairs.at(latents.target_BxNxD, view.context_index_BxK)
             distance_BxN = distance_to_target(view.target_index_BxM, latents.grid)
             distance_BxK = jnp.take_along_axis(distance_BxN, view.context_index_BxK, axis=1)
             error_BxKxD = power(view.predicted_context_BxKxD - h_BxKxD, self.exponent)
-            losses.append((error_BxKxD.mean(-1) / jnp.sqrt(distance_BxK)).mean())
-        weight = self.weight(moment.progress)
-        return weight * jnp.stack(losses).mean(), {"weight": weight}
+            return (error_BxKxD.mean(-1) / jnp.sqrt(distance_BxK)).mean()
+
+        return term.mean_over_masks(of_view, latents)
 
 
 def _check_exponent(exponent: float) -> None:

@@ -1,4 +1,4 @@
-"""What the auxiliary objectives have in common: a coefficient that may follow a schedule, and a mean over masks."""
+"""What objectives have in common: a coefficient that may follow a schedule, and a mean over masks."""
 
 import dataclasses
 from collections.abc import Callable
@@ -29,10 +29,10 @@ class Schedule:
         if not 0 <= self.start <= self.end:
             raise ValueError(f"start is {self.start}, end {self.end}; expected 0 ≤ start ≤ end (shares of the run)")
 
-    def __call__(self, progress: Float[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, progress: Float[Array, "*S"]) -> Float[Array, "*S"]:
         """The factor at a share of the run."""
         if self.shape == "constant":
-            return jnp.ones(())
+            return jnp.ones_like(progress)
         x = jnp.clip((progress - self.start) / max(self.end - self.start, 1e-9), 0.0, 1.0)
         x = jnp.where(progress >= self.end, 1.0, x)
         return 0.5 * (1 + jnp.cos(jnp.pi * x)) if self.shape == "cosine" else x
@@ -40,7 +40,7 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Term:
-    """Base of the auxiliary objectives, which define `value` (and `init`, if they have a head)."""
+    """Base of the objectives, which define `value` (and `init`, if they have a head)."""
 
     coefficient: float = 1.0
     schedule: Schedule = Schedule()
@@ -48,6 +48,10 @@ class Term:
     def init(self, key: jax.Array, dims: base.Dims) -> base.Params:
         """No head, unless the objective says otherwise."""
         return {}
+
+    def weight(self, progress: Float[Array, "*S"]) -> Float[Array, "*S"]:
+        """The coefficient at a share of the run."""
+        return self.coefficient * self.schedule(progress)
 
     def value(self, head: base.Params, latents: base.Latents, moment: base.Moment) -> Float[Array, ""]:
         """The loss without its coefficient."""
@@ -57,7 +61,7 @@ class Term:
         self, head: base.Params, latents: base.Latents, moment: base.Moment
     ) -> tuple[Float[Array, ""], base.Metrics]:
         """The loss, coefficient included; logs the coefficient where it moves."""
-        weight = self.coefficient * self.schedule(moment.progress)
+        weight = self.weight(moment.progress)
         metrics = {} if self.schedule.shape == "constant" else {"weight": weight}
         return weight * self.value(head, latents, moment), metrics
 

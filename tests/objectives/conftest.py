@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jepa_jax.objectives import base, recipes
+from jepa_jax.objectives import base, recipes, term
 
 D, LEVELS = 8, 2
 
@@ -91,7 +91,7 @@ def evaluate():
 
 def _every_objective():
     variants = {name: kind() for name, kind in recipes.OBJECTIVES.items()}
-    variants["context_prediction"] = recipes.OBJECTIVES["context_prediction"](start=0.0, end=0.0)
+    variants["context_prediction"] = recipes.OBJECTIVES["context_prediction"](schedule=term.Schedule())
     for name, kind, settings in (
         ("latent_dynamics_hard", "latent_dynamics", {"weighting": "hard", "channels": "dynamics"}),
         ("latent_dynamics_code", "latent_dynamics", {"weighting": "hard_without_gradient"}),

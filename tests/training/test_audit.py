@@ -20,7 +20,7 @@ SETTINGS = {
     "encoder": {"size": "16x2x1", "patch": 8, "levels": 2},
     "predictor": {"size": "16x1x1"},
     "masks": {"short": {"blocks": 1, "spatial_scale": 0.3}},
-    "objectives": {"prediction": {}, "context_prediction": {"start": 0.0, "end": 0.0}},
+    "objectives": {"prediction": {}, "context_prediction": {"schedule": {"shape": "constant"}}},
 }
 
 

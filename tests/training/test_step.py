@@ -23,7 +23,7 @@ SETTINGS = {
     "optim": {"warmup_steps": 0},
     "ema": {"decay": 0.9},
     "masks": {"short": {}},
-    "objectives": {"prediction": {}, "context_prediction": {"start": 0.0, "end": 0.0}},
+    "objectives": {"prediction": {}, "context_prediction": {"schedule": {"shape": "constant"}}},
 }
 
 # A tiny step compiles in half the time without the compiler's optimisations.
