@@ -5,7 +5,7 @@ Source:    arXiv:2605.17165, regime `mixed` (UCF-101 : Something-Something V2 : 
 Command:   python -m jepa_jax.train --config configs/mixed.py[:RECIPE] --config.data.path=DATA --workdir DIR
 Data:      DATA holds ucf101.csv and ssv2.csv (`path label` lines) and the folder imagenet100 (CLASS/image.jpg). Each
            can be given for itself: --config.data.sources.ssv2.path=….
-Hardware:  not yet run; by the shapes of what the backward pass keeps, activations take 3.3 GiB.
+Hardware:  not yet run; compiled for 16 chips of TPU v5e, a step takes 3 of their 16 GiB each (BUILD_NOTES.md).
 Expected:  not yet measured. The study's baseline (its seed 42): Diving-48 8.68, ImageNet-100 24.86, SSv2 8.39 %.
 """
 

@@ -3,7 +3,7 @@
 Source:    arXiv:2605.17165, regime `ucf101` (UCF-101 split 1 train; a frame step of ⌈fps⌉ // 16).
 Command:   python -m jepa_jax.train --config configs/ucf101.py[:RECIPE] --config.data.path=UCF101 --workdir DIR
 Data:      UCF101 is a folder CLASS/clip.avi, or a CSV file of `path label` lines (for a split).
-Hardware:  not yet run; by the shapes of what the backward pass keeps, activations take 3.3 GiB.
+Hardware:  not yet run; compiled for 16 chips of TPU v5e, a step takes 3 of their 16 GiB each (BUILD_NOTES.md).
 Expected:  not yet measured. The study's baseline: Diving-48 8.38, ImageNet-100 12.02, SSv2 2.07, UCF-101 23.79 %.
 """
 
