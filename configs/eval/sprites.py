@@ -11,7 +11,7 @@ Source: our own set; its three labels stand for ImageNet-100, Diving-48 and Some
 
 import ml_collections
 
-from jepa_jax.config import ConfigError, SourceConfig, defaults, to_config_dict
+from jepa_jax.config import SourceConfig, defaults, to_config_dict
 from jepa_jax.data import sprites
 from jepa_jax.probing.config import EvalConfig, ProbeConfig
 
@@ -23,7 +23,7 @@ def get_config(size: str = "") -> ml_collections.ConfigDict:
     config.test = to_config_dict(SourceConfig(kind="sprites", split="test", clips=1024))
     if size:
         if size not in sprites.SIZES:
-            raise ConfigError(f"configs/eval/sprites.py:{size}: expected one of {', '.join(sprites.SIZES)}.")
+            raise LookupError(f"configs/eval/sprites.py:{size}: expected one of {', '.join(sprites.SIZES)}.")
         config.frames, config.size = sprites.SIZES[size]
     # A tiny encoder's channels differ widely in scale; unscaled, the linear probe would not have converged.
     config.probes = to_config_dict({"linear": ProbeConfig(standardise=True)})

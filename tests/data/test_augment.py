@@ -113,3 +113,13 @@ def test_resizing_is_bilinear_with_half_pixel_centres_and_no_antialiasing():
     rows = frame[low] * (1 - part)[:, None, None] + frame[low + 1] * part[:, None, None]
     expected = rows[:, low] * (1 - part)[None, :, None] + rows[:, low + 1] * part[None, :, None]
     assert abs(result - expected).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(12, 30), (30, 12)])
+def test_crops_go_from_one_end_of_the_long_side_to_the_other(shape):
+    frames = np.random.default_rng(0).integers(256, size=(1, *shape, 3), dtype=np.uint8)
+    crops = [augment.centre_view(frames, 12, crop, 3)[0] for crop in range(3)]
+    axis = int(np.argmax(shape))
+    for crop, start in zip(crops, (0, 9, 18), strict=True):
+        np.testing.assert_array_equal(crop, np.take(frames[0], range(start, start + 12), axis))
+    np.testing.assert_array_equal(crops[1], augment.centre_view(frames, 12)[0])
