@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-FORMAT = 1  # of the files below; another number is another key
+VERSION = 1  # of how features are computed and stored; a larger number makes all that lie on disks stale
 KEY, PROGRESS, LOCK = "key.json", "progress.json", "lock"
 STEPS = 254  # of the int8 code between a clip's smallest and largest value in a channel
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from jepa_jax.data.evaluation import EvaluationSet
 from jepa_jax.data.skipped import Skip
+from jepa_jax.probing import cache as caching
 from jepa_jax.probing import encoding
 from jepa_jax.probing.cache import Cache, Entry, Layout
 from jepa_jax.probing.encoding import Encode, of_encoder
@@ -155,6 +156,7 @@ def chunks(features: Rows, limit: int = 2**26) -> Iterator[np.ndarray]:
 def _key(encode: Encode, clips: EvaluationSet, kind: str, layout: Layout) -> dict[str, Any]:
     """What decides the features, as JSON; the name of their place in the cache."""
     return {
+        "version": caching.VERSION,
         "encode": dict(encode.identity),
         "clips": clips.identity,
         "kind": kind,
@@ -218,7 +220,8 @@ def _fill(
         forms.setdefault(encoder, []).append((kind, missing[encoder, kind].form))
     dispatch = {encoder: device.hold(encoders[encoder], tuple(wanted)) for encoder, wanted in forms.items()}
     start = min(entry.clips for entry in missing.values())
-    batches = clips.batches(size, workers, range(start, clips.rows))
+    # Killed after the last clip, before that was written down: nothing is left to encode.
+    batches = clips.batches(size, workers, range(start, clips.rows)) if start < clips.rows else ()
     committed = time.monotonic()
 
     def commit(complete: bool = False) -> None:

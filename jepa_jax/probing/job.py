@@ -196,6 +196,12 @@ def run_probes(
         LabelError: labels that no probe can be trained or scored on.
         FloatingPointError: a probe's loss that is not finite.
     """
+    for subject in probed:
+        for row, test in subject.tests.items():
+            if len(set((test.items // views).tolist())) < 2:
+                raise labels.LabelError(
+                    f"the test set ({row}) has one clip; how sure an accuracy is takes at least two."
+                )
     width = max((len(tasks[task]) for task, _ in pairs), default=0)  # one compiled program for all label sets
     key = jax.random.key(config.seed)
     folds = subjects.folds(config, item_names) if config.fold_by else []

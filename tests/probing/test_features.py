@@ -190,6 +190,23 @@ def test_a_killed_extraction_goes_on_with_another_batch_size(encode, pictures, t
     np.testing.assert_array_equal(found.items, expected.items)
 
 
+def test_a_kill_after_the_last_clip(encode, pictures, tmp_path, decoded):
+    expected = extract(encode, open_set(pictures), tmp_path)
+    for file in tmp_path.glob("cache/*/progress.json"):
+        file.write_text(file.read_text().replace('"complete": true', '"complete": false'))
+    decoded.clear()
+    assert_same(extract(encode, open_set(pictures), tmp_path), expected)
+    assert not decoded
+
+
+def test_a_new_version_makes_everything_stale(encode, pictures, tmp_path, decoded, monkeypatch):
+    extract(encode, open_set(pictures), tmp_path)
+    decoded.clear()
+    monkeypatch.setattr(caching, "VERSION", caching.VERSION + 1)
+    extract(encode, open_set(pictures), tmp_path)
+    assert len(decoded) == 3
+
+
 def test_a_checkpoint_changed_under_its_name_is_noticed(params, encode, pictures, tmp_path, capsys):
     before = extract(encode, open_set(pictures), tmp_path)
     changed = features.of_encoder(frozen(jax.tree.map(lambda x: x * 1.5, params)), "float32")

@@ -142,6 +142,12 @@ def test_a_single_class_is_an_error(evaluation, training_run):
         evaluate(dataclasses.replace(evaluation, **only), f"random:{training_run}")
 
 
+def test_a_single_test_clip_is_an_error(evaluation, training_run):
+    single = dataclasses.replace(evaluation, test=dataclasses.replace(evaluation.test, include="blue/0"))
+    with pytest.raises(ValueError, match=r"the test set \(trained\) has one clip"):
+        evaluate(single, f"random:{training_run}")
+
+
 def test_out_has_to_be_a_file(evaluation, training_run, tmp_path):
     with pytest.raises(ConfigError, match=r"is a folder; name a file in it"):
         evaluate(evaluation, f"random:{training_run}", tmp_path)
