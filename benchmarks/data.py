@@ -107,7 +107,7 @@ def a_core(raw: pathlib.Path, prepared: pathlib.Path, seconds: float) -> float:
     """Prints clips a second a core of every kind of file and of the prepared set; returns the latter."""
     kinds = collections.defaultdict(list)
     for source_file in sources.open_source(config.SourceConfig(path=str(raw)), "raw").paths:
-        with contextlib.suppress(decode.DecodeError), decode._opened(source_file) as (container, stream):
+        with contextlib.suppress(decode.DecodeError), decode._opened(source_file) as (_, stream):
             lines = next((lines for lines in (240, 256, 360, 480) if min(stream.height, stream.width) <= lines), 1080)
             kinds[f"{pathlib.Path(source_file).suffix} {stream.codec_context.name} ≤ {lines}p"].append(source_file)
     print("\n| a core | files | clips/s | read, decode, augment (ms) | MB raw |\n|---|---|---|---|---|")

@@ -6,7 +6,7 @@ Command:   python -m jepa_jax.train --config configs/mixed.py[:RECIPE] --config.
 Data:      DATA/{ucf101,something_something_v2,imagenet100}, each made by: python -m jepa_jax.prepare SET --source RAW
            --out DATA/SET. Unprepared: --config.data.sources.ssv2.path=FILES, a folder CLASS/file or, of videos, a CSV
            file of `path label`.
-Hardware:  not yet run; by the shapes of what the backward pass keeps, activations take 3.3 GiB.
+Hardware:  not yet run; compiled for 16 chips of TPU v5e, a step takes 3 of their 16 GiB each (BUILD_NOTES.md).
 Expected:  not yet measured. The study's baseline (its seed 42): Diving-48 8.68, ImageNet-100 24.86, SSv2 8.39 %.
 """
 

@@ -5,7 +5,7 @@ Command:   python -m jepa_jax.train --config configs/ucf101.py[:RECIPE] --config
 Data:      DATA/ucf101, made by: python -m jepa_jax.prepare ucf101 --source RAW --out DATA/ucf101
            Unprepared: --config.data.sources.ucf101.path=FILES, a folder CLASS/clip.avi or a CSV file of `path label`.
            Another official split: --config.data.sources.ucf101.fold=2.
-Hardware:  not yet run; by the shapes of what the backward pass keeps, activations take 3.3 GiB.
+Hardware:  not yet run; compiled for 16 chips of TPU v5e, a step takes 3 of their 16 GiB each (BUILD_NOTES.md).
 Expected:  not yet measured. The study's baseline: Diving-48 8.38, ImageNet-100 12.02, SSv2 2.07, UCF-101 23.79 %.
 """
 

@@ -32,12 +32,12 @@ def run(
 
 
 def define_compilation_cache() -> Callable[[], None]:
-    """Defines `--compilation_cache`; what it returns is to be called once flags are read, before anything is compiled."""
+    """Defines `--compilation_cache`; what it returns is to be called once flags are read, before anything compiles."""
     folder = flags.DEFINE_string(
         "compilation_cache",
         None,
-        "A folder that keeps compiled programs for the next start ('' for none; it may be deleted at any time). Default: "
-        "JAX_COMPILATION_CACHE_DIR, else ~/.cache/jepa_jax.",
+        "A folder that keeps compiled programs for the next start; '' for none. It may be deleted at any time. "
+        "Default: JAX_COMPILATION_CACHE_DIR, else ~/.cache/jepa_jax.",
     )
 
     def use() -> None:

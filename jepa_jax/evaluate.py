@@ -58,7 +58,9 @@ def main(arguments: list[str]) -> int:
     except (ConfigError, CheckpointError, LabelError, TooManySkippedError, FloatingPointError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    print(results.table(found))
+    print(results.table(found.results))
+    if found.record["representation"]:
+        print(f"\n{results.representation_table(found.record['representation'])}")
     if OUT.value:
         print(f"Written to {OUT.value}.")
     return 0

@@ -7,6 +7,7 @@ import pytest
 
 from jepa_jax import data
 from jepa_jax.config import Config, ConfigError, defaults, difference, parse, to_dict
+from jepa_jax.models import sizes
 from jepa_jax.objectives import recipes
 from jepa_jax.training import step
 
@@ -128,6 +129,16 @@ def test_config_files_make_a_run(name):
     )
     assert abs(sum(s.weight for s in config.data.sources.values()) - 1) < 1e-6
     assert data.renders_in_step(config.data) == (name == "quickstart")
+
+
+@pytest.mark.parametrize("encoder", ["vit_large", "vit_giant"])
+def test_v_jepa_2_has_its_shape(encoder):
+    config = parse(Config, get_config("vjepa2", encoder))
+    learner = step.build_learner(config)
+    assert learner.encoder.size == sizes.ENCODERS[encoder]
+    assert learner.grid == (8, 16, 16)
+    assert config.batch_size == 3072
+    assert set(config.objectives) == {"prediction"}
 
 
 def test_the_folder_of_prepared_sets_reaches_the_sources():

@@ -103,10 +103,13 @@ def test_results_files_side_by_side(flags, tmp_path):
         (["--config=configs/eval/sprits.py", "--checkpoint=random"], "No such file or directory"),
         ([f"--config={SPRITES}"], "--checkpoint"),
         (
+            [f"--config={SPRITES}:hard", "--checkpoint=random"],
+            "configs/eval/sprites.py:hard: expected one of tiny, small, full",
+        ),
+        (
             [f"--config={SPRITES}", "--checkpoint=runs/a:3", "--watch"],
             "--watch follows a training run: --checkpoint is",
         ),
-        ([f"--config={SPRITES}:hard", "--checkpoint=random"], "config.train.difficulty is 'hard'; expected one of"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(arguments, message):

@@ -22,7 +22,7 @@ class Chip:
 
     name: str
     flops: float
-    hbm: float
+    hbm: int
     hbm_bandwidth: float
     ici_bandwidth: float
     torus: int

@@ -37,7 +37,7 @@ class Collective:
     def sent(self) -> float:
         """Bytes that each chip has to send, with n chips a ring at best: (n−1)/n of the array, twice for all-reduce."""
         if self.kind == "collective-permute":
-            return self.operand
+            return float(self.operand)
         share = (self.group - 1) / self.group
         return self.payload * share * (2 if self.kind == "all-reduce" else 1)
 

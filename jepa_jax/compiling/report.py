@@ -35,7 +35,7 @@ class Report:
     config: Config
     topology: Topology
     seconds: float
-    model_flops: float
+    model_flops: int
     program_flops: float
     memory: Memory
     state: int
@@ -61,7 +61,7 @@ class Report:
         return self.memory.total + self.prefetched
 
     @property
-    def limit(self) -> float | None:
+    def limit(self) -> int | None:
         """Bytes it can have; None of a CPU."""
         return self.memory.limit or (self.topology.chip.hbm if self.topology.chip else None)
 
@@ -75,8 +75,10 @@ class Report:
         """Times at the chip's peaks; None of a CPU and of what does not fit."""
         if self.topology.chip is None or self.traffic is None or self.collectives is None:
             return None
-        sent = sum(total.sent for total in self.collectives.values())
-        return roofline(self.topology.chip, flops=self.program_flops / self.chips, traffic=self.traffic, sent=sent)
+        sent = float(sum(total.sent for total in self.collectives.values()))
+        return roofline(
+            self.topology.chip, flops=self.program_flops / self.chips, traffic=float(self.traffic), sent=sent
+        )
 
 
 def build(config: Config, topology: Topology) -> Report:
@@ -225,11 +227,11 @@ def line_of(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _gib(value: float) -> str:
+def _gib(value: int | float) -> str:
     return f"{value / chips.GIB:.2f} GiB"
 
 
-def _si(value: float) -> str:
+def _si(value: int | float) -> str:
     """Three digits and a prefix: 36.1 T."""
     power = min(max(int(math.log10(value) // 3), 0), 5) if value > 0 else 0
     return f"{value / 1000**power:.3g} {['', 'k', 'M', 'G', 'T', 'P'][power]}"

@@ -30,7 +30,7 @@ class Roofline:
         return max(dataclasses.asdict(self).items(), key=lambda item: item[1])[0]
 
 
-def roofline(chip: Chip, *, flops: float, traffic: float, sent: float) -> Roofline:
+def roofline(chip: Chip, *, flops: int | float, traffic: int | float, sent: int | float) -> Roofline:
     """The bound on a step that costs each chip so many FLOPs, bytes of memory traffic and bytes sent to other chips.
 
     A roofline (Williams, Waterman, Patterson 2009) with the network as a third roof. It is optimistic: no resource

@@ -61,8 +61,9 @@ def parse_topology(name: str) -> Topology:
 
 
 def _cpu_devices(count: int) -> list[Any]:
-    with contextlib.suppress(RuntimeError):  # the devices have been started already
-        jax.config.update("jax_num_cpu_devices", count)
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with contextlib.suppress(RuntimeError):  # the devices have been started already
+            jax.config.update("jax_num_cpu_devices", count)
     devices = jax.devices("cpu")
     if len(devices) < count:
         raise TopologyError(f"cpu:{count} is asked for when {len(devices)} CPU devices have been started already.")

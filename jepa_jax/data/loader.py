@@ -112,7 +112,7 @@ class TrainBatches(Iterator[Batch]):
 
 
 def batch_shapes(settings: config.Config) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and type of each array of the global batch that `TrainBatches` makes, without opening any source."""
+    """Shape and type of each array of the global batch of clips that `TrainBatches` makes; no source is opened."""
     rows, clip = settings.batch_size, settings.clip
     shapes = {name: jax.ShapeDtypeStruct((rows,), np.int32) for name in ("source", "item")}
     if not renders_in_step(settings.data):

@@ -37,8 +37,8 @@ def evaluate(
     reference: str,
     out: str | pathlib.Path | None = None,
     cache: str | pathlib.Path | None = None,
-) -> list[results.ProbeResult]:
-    """Probes the encoder that `reference` names, one result for each task and probe.
+) -> Evaluation:
+    """Probes the encoder that `reference` names: a result for each task, probe and kind of features.
 
     Args:
         config: the clips and the probes.
@@ -64,7 +64,7 @@ def evaluate(
         found = evaluate_encoder(config, encoder, folder)
     if out is not None:
         results.write(out, found.record)
-    return found.results
+    return found
 
 
 @contextlib.contextmanager
@@ -196,6 +196,12 @@ def run_probes(
         LabelError: labels that no probe can be trained or scored on.
         FloatingPointError: a probe's loss that is not finite.
     """
+    for subject in probed:
+        for row, test in subject.tests.items():
+            if len(set((test.items // views).tolist())) < 2:
+                raise labels.LabelError(
+                    f"the test set ({row}) has one clip; how sure an accuracy is takes at least two."
+                )
     width = max((len(tasks[task]) for task, _ in pairs), default=0)  # one compiled program for all label sets
     key = jax.random.key(config.seed)
     folds = subjects.folds(config, item_names) if config.fold_by else []

@@ -22,8 +22,7 @@ def seen_classes(
         names: of all classes; some may not occur, as where a CSV file numbers its classes with gaps.
 
     Raises:
-        LabelError: labels outside the names, fewer than two test clips, a single class, or a test class never seen in
-            training.
+        LabelError: labels outside the names, a single class, or a test class never seen in training.
     """
     for name, labels in (("training", train), ("test", test)):
         wrong = (labels < 0) | (labels >= len(names))
@@ -43,8 +42,6 @@ def seen_classes(
         raise LabelError(
             f"{task}: no training clip is of class {strange}, which the test set has; training has {_list(classes)}."
         )
-    if len(test) < 2:
-        raise LabelError(f"{task}: the test set has {len(test)} clip; how sure an accuracy is takes at least two.")
     return np.searchsorted(seen, train).astype(np.int32), np.searchsorted(seen, test).astype(np.int32), classes
 
 

@@ -215,6 +215,15 @@ def table(results: Sequence[ProbeResult]) -> str:
     return align(rows, left=3)
 
 
+def representation_table(measures: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Measures without labels as text, a line for each encoder."""
+    names = list(next(iter(measures.values())))
+    rows = [("without labels", *(name.replace("_", " ") for name in names))]
+    for encoder, values in measures.items():
+        rows.append((encoder, *("–" if values[name] is None else f"{values[name]:.3g}" for name in names)))
+    return align(rows, left=1)
+
+
 def percent(share: float) -> str:
     """A share of 0…1 in percent, with one decimal."""
     return f"{100 * share:.1f}"

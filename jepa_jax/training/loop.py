@@ -94,7 +94,10 @@ def train(config: Config, workdir: epath.PathLike, overwrite: bool = False) -> O
         )
         try:
             train_step = step.jitted(learner, shardings, mesh)
-            audited = jax.jit(functools.partial(audit.audit, learner), out_shardings=sharding.replicated(mesh))
+            audited = jax.jit(
+                sharding.on_mesh(mesh, functools.partial(audit.audit, learner)),
+                out_shardings=sharding.replicated(mesh),
+            )
             done = _iterate(run, train_step, audited, state, batches, stop)
         finally:
             batches.close()

@@ -1,9 +1,10 @@
 """Where arrays live: the batch split over all devices, large parameters over `fsdp`."""
 
+import functools
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -75,6 +76,17 @@ def state_shardings(abstract: Any, mesh: Mesh) -> Any:
 def axes_to_split(name: str) -> tuple[int, ...] | None:
     """Which axes of the array at path `name` may be split, best first; None if no rule is about it."""
     return next((axes for pattern, axes in RULES if re.search(pattern, name)), None)
+
+
+def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, traced where the model sees the mesh and keeps activations split (`models.layers.split_by_clip`)."""
+
+    @functools.wraps(function)
+    def traced(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -1,6 +1,7 @@
 """The training step: one pure function of state and batch."""
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -150,12 +151,11 @@ def jitted(learner: Learner, shardings: TrainState, mesh: jax.sharding.Mesh) -> 
         shardings: of the state, before and after.
         mesh: the devices, each of which gets the metrics.
     """
-
-    def train_step_on_mesh(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return train_step(learner, state, batch)
-
-    return jax.jit(train_step_on_mesh, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
+    return jax.jit(
+        sharding.on_mesh(mesh, functools.partial(train_step, learner)),
+        donate_argnums=0,
+        out_shardings=(shardings, sharding.replicated(mesh)),
+    )
 
 
 def prepare(learner: Learner, state: TrainState, batch: Batch) -> tuple[jax.Array, Indices, jax.Array]:

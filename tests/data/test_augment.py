@@ -25,6 +25,16 @@ def test_evaluation_view_agrees_with_the_reference(golden, case):
     np.testing.assert_allclose(pixels.normalise(clip[None])[0], expected_FxYxXxC, atol=1e-5, rtol=0)
 
 
+def test_the_8_bit_view_of_training_is_near_the_exact_one(golden):
+    """Of the same square crops, turned to the same size: within 1.5 of 255 levels, rounding included."""
+    frames = golden("eval_preprocessing")["frames_uint8"]
+    side = min(frames.shape[1:3])
+    square = config.AugmentConfig(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip_probability=0.0)
+    for size in (side // 2, side, side + 7):
+        rounded = views(frames[:, :side, :side], size, square, np.random.default_rng(0)).astype(float)
+        assert np.abs(rounded - augment.centre_view(frames[:, :side, :side], size)).max() <= 1.5
+
+
 def test_images_are_antialiased_and_cut_from_the_centre():
     stripes = np.zeros((400, 800, 3), np.uint8)
     stripes[:, ::2] = 255
@@ -103,3 +113,13 @@ def test_resizing_is_bilinear_with_half_pixel_centres_and_no_antialiasing():
     rows = frame[low] * (1 - part)[:, None, None] + frame[low + 1] * part[:, None, None]
     expected = rows[:, low] * (1 - part)[None, :, None] + rows[:, low + 1] * part[None, :, None]
     assert abs(result - expected).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(12, 30), (30, 12)])
+def test_crops_go_from_one_end_of_the_long_side_to_the_other(shape):
+    frames = np.random.default_rng(0).integers(256, size=(1, *shape, 3), dtype=np.uint8)
+    crops = [augment.centre_view(frames, 12, crop, 3)[0] for crop in range(3)]
+    axis = int(np.argmax(shape))
+    for crop, start in zip(crops, (0, 9, 18), strict=True):
+        np.testing.assert_array_equal(crop, np.take(frames[0], range(start, start + 12), axis))
+    np.testing.assert_array_equal(crops[1], augment.centre_view(frames, 12)[0])

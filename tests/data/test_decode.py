@@ -47,6 +47,35 @@ def test_seeking_changes_no_pixel(tmp_path, suffix, gop, write_video):
             np.testing.assert_array_equal(frame, every[k])
 
 
+def test_only_frames_wanted_are_converted_and_each_once(tmp_path, write_video, numbers):
+    path, seen = write_video(tmp_path / "clip.mp4"), []
+
+    def transform(frame):
+        seen.extend(numbers(frame[None]))
+        return frame[:4, :6]
+
+    frames = decode.read_clip(path, at(5, 9, 9, 20, 20, 20), transform)
+    assert seen == [5, 9, 20]
+    assert frames.shape == (6, 4, 6, 3)
+    assert numbers(frames) == [5, 9, 9, 20, 20, 20]
+
+
+def test_only_frames_from_the_key_frame_on_are_decoded(tmp_path, write_video):
+    """Frames before the key frame and after the last one wanted are zeroed: it makes no difference."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "clip.avi"
+    write_video(path, gop=6, picture=lambda k: rng.integers(0, 255, (48, 64, 3), np.uint8))
+    whole = decode.read_clip(str(path), at(14, 15))
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    for k in (*range(12), *range(17, 24)):  # to get frame 15 out, the decoder wants to see 16
+        pos, size = packets[k]
+        content[pos + 8 : pos + size] = bytes(size - 8)
+    path.write_bytes(content)
+    np.testing.assert_array_equal(decode.read_clip(str(path), at(14, 15)), whole)
+
+
 def test_variable_frame_rate_goes_by_frame_number(tmp_path, write_video, numbers):
     times = np.cumsum([40 if k % 3 else 200 for k in range(24)]).tolist()
     path = write_video(tmp_path / "clip.mkv", times=times)

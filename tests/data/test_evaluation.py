@@ -95,3 +95,38 @@ def test_sprites_carry_their_three_labels():
     for task, wanted in labels.items():
         got = np.concatenate([batch["labels"][task][batch["valid"]] for batch in batches])
         np.testing.assert_array_equal(got, wanted)
+
+
+def test_views_of_a_video_follow_each_other(clips):
+    """Three stretches of four frames, every second one; two crops, which grey frames do not tell apart."""
+    views = config.ViewsConfig(clips=3, crops=2, frame_step=2)
+    evaluation = data.EvaluationSet(SourceConfig(path=str(clips)), clip=CLIP, views=views)
+    assert (evaluation.size, evaluation.views, evaluation.rows) == (8, 6, 48)
+    batches = read(evaluation, 12)
+    assert valid(batches, "row").tolist() == list(range(48))
+    assert valid(batches, "item").tolist() == [item for item in range(8) for _ in range(6)]
+    assert np.concatenate([batch["labels"]["class"] for batch in batches]).tolist() == [0] * 30 + [1] * 18
+    # 24 grey frames: stretches from 0, 8 (of 17 possible starts) and 17.
+    frames = np.rint(valid(batches, "video").mean(axis=(2, 3, 4)) / 8 - 1)
+    starts = [0, 0, 8, 8, 17, 17]
+    np.testing.assert_allclose(frames[:6], [[start + 2 * k for k in range(4)] for start in starts], atol=1)
+    assert frames[-1].tolist() == frames[-6].tolist(), "a video of four frames has one stretch"
+    assert evaluation.identity != opened(path=str(clips)).identity
+
+
+def test_only_videos_have_several_views(pictures):
+    for settings in (SourceConfig(kind="images", path=str(pictures)), SourceConfig(kind="sprites")):
+        with pytest.raises(config.ConfigError, match=r"config\.views: .* have one view only"):
+            data.EvaluationSet(settings, clip=CLIP, views=config.ViewsConfig(crops=3))
+
+
+def test_names_do_not_depend_on_where_the_clips_lie(clips, tmp_path):
+    shutil.copytree(clips, tmp_path / "moved")
+    names = opened(path=str(clips)).names
+    assert names == opened(path=str(tmp_path / "moved")).names
+    assert names[0] == "a/0.mp4"
+    sprites_of = [
+        opened(kind="sprites", split=split, clips=2, seed=seed).names
+        for split, seed in (("train", 0), ("test", 0), ("test", 1))
+    ]
+    assert len({name for names in sprites_of for name in names}) == 6

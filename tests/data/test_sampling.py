@@ -116,3 +116,11 @@ def test_evaluation_frames_run_from_first_to_last():
     assert sampling.spread_window(100, 16).tolist() == [0, 6, 13, 19, 26, 33, 39, 46, 52, 59, 66, 72, 79, 85, 92, 99]
     assert sampling.spread_window(3, 6).tolist() == [0, 1, 2, 2, 2, 2]
     assert sampling.spread_window(1, 1).tolist() == [0]
+
+
+@pytest.mark.parametrize(("count", "starts"), [(20, [6]), (20, [0, 13]), (20, [0, 6, 13]), (7, [0, 0]), (3, [0, 0])])
+def test_windows_from_one_end_of_a_video_to_the_other(count, starts):
+    """Four frames, two apart, span seven."""
+    for number, start in enumerate(starts):
+        expected = np.minimum(start + 2 * np.arange(4), count - 1)
+        np.testing.assert_array_equal(sampling.nth_window(count, 4, 2, number, len(starts)), expected)

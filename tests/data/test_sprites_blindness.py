@@ -5,7 +5,6 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 from scipy import stats
@@ -99,7 +98,7 @@ def chance_is_inside(right, task):
 
 def test_single_frames_tell_a_network_appearance_and_neither_motion_nor_order():
     train, test = (collect(split, 1, clips, False) for split, clips in (("train", 20_000), ("test", TEST)))
-    right = right_answers(train, test, epochs=10)
+    right = right_answers(train, test, epochs=5)
     assert chance_is_inside(right["motion"], "motion"), right
     assert chance_is_inside(right["order"], "order"), right
     assert right["appearance"] > 0.4 * TEST, right
@@ -107,8 +106,8 @@ def test_single_frames_tell_a_network_appearance_and_neither_motion_nor_order():
 
 def test_a_bag_of_frames_tells_a_network_nothing_about_order_and_frames_with_their_times_do():
     def right(tell_time):
-        train, test = (collect(split, 8, clips, tell_time) for split, clips in (("train", 10_000), ("test", TEST)))
-        return right_answers(train, test, epochs=2)
+        train, test = (collect(split, 8, clips, tell_time) for split, clips in (("train", 6_000), ("test", TEST)))
+        return right_answers(train, test, epochs=3)
 
     bag, timed = right(False), right(True)
     assert chance_is_inside(bag["order"], "order"), bag

@@ -4,6 +4,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -30,6 +31,10 @@ case "$does.$process" in
 esac
 """
 
+WITH_CTRL_C = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
 
 @pytest.fixture
 def launch(tmp_path):
@@ -40,7 +45,8 @@ def launch(tmp_path):
 
     def start(*flags):
         return subprocess.Popen(
-            [SCRIPT, *flags],
+            # A shell cannot trap a signal that was ignored when it started, as Ctrl-C is in the background.
+            [sys.executable, "-c", WITH_CTRL_C, str(SCRIPT), *flags],
             cwd=tmp_path,
             env=environment,
             stdout=subprocess.PIPE,

@@ -108,9 +108,11 @@ def test_blocks_probe_is_three_blocks_and_a_query_that_looks_at_their_output(blo
         x = norm(params["norm_tokens"], x)
         k, v = np.split(x @ params["key_value"]["kernel"] + params["key_value"]["bias"], 2, axis=-1)
         query = params["query"] @ params["to_query"]["kernel"] + params["to_query"]["bias"]
-        weights = [np.exp(k[:, part] @ query[part] / np.sqrt(8)) for part in (slice(0, 8), slice(8, 16))]
-        mixed = np.concatenate([w @ v[:, part] / w.sum() for w, part in zip(weights, (slice(0, 8), slice(8, 16)))])
-        q = params["query"] + mixed
+        mixed = []
+        for head in (slice(0, 8), slice(8, 16)):
+            weight = np.exp(k[:, head] @ query[head] / np.sqrt(8))
+            mixed.append(weight @ v[:, head] / weight.sum())
+        q = params["query"] + np.concatenate(mixed)
         q = q + mlp(params["mlp"], norm(params["norm_mlp"], q))
         np.testing.assert_allclose(
             expected, q @ params["head"]["kernel"] + params["head"]["bias"], rtol=2e-4, atol=2e-4

@@ -46,11 +46,11 @@ def lines(text, *words):
 
 
 def test_clear_and_unclear_differences(write):
-    paths = [write("a", row(0.5)), write("b", row(0.8, seed=1)), write("c", row(0.52, seed=2))]
+    paths = [write("a", row(0.5)), write("b", row(0.8, seed=1)), write("c", row(0.46, seed=2))]
     text = compare.compare(paths)
     (line,) = lines(text, "order")
     cells = line.split()
-    accuracies = [np.mean(answers(share, seed=seed) == LABELS) for share, seed in ((0.5, 0), (0.8, 1), (0.52, 2))]
+    accuracies = [np.mean(answers(share, seed=seed) == LABELS) for share, seed in ((0.5, 0), (0.8, 1), (0.46, 2))]
     assert [cells[3], cells[6], cells[12]] == [f"{100 * accuracy:.1f}" for accuracy in accuracies]
     assert cells[9] == f"{100 * (accuracies[1] - accuracies[0]):+.1f}"
     assert line.count("~") == 1

@@ -5,7 +5,8 @@ import runpy
 import ml_collections
 import pytest
 
-from jepa_jax.config import ConfigError, SourceConfig, defaults, parse, to_config_dict
+from jepa_jax.config import ConfigError, SourceConfig, ViewsConfig, defaults, parse, to_config_dict
+from jepa_jax.data import sprites
 from jepa_jax.probing.config import EvalConfig, ProbeConfig
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "eval"
@@ -34,6 +35,13 @@ def test_config_files_start_from_defaults_and_parse_back():
         ({"probes": {"a": {"epochs": 0}}}, "config.probes.a: epochs is 0; expected at least 1"),
         ({"probes": {"a": {"neighbours": 0}}}, "neighbours is (0,)"),
         ({"probes": {"a": {"lr": 0.0}}}, "lr is (0.0,)"),
+        ({"probes": {"a": {"lr": ()}}}, "lr is (); expected one or more different numbers above 0"),
+        ({"probes": {"a": {"weight_decay": (0.1, 0.1)}}}, "weight_decay is (0.1, 0.1)"),
+        ({"probes": {"a": {"lr": (0.1, "b")}}}, "config.probes.a.lr[1] is 'b'; expected float"),
+        ({"probes": {"a": {"kind": "knn", "seeds": 3}}}, "nothing in a knn probe is random"),
+        ({"probes": {"a": {"validation": 1.0}}}, "validation is 1.0"),
+        ({"probes": {"a": {"micro_batch": 3}}}, "micro_batch is 3; expected 0 or a divisor of 256"),
+        ({"views": {"clips": 2}}, "config.views: clips is 2, but frame_step is 0"),
         ({"batch_size": -1}, "batch_size is -1"),
     ],
 )
@@ -66,6 +74,9 @@ def test_holdout_splits_what_the_source_keeps(include, exclude, holdout):
         (EvalConfig(train=VIDEOS, test=VIDEOS), "are the same clips"),
         (EvalConfig(train=VIDEOS, holdout="seq("), "is no regular expression"),
         (EvalConfig(train=VIDEOS, test=SourceConfig(path="b"), holdout="x"), "leave config.test.path out"),
+        (EvalConfig(train=SourceConfig(kind="sprites"), fold_by="x"), "config.fold_by: sprites have no paths"),
+        (EvalConfig(train=SourceConfig(path="a"), fold_by="x", holdout="y"), "leave out config.holdout"),
+        (EvalConfig(train=SourceConfig(path="a"), fold_by="("), "config.fold_by: '(' is no regular expression"),
         (EvalConfig(train=SourceConfig(kind="sprites"), holdout="x"), "sprites have no paths"),
     ],
 )
@@ -74,12 +85,63 @@ def test_splits_that_are_none(config, message):
         config.split_sources()
 
 
-@pytest.mark.parametrize("name", ["sprites", "sprites:standard", "folder", "images"])
-def test_config_files_parse(name):
+def load(name):
     file, _, argument = name.partition(":")
-    namespace = runpy.run_path(str(CONFIGS / f"{file}.py"))
-    config = namespace["get_config"](*filter(None, [argument]))
+    return runpy.run_path(str(CONFIGS / f"{file}.py"))["get_config"](*filter(None, [argument]))
+
+
+# Kind, tokens, epochs, batch: the frozen evaluation of arXiv:2605.17165, AdamW at 1e-3 with decay 0.01 everywhere.
+PAPER = {
+    "diving48": ("diving48", "attentive", "all", 100, 16),
+    "ssv2": ("something_something_v2", "attentive", "mean", 100, 16),
+    "imagenet100": ("imagenet100", "linear", "mean", 50, 256),
+    "ucf101": ("ucf101", "attentive", "mean", 100, 16),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_protocol_of_the_paper(name):
+    config = load(name)
+    config.data.root = "elsewhere"
+    parsed = parse(EvalConfig, config)
+    ((_, probe),) = parsed.probes.items()
+    folder, kind, tokens, epochs, batch = PAPER[name]
+    assert (probe.kind, probe.tokens, probe.epochs, probe.batch_size) == (kind, tokens, epochs, batch)
+    assert probe.settings() == ({"lr": 1e-3, "weight_decay": 0.01},)
+    assert (probe.schedule, probe.heads, probe.seeds, probe.standardise) == ("constant", 8, 1, False)
+    assert parsed.views == ViewsConfig()
+    assert (parsed.train.path, parsed.test.path) == (f"elsewhere/{folder}", f"elsewhere/{folder}")
+    assert (parsed.train.split, parsed.test.split) == ("train", "test")
+    assert parse(EvalConfig, load(f"{name}:paper")) == parse(EvalConfig, load(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "views"), [("diving48", (4, 3)), ("ssv2", (2, 3)), ("imagenet100", (1, 1)), ("ucf101", (8, 3))]
+)
+def test_protocol_of_vjepa2(name, views):
+    parsed = parse(EvalConfig, load(f"{name}:vjepa2"))
+    ((_, probe),) = parsed.probes.items()
+    assert (probe.kind, probe.tokens, probe.heads, probe.blocks) == ("attentive_blocks", "all", 16, 4)
+    assert len(probe.settings()) == 20
+    assert 0 < probe.validation <= 0.1
+    assert (parsed.views.clips, parsed.views.crops) == views
+
+
+def test_a_protocol_that_is_none():
+    with pytest.raises(ConfigError, match=r"'vjepa' is not a protocol\. Did you mean 'vjepa2'"):
+        load("ssv2:vjepa")
+
+
+def test_one_value_is_a_grid_of_one():
+    settings = {"probes": {"a": {"lr": 0.1, "neighbours": (1, 5)}}}
+    probe = parse(EvalConfig, ml_collections.ConfigDict(settings)).probes["a"]
+    assert (probe.lr, probe.neighbours) == ((0.1,), (1, 5))
+
+
+@pytest.mark.parametrize("name", ["sprites", "sprites:small", "ut_interaction", "folder", "images"])
+def test_config_files_parse(name):
+    config, argument = load(name), name.partition(":")[2]
     parsed = parse(EvalConfig, config)
     assert to_config_dict(parsed).probes == config.probes
     if argument:
-        assert parsed.train.difficulty == parsed.test.difficulty == argument
+        assert (parsed.frames, parsed.size) == sprites.SIZES[argument]

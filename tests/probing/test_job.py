@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from jepa_jax.config import ConfigError, SourceConfig, to_dict
-from jepa_jax.probing import probes, results
+from jepa_jax.probing import job, probes, results
 from jepa_jax.probing.config import EvalConfig, ProbeConfig
-from jepa_jax.probing.job import evaluate
 from jepa_jax.training import workdir
+
+
+def evaluate(*arguments):
+    return job.evaluate(*arguments).results
 
 
 def with_probe(evaluation, **settings):
@@ -139,6 +142,59 @@ def test_a_single_class_is_an_error(evaluation, training_run):
         evaluate(dataclasses.replace(evaluation, **only), f"random:{training_run}")
 
 
+def test_a_single_test_clip_is_an_error(evaluation, training_run):
+    single = dataclasses.replace(evaluation, test=dataclasses.replace(evaluation.test, include="blue/0"))
+    with pytest.raises(ValueError, match=r"the test set \(trained\) has one clip"):
+        evaluate(single, f"random:{training_run}")
+
+
 def test_out_has_to_be_a_file(evaluation, training_run, tmp_path):
     with pytest.raises(ConfigError, match=r"is a folder; name a file in it"):
         evaluate(evaluation, f"random:{training_run}", tmp_path)
+
+
+def test_controls_and_measures_stand_beside_the_trained_encoder(training_run, tmp_path):
+    controls = ("reversed", "shuffled", "one frame", "frame differences", "raw pixels")
+    config = EvalConfig(
+        train=SourceConfig(kind="sprites", split="train", clips=120),
+        test=SourceConfig(kind="sprites", split="test", clips=40),
+        probes={"ridge": ProbeConfig(kind="ridge", penalty=(1.0,))},
+        controls=controls,
+        representation=True,
+        frames=8,
+        batch_size=40,
+    )
+    found = job.evaluate(config, str(training_run), tmp_path / "results.json")
+    rows = ["trained", "reversed", "untrained", *controls[1:], "appearance half", "dynamics half"]
+    assert [(result.task, result.features) for result in found.results] == [
+        (task, row) for task in ("appearance", "motion", "order") for row in rows
+    ]
+    measures = found.record["representation"]
+    assert list(measures) == ["trained", "untrained"]
+    assert measures["trained"] != measures["untrained"]
+    assert all(1 <= values["rankme"] <= 17 for values in measures.values())
+    lines = results.representation_table(measures).splitlines()
+    assert lines[0].split()[:4] == ["without", "labels", "rankme", "lidar"]
+    assert [line.split()[0] for line in lines[2:]] == ["trained", "untrained"]
+
+    # Of the reversed clips the right answers are others, and of the others the same.
+    by_row = {result.features: result for result in found.results if result.task == "order"}
+    assert by_row["reversed"].items != by_row["trained"].items
+    assert by_row["shuffled"].items == by_row["trained"].items
+
+
+def test_all_folds_hold_out_every_item_once(evaluation, training_run):
+    config = dataclasses.replace(
+        with_probe(evaluation, kind="ridge", penalty=(0.1, 1.0)),
+        test=SourceConfig(),
+        fold_by=r"(\d)\.png",
+        folds=5,
+        controls=("first frame",),
+    )
+    trained, pixels = evaluate(config, f"random:{training_run}")
+    assert (trained.features, pixels.features) == ("trained", "first frame")
+    assert (trained.train, trained.test) == (16, 20)
+    assert np.sum(trained.confusion) == 20
+    assert pixels.accuracy == 1
+    assert trained.items == pixels.items
+    assert {setting["fold"] for setting in trained.validation} == set(range(5))

@@ -23,7 +23,6 @@ def test_classes_are_those_of_training():
         (ints(1, 1), ints(1), "all training clips are of class 'hug'"),
         (ints(0, 1), ints(2, 0, 3), "no training clip is of class 'kick', 'wave', .* training has 'bow', 'hug'"),
         (ints(0, 4), ints(0), r"1 of 2 training clips have a label \(4\) that is no class"),
-        (ints(0, 1), ints(1), "the test set has 1 clip; how sure an accuracy is takes at least two"),
         (ints(2), ints(2, 2), "all training clips are of class 'kick'"),
         (ints(0, 1), ints(-1, 0), r"1 of 2 test clips have a label \(-1\)"),
     ],

@@ -201,13 +201,13 @@ def test_linear_probe_equals_logistic_regression_on_features_of_the_golden_encod
     x, y = np.concatenate(features), np.concatenate(labels)
     train, test = slice(0, 500), slice(500, 800)
 
-    x_scaled = (x - x[train].mean(0)) / x[train].std(0)
-    theirs = linear_model.LogisticRegression(C=np.inf, max_iter=5000, tol=1e-6).fit(x_scaled[train], y[train])
-    config = ProbeConfig(
-        epochs=600, batch_size=500, lr=(0.1,), weight_decay=(0.0,), schedule="cosine", standardise=True
-    )
-    ours = probes.run(config, x[train], y[train], {"test": x[test]}, 6, KEY).predicted["test"]
-    ours_right, theirs_right = np.mean(ours == y[test]), theirs.score(x_scaled[test], y[test])
-    assert abs(ours_right - theirs_right) <= 0.01
-    assert np.mean(ours == theirs.predict(x_scaled[test])) > 0.98
-    assert theirs_right > 0.25, "well above chance, 1/6, or nothing would be compared"
+    # Along principal axes and of unit variance, gradient descent gets to the optimum soon.
+    centred = x - x[train].mean(0)
+    _, deviation, axes = np.linalg.svd(centred[train], full_matrices=False)
+    x = np.float32(centred @ axes[:-1].T / deviation[:-1] * np.sqrt(500))  # LayerNorm leaves one axis without variance
+    theirs = linear_model.LogisticRegression(C=np.inf, max_iter=5000, tol=1e-6).fit(x[train], y[train])
+    config = ProbeConfig(epochs=200, batch_size=500, lr=(0.1,), weight_decay=(0.0,), schedule="cosine")
+    (ours,) = probes.run(config, x[train], y[train], {"test": x[test]}, 6, KEY).predicted["test"]
+    assert abs(np.mean(ours == y[test]) - theirs.score(x[test], y[test])) <= 0.01
+    assert np.mean(ours == theirs.predict(x[test])) > 0.98
+    assert theirs.score(x[test], y[test]) > 0.2, "above chance, 1/6: there is something to agree on"

@@ -113,3 +113,25 @@ def test_files_that_hold_no_results(tmp_path, text, message):
         file.write_text(text)
     with pytest.raises(results.ResultsError, match=message):
         results.read(file)
+
+
+def test_folds_pooled_are_one_result_about_all_items():
+    def fold(number, items):
+        return scored(
+            PREDICTED[:, items],
+            test_labels=TEST[items],
+            item_names=[f"{i}.avi" for i in range(5)][items],
+            train_labels=TRAIN[: 1 + number],
+            validation=[{"lr": 0.1, "accuracy": number / 2}],
+        )
+
+    parts = [fold(1, slice(0, 2)), fold(2, slice(2, 5))]
+    whole, pooled = scored(), results.pool(parts)
+    for field in ("accuracy", "accuracies", "standard_deviation", "interval", "per_class", "confusion", "correct"):
+        assert getattr(pooled, field) == getattr(whole, field), field
+    assert (pooled.train, pooled.test, pooled.chosen) == (2, 5, {"lr": 0.1})
+    assert pooled.majority == pytest.approx((1 + 1) / 5)
+    assert [setting["fold"] for setting in pooled.validation] == [0, 1]
+    assert pooled.items == results.pool(parts).items != results.pool(parts[::-1]).items
+    other = dataclasses.replace(parts[1], chosen={"lr": 1.0})
+    assert results.pool([parts[0], other]).chosen == {}

@@ -69,6 +69,7 @@ def first_moments(state):
     return found
 
 
+@pytest.mark.slow
 def test_a_run_alternates_and_logs_images_under_their_own_names(settings, tmp_path):
     loop.train(parse(Config, settings), tmp_path / "run")
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,84 @@
+"""Batches are a function of (config, seed, step), whoever makes them and wherever one starts."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+
+from jepa_jax import config, data
+
+SourceConfig = config.SourceConfig
+
+
+@pytest.fixture
+def settings(clips, pictures):
+    sources = {
+        "clips": SourceConfig(path=str(clips), weight=0.6, frame_step=2),
+        "pictures": SourceConfig(kind="images", path=str(pictures), weight=0.4),
+    }
+    return config.Config(
+        steps=12,
+        batch_size=8,
+        clip=config.ClipConfig(frames=4, size=16),
+        data=config.DataConfig(sources=sources, workers=0),
+    )
+
+
+def read(settings, **arguments):
+    batches = data.TrainBatches(settings, **arguments)
+    try:
+        return list(batches)
+    finally:
+        batches.close()
+
+
+def with_workers(settings, workers):
+    return dataclasses.replace(settings, data=dataclasses.replace(settings.data, workers=workers))
+
+
+def assert_equal(got, wanted):
+    assert len(got) == len(wanted)
+    for a, b in zip(got, wanted, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def put_together(parts):
+    return [{key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in zip(*parts, strict=True)]
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_rows_of_several_processes_make_up_the_batch_in_order(settings, processes):
+    """A process holds the rows of its devices: those from process_index · B / process_count on."""
+    each = settings.batch_size // processes
+    parts = [read(settings, rows=range(i * each, (i + 1) * each)) for i in range(processes)]
+    assert_equal(put_together(parts), read(settings))
+
+
+def test_a_run_goes_on_with_other_numbers_of_workers_and_processes(settings):
+    """Two processes without workers until step 5, then four, of which one has a worker."""
+    whole = read(settings)
+    first = [read(settings, rows=range(i, i + 4)) for i in (0, 4)]
+    assert_equal(put_together(first)[:5], whole[:5])
+    rest = [read(with_workers(settings, int(i == 2)), rows=range(2 * i, 2 * i + 2), start_step=5) for i in range(4)]
+    assert_equal(put_together(rest), whole[5:])
+
+
+@pytest.mark.slow
+def test_four_workers_give_what_none_gives(settings):
+    assert_equal(read(with_workers(settings, 4)), read(settings))
+
+
+def test_another_seed_gives_other_batches(settings):
+    other = read(dataclasses.replace(settings, seed=1, steps=2))
+    assert any((a["item"] != b["item"]).any() for a, b in zip(other, read(settings), strict=False))
+
+
+def test_a_late_step_is_there_as_soon_as_the_first(settings):
+    late = dataclasses.replace(settings, steps=30_001)
+    start = time.perf_counter()
+    (batch,) = read(late, start_step=30_000)
+    assert time.perf_counter() - start < 5  # going through 240,000 clips would take minutes
+    assert batch["video"].shape == (8, 4, 16, 16, 3)
