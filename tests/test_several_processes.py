@@ -194,7 +194,7 @@ def test_one_killed_ends_all_and_they_go_on_together_or_elsewhere(together, conf
 def test_one_told_to_stop_makes_all_save_the_same_step(together, config_file, tmp_path):
     workdir = tmp_path / "run"
     process = start(config_file, workdir)
-    wait_for_step(workdir, 3, process)
+    wait_for_step(workdir, 7, process)  # so that step 5 is saved before it
     os.kill(children(process)[1], signal.SIGTERM)
     code, out, errors = finish(process)
     assert code == 0, errors

@@ -90,9 +90,18 @@ def read_clip(
     return np.stack([frames[i] for i in wanted.tolist()])
 
 
+class Video(NamedTuple):
+    """A video that is being read from its first frame to its last."""
+
+    promised: int  # frames, by its packets: what `read_clip` asks `choose` about first
+    fps: float
+    announced: int  # frames, by the length that its header gives; 0 if that says nothing
+    frames: Iterator[UInt8[np.ndarray, "Y X 3"]]  # frame i is what `read_clip` calls i
+
+
 @contextlib.contextmanager
-def every_frame(path: str) -> Iterator[tuple[int, float, Iterator[UInt8[np.ndarray, "Y X 3"]]]]:
-    """How many frames a video promises and at what rate, as `read_clip` asks about first, and then all that it has.
+def every_frame(path: str) -> Iterator[Video]:
+    """All of a video.
 
     Raises:
         DecodeError: as `read_clip`, also while the frames are gone through.
@@ -102,9 +111,16 @@ def every_frame(path: str) -> Iterator[tuple[int, float, Iterator[UInt8[np.ndarr
             index = _index(path, container, stream)
         with _opened(path) as (container, stream):
             to_rgb = _Converter()
-            yield index.frames, index.fps, (to_rgb(frame) for frame in container.decode(stream))
+            frames = (to_rgb(frame) for frame in container.decode(stream))
+            yield Video(index.frames, index.fps, round(_announced_seconds(container, stream) * index.fps), frames)
     except av.error.FFmpegError as error:
         raise DecodeError(path, _reason(path, error)) from error
+
+
+def _announced_seconds(container: av.container.InputContainer, stream: av.video.VideoStream) -> float:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base
 
 
 def read_image(path: str, content: bytes | None = None) -> UInt8[np.ndarray, "Y X 3"]:

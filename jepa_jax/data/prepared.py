@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
-import tensorflow_datasets as tfds
 from jaxtyping import Float64, Int32, Int64, Shaped, UInt8
 
 from jepa_jax.data import decode, stages
@@ -27,7 +26,7 @@ FRAMES_A_RECORD = 32
 SETS = ("ucf101", "something_something_v2", "diving48", "imagenet100", "folder")  # what can be prepared
 FORMAT = 1
 DESCRIPTION_FILE = "prepared.json"
-WORK_FOLDER = "preparing"  # there while a set is being made
+PLAN_FILE = "preparing/plan.json"  # in the folder that is there while a set is being made
 
 
 class NotPreparedError(ValueError):
@@ -209,6 +208,8 @@ def records(folder: str, part: str) -> Sequence[dict[str, Any]]:
 
     Opened once a process: a set may go to worker processes without its open files.
     """
+    import tensorflow_datasets as tfds  # takes a second or two, for which raw files need not wait
+
     builder = tfds.builder_from_directory(folder)
     return builder.as_data_source(split=part)  # pyright: ignore[reportCallIssue]
 
@@ -220,7 +221,7 @@ def command(name: str, folder: str) -> str:
 
 def is_prepared(path: pathlib.Path) -> bool:
     """Whether a folder holds a prepared set, complete or not."""
-    return (path / DESCRIPTION_FILE).is_file() or (path / WORK_FOLDER).is_dir()
+    return (path / DESCRIPTION_FILE).is_file() or (path / PLAN_FILE).is_file()
 
 
 def describe(folder: pathlib.Path) -> dict[str, Any]:
@@ -233,7 +234,7 @@ def describe(folder: pathlib.Path) -> dict[str, Any]:
         unfinished = "is not completely prepared: start the same command again, it goes on where it was"
         missing = f"is no prepared set (it has no {DESCRIPTION_FILE})"
         raise NotPreparedError(
-            f"{folder} {unfinished if (folder / WORK_FOLDER).is_dir() else missing}. {command('SET', str(folder))}"
+            f"{folder} {unfinished if (folder / PLAN_FILE).is_file() else missing}. {command('SET', str(folder))}"
         )
     description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     if description.get("format") != FORMAT:

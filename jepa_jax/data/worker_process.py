@@ -10,28 +10,39 @@ import pathlib
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import cv2
 
-from jepa_jax.data import decode
+from jepa_jax.data import decode, slots
 
 _NOTE_BYTES = 4096
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _LARGEST_KEPT = 32 * 2**20  # glibc takes no more
 
-# Of this process, if it is a worker: its note, and what is said of each file that it must not touch.
+# Of this process, if it is a worker: its note, what is said of each file that it must not touch, where batches go.
 _note: mmap.mmap | None = None
 _deadly: Mapping[str, str] = {}
+_slots: slots.Slots | None = None
 
 
-def start(notes: pathlib.Path, deadly: Mapping[str, str], index: int, count: int) -> None:
-    """Called first in every worker; it leaves its note in the folder `notes` and keeps its hands off `deadly` files."""
-    del index, count
+def start(notes: pathlib.Path, deadly: Mapping[str, str], shared: slots.Folder, index: int, count: int) -> None:
+    """Called first in every worker.
+
+    Args:
+        notes: the folder to leave its note in.
+        deadly: files to keep its hands off, and what to say of them.
+        shared: where its slots for batches are.
+        index: its number.
+        count: of workers.
+    """
+    del count
     follow_parent()
     keep_freed_memory()
     cv2.setNumThreads(0)
-    global _note, _deadly
-    _deadly = deadly
+    global _note, _deadly, _slots
+    _deadly, _slots = deadly, shared.open(index)
+    (shared.path / str(index)).unlink()  # the training process has it open too; so it ends with the two
     with (notes / str(os.getpid())).open("wb+") as file:
         file.truncate(_NOTE_BYTES)
         _note = mmap.mmap(file.fileno(), _NOTE_BYTES)
@@ -43,6 +54,11 @@ def follow_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+
+
+def hand_over(batch: dict[str, Any]) -> dict[str, Any]:
+    """The last step of making a batch: its large arrays go into this worker's next slot."""
+    return batch if _slots is None else _slots.put(batch)
 
 
 def keep_freed_memory() -> None:

@@ -9,32 +9,27 @@ import functools
 import gc
 import multiprocessing
 import pathlib
-import queue
 import re
 import shutil
 import signal
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import grain
-import numpy as np
 from absl import logging
 
-from jepa_jax.data import worker_process
+from jepa_jax.data import slots, worker_process
 
-_SHARED_MEMORY = pathlib.Path("/dev/shm")
-_BUFFERED = 1  # batches ready in each worker, besides the one it makes and the one being read
-_LOOK_S = 1.0  # how often dead workers are looked for while no batch comes
-_GRACE_S = 3.0  # that grain has to hand out what a dead worker left behind, and its own error
-_SLOW_S = 60.0  # without a batch after which is told what the workers are at
+_BUFFERED = 1  # batches ready in each worker
+# In use at once, of a worker: the batch being made, those ready, two in grain's own thread, one being copied out.
+_SLOTS = _BUFFERED + 4
 MOST_DEATHS = 3  # in a row, without a batch in between
 # How a process ends by its own fault. SIGKILL comes from outside: from a person, or the kernel where memory is short.
 _FAULTS = {-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL, -signal.SIGABRT, -signal.SIGSYS}
+_ROOM = 2**16  # bytes of a slot for the small arrays
 _EXIT_CODE = re.compile(r"exit code (-?\d+)")
 
 
@@ -48,7 +43,7 @@ class Ahead(Iterator[dict[str, Any]]):
     def __init__(self, batches: grain.MapDataset, workers: int, batch_bytes: int):
         """Starts `workers` processes with the first batch asked for; with 0 the caller makes the batches itself.
 
-        `batch_bytes` is the size of a batch, to see whether shared memory can hold what the workers make.
+        `batch_bytes` is the size of a batch: the shared memory by which it comes is made for that.
         """
         self._batches, self._workers, self._batch_bytes = batches, workers, batch_bytes
         self._given = 0
@@ -60,7 +55,7 @@ class Ahead(Iterator[dict[str, Any]]):
         self.copy_seconds = 0.0  # spent on the last batch in this process
 
     def __next__(self) -> dict[str, Any]:
-        """The next batch, copied out of the workers' shared memory, which is free again then.
+        """The next batch, copied out of the workers' shared memory, which they use again.
 
         Raises:
             WorkersDiedError: workers died several times in a row without making a batch.
@@ -74,7 +69,7 @@ class Ahead(Iterator[dict[str, Any]]):
             self._given += 1
             self._deaths = 0
             start = time.perf_counter()
-            copied = {key: np.array(value) if isinstance(value, np.ndarray) else value for key, value in made.items()}
+            copied = slots.copy_out(made, self._crew.slots if self._crew else [])
             self.copy_seconds = time.perf_counter() - start
             return copied
         raise StopIteration
@@ -128,56 +123,43 @@ class _DeathError(Exception):
 
 
 class _Crew(Iterator[dict[str, Any]]):
-    """Worker processes started together, and a thread that waits for their batches so that the caller can look around.
+    """Worker processes started together.
 
-    Usually grain notices a dead worker. One that dies in the middle of sending leaves the reader waiting for the rest;
-    that thread is then left behind.
+    Grain notices a dead worker within a second, unless it died in the middle of sending: then the reader waits for the
+    rest for ever. Messages are small (arrays go by slots), and so sent whole or not at all.
     """
 
     def __init__(self, batches: grain.MapDataset, workers: int, batch_bytes: int, deadly: Mapping[str, str]):
         """Starts with the first of `batches`; passes over `deadly` files."""
-        needed = workers * (_BUFFERED + 2) * batch_bytes
-        ahead = grain.experimental.WithOptionsIterDataset(_one_by_one(batches), _transfer(needed))
+        folder = slots.Folder.make(workers, _SLOTS, batch_bytes + _ROOM)
+        if not folder.in_memory:
+            logging.warning(
+                "Workers pass batches through files in %s, which is slower: they need %.1f GiB of shared memory and "
+                "/dev/shm has less. Give it more (docker run --shm-size) or use fewer workers.",
+                folder.path.parent,
+                workers * _SLOTS * batch_bytes / 2**30,
+            )
+        self._folder, self.slots = folder, [folder.open(worker) for worker in range(workers)]
         self._notes = pathlib.Path(tempfile.mkdtemp(prefix="jepa_jax_workers_"))
         self._iterator: grain.DatasetIterator | None = iter(
-            ahead.mp_prefetch(
+            _one_by_one(batches.map(worker_process.hand_over)).mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BUFFERED),
-                worker_init_fn=functools.partial(worker_process.start, self._notes, dict(deadly)),
+                worker_init_fn=functools.partial(worker_process.start, self._notes, dict(deadly), folder),
             )
         )
         self._processes: dict[int, BaseProcess] = {}
-        self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._made: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-        threading.Thread(target=self._read, args=(self._iterator,), name="batches", daemon=True).start()
-
-    def _read(self, iterator: grain.DatasetIterator) -> None:
-        while self._asked.get():
-            try:
-                self._made.put((next(iterator), None))
-            except BaseException as error:  # handed to the caller, StopIteration too
-                self._made.put((None, error))
 
     def __next__(self) -> dict[str, Any]:
-        self._asked.put(True)
-        waited = dead_for = 0.0
-        while True:
-            try:
-                made, error = self._made.get(timeout=_LOOK_S)
-            except queue.Empty:
-                waited += _LOOK_S
-                dead_for = dead_for + _LOOK_S if self._ended() else 0.0
-                if dead_for > _GRACE_S:
-                    raise _DeathError(self._ended()) from None  # grain says nothing: it waits for the rest of a batch
-                if waited % _SLOW_S == 0:
-                    self._tell(waited)
-                continue
-            if error is None:
-                if not self._processes:
-                    self._look()
-                return made
-            if isinstance(error, RuntimeError) and (ended := self._ended(str(error))):
+        assert self._iterator is not None
+        try:
+            made = next(self._iterator)
+        except RuntimeError as error:  # grain's, when a worker is gone, and a worker's own
+            if ended := self._ended(str(error)):
                 raise _DeathError(ended) from error
-            raise error
+            raise
+        if not self._processes:
+            self._look()
+        return made
 
     def _look(self) -> dict[int, str]:
         """The workers' notes. Processes are remembered, since those that ended are listed nowhere."""
@@ -195,20 +177,14 @@ class _Crew(Iterator[dict[str, Any]]):
                 ended.append((process.exitcode if process else int(told[1]) if told else None, path))
         return ended
 
-    def _tell(self, seconds: float) -> None:
-        paths = sorted({path for path in self._look().values() if path})
-        logging.warning("No batch for %.0f s. The workers are at: %s.", seconds, ", ".join(paths) or "no file")
-
     def close(self) -> None:
-        """Ends the processes; the thread too, unless it waits for something that never comes."""
-        self._asked.put(False)
+        """Ends the processes and takes their files away."""
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
-            while not self._made.empty():
-                self._made.get()
             gc.collect()  # what ended the iterator refers to its last batches, in a circle
         shutil.rmtree(self._notes, ignore_errors=True)
+        self._folder.remove()
 
 
 def _one_by_one(batches: grain.MapDataset) -> grain.IterDataset:
@@ -220,18 +196,3 @@ def _signal(code: int | None) -> str:
     if code is None:
         return "for an unknown reason"
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-
-
-def _transfer(needed: int) -> grain.experimental.DatasetOptions:
-    """Shared memory where there is room for what is under way, else pipes: a full one kills processes unheard."""
-    free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else sys.maxsize
-    if needed <= free:
-        return grain.experimental.DatasetOptions()
-    logging.warning(
-        "Workers pass batches through pipes, which is slower: they need %.1f GiB of shared memory and %s has %.1f GiB. "
-        "Give it more (docker run --shm-size) or use fewer workers.",
-        needed / 2**30,
-        _SHARED_MEMORY,
-        free / 2**30,
-    )
-    return grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)

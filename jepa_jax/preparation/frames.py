@@ -16,6 +16,8 @@ from PIL import ExifTags, Image
 from jepa_jax.data import decode
 from jepa_jax.preparation.raw import Item
 
+CUT_SHORT = 0.75  # of the frames announced: a header also counts what the sound lasts longer
+
 
 @dataclasses.dataclass(frozen=True)
 class JpegSettings:
@@ -35,6 +37,7 @@ class Jpegs(NamedTuple):
     frames: list[bytes]
     fps: float = 0.0  # 0 for an image
     promised: int = 1  # frames that the packets of a video promise; often one more than an AVI file has
+    remark: str = ""  # what is odd about an item that is kept all the same
 
 
 def of_item(item: Item, kind: Literal["videos", "images"], settings: JpegSettings) -> Jpegs:
@@ -52,11 +55,14 @@ def of_video(path: str, settings: JpegSettings) -> Jpegs:
     Raises:
         DecodeError: it cannot be opened, or a frame of it is damaged.
     """
-    with decode.every_frame(path) as (promised, fps, frames):
-        jpegs = [encode(shrink(frame_YxXxC, settings.short_side), settings.quality) for frame_YxXxC in frames]
+    with decode.every_frame(path) as video:
+        jpegs = [encode(shrink(frame_YxXxC, settings.short_side), settings.quality) for frame_YxXxC in video.frames]
     if not jpegs:
         raise decode.DecodeError(path, "none of its video packets could be decoded")
-    return Jpegs(jpegs, fps, promised)
+    remark = ""
+    if len(jpegs) < CUT_SHORT * video.announced:
+        remark = f"cut short? it ends after {len(jpegs)} of the {video.announced} frames that its header announces"
+    return Jpegs(jpegs, video.fps, video.promised, remark)
 
 
 def of_image(item: Item, settings: JpegSettings) -> Jpegs:

@@ -31,6 +31,13 @@ def prepare(raw: RawSet, folder: pathlib.Path, settings: frames.JpegSettings, pr
     planned = plan.make(raw, folder, settings)
     if plan.begin(planned):
         return f"{folder} is complete already.\n{summary(folder)}"
+    with plan.alone(planned):
+        _work(planned, processes)
+    return summary(folder)
+
+
+def _work(planned: plan.Plan, processes: int) -> None:
+    raw, folder = planned.raw, planned.folder
     all_shards = {part: planned.shards(part) for part in planned.parts}
     todo = [shard for of_part in all_shards.values() for shard in of_part if shards.read_note(shard) is None]
     done = planned.items - sum(len(shard.items) for shard in todo)
@@ -41,11 +48,10 @@ def prepare(raw: RawSet, folder: pathlib.Path, settings: frames.JpegSettings, pr
         flush=True,
     )
     plan.check_room(planned, expected)
-    write = functools.partial(shards.write, kind=raw.kind, classes=raw.classes, settings=settings)
+    write = functools.partial(shards.write, kind=raw.kind, classes=raw.classes, settings=planned.settings)
     with progress.Progress(planned.items, raw.kind, name=raw.name, done=done) as bar:
         parallel.run(write, todo, processes, bar, done)
     _complete(planned, all_shards)
-    return summary(folder)
 
 
 def _complete(planned: plan.Plan, all_shards: Mapping[str, Sequence[shards.Shard]]) -> None:
@@ -71,7 +77,6 @@ def _complete(planned: plan.Plan, all_shards: Mapping[str, Sequence[shards.Shard
             "bytes": {part: sum(note.bytes for note in of_part) for part, of_part in notes.items()},
             "raw_bytes": planned.raw_bytes,
             "official": {split: list(counts) for split, counts in raw.official.items()},
-            "skipped": len(skips),
             "notes": list(raw.notes),
             "plan": planned.identity(),
             "classes": list(raw.classes),
@@ -144,11 +149,14 @@ def summary(folder: pathlib.Path) -> str:
                 f"  {name}: {count:,}{_beside_official(count, made['official'].get(split, ())[fold : fold + 1])}"
             )
     lines += [f"  {note}" for note in made["notes"]]
-    if made["skipped"]:
-        ledger = folder / LEDGER_FILE
-        told = [json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines()[: skipped.SHOWN]]
-        lines.append(f"  {made['skipped']:,} could not be prepared ({ledger})" + (", the first:" if told else ""))
-        lines += [f"    {skip['path']}: {skip['reason']}" for skip in told]
+    ledger = folder / LEDGER_FILE
+    told = [skipped.Skip(**json.loads(line)) for line in ledger.read_text(encoding="utf-8").splitlines()]
+    kept = [skip for skip in told if skip.reason.startswith(shards.KEPT)]
+    left_out = [skip for skip in told if skip not in kept]
+    for skips, what in ((left_out, "could not be prepared"), (kept, "are in the set but look damaged")):
+        if skips:
+            lines.append(f"  {len(skips):,} {what} ({ledger}){', the first:' if len(skips) > skipped.SHOWN else ':'}")
+            lines += [f"    {skip.path}: {skip.reason.removeprefix(shards.KEPT)}" for skip in skips[: skipped.SHOWN]]
     return "\n".join(lines)
 
 

@@ -1,13 +1,15 @@
 """What a preparation will do, worked out before it starts: the items that are there, their shards, the space needed."""
 
 import collections
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 
 from jepa_jax.data import decode, prepared, skipped
@@ -15,6 +17,7 @@ from jepa_jax.preparation import frames, shards
 from jepa_jax.preparation.raw import Item, PrepareError, RawSet
 
 SAMPLED = 24  # items encoded to see how much space frames take
+SHARD_BYTES = 2**17  # of a shard's file beside what it holds: ArrayRecord fills up to whole blocks of 64 KiB
 SPARE = 1.05  # of the space expected: a sample is no census
 
 
@@ -37,7 +40,7 @@ class Plan:
     @property
     def work(self) -> pathlib.Path:
         """Where notes and unfinished files lie until the set is complete."""
-        return self.folder / prepared.WORK_FOLDER
+        return (self.folder / prepared.PLAN_FILE).parent
 
     @property
     def items(self) -> int:
@@ -132,7 +135,9 @@ def expected_bytes(plan: Plan) -> int:
         raw_bytes += plan.file_bytes[item.path] / in_file[item.path]
     if not jpeg_bytes:
         raise PrepareError(f"None of {len(sampled)} items tried can be decoded, such as {sampled[0].path}.")
-    return round(plan.raw_bytes * jpeg_bytes / raw_bytes)
+    return round(plan.raw_bytes * jpeg_bytes / raw_bytes) + SHARD_BYTES * sum(
+        len(plan.shards(part)) for part in plan.parts
+    )
 
 
 def check_room(plan: Plan, expected: int) -> None:
@@ -157,7 +162,7 @@ def begin(plan: Plan) -> bool:
         PrepareError: the folder cannot be written, or holds something else.
     """
     identity = plan.identity()
-    finished, begun = plan.folder / prepared.DESCRIPTION_FILE, plan.work / "plan.json"
+    finished, begun = plan.folder / prepared.DESCRIPTION_FILE, plan.folder / prepared.PLAN_FILE
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
         for file in (finished, begun):
@@ -165,7 +170,7 @@ def begin(plan: Plan) -> bool:
                 known = json.loads(file.read_text(encoding="utf-8"))
                 _refuse_other(plan.folder, known["plan"] if file == finished else known, identity)
                 return file == finished
-        others = [path.name for path in plan.folder.iterdir() if path.name != prepared.WORK_FOLDER]
+        others = [path.name for path in plan.folder.iterdir() if path != plan.work]
         if others:
             raise PrepareError(f"{plan.folder} is not empty (it holds {others[0]!r}); give an empty or a new folder.")
         plan.work.mkdir(exist_ok=True)
@@ -173,6 +178,21 @@ def begin(plan: Plan) -> bool:
     except OSError as error:
         raise PrepareError(f"{plan.folder} cannot be written: {error.strerror or error}.") from error
     return False
+
+
+@contextlib.contextmanager
+def alone(plan: Plan) -> Iterator[None]:
+    """Keeps a second process off the same folder; a killed one leaves nothing that would.
+
+    Raises:
+        PrepareError: another process is at work in it.
+    """
+    with (plan.work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PrepareError(f"Another process is preparing {plan.folder}; wait for it, or end it.") from error
+        yield
 
 
 def _refuse_other(folder: pathlib.Path, known: Mapping[str, object], identity: Mapping[str, object]) -> None:

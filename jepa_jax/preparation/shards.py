@@ -22,6 +22,7 @@ from jepa_jax.preparation.raw import Item, PrepareError
 
 MOST_SHARDS = 256  # a part: each process that reads keeps every file open
 FEWEST_ITEMS = 64  # of a shard: what a killed worker loses at most, where a part is small
+KEPT = "kept: "  # how the reason of a line of the ledger begins whose item is in the set
 # JPEGs do not compress further; one record a group, so that a record can be read alone.
 WRITER_OPTIONS = "group_size:1,uncompressed"
 
@@ -126,6 +127,8 @@ def write(
             else:
                 for record in _records(item, jpegs):
                     writer.write(serialised(record))
+                if jpegs.remark:
+                    note.skips.append(skipped.Skip(shard.part, number, item.path, f"{KEPT}{jpegs.remark}"))
                 note.ids.append(item.id)
                 note.label.append(item.label)
                 note.fps.append(jpegs.fps)

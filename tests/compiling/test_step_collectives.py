@@ -72,6 +72,7 @@ def test_split_over_fsdp_parameters_are_gathered():
     assert {"mlp_in", "mlp_out", "qkv"} <= gathered
 
 
+@pytest.mark.slow
 def test_a_stray_gather_of_activations_is_found(monkeypatch):
     """The two tests above can fail: features that one line asks for on every device."""
     normalise = step.normalise_levels
@@ -85,6 +86,7 @@ def test_a_stray_gather_of_activations_is_found(monkeypatch):
     assert batch * tokens * channels * 4 in [c.payload for c in strays(state, found)]
 
 
+@pytest.mark.slow
 def test_weights_split_without_care_for_activations_are_found(monkeypatch):
     """What the compiler does of itself where weights are split: channels of activations go round."""
     monkeypatch.setattr("jepa_jax.models.layers.split_by_clip", lambda x: x)

@@ -224,6 +224,7 @@ def test_what_cannot_be_used_is_said(tmp_path, prepared_clips):
     shutil.copytree(prepared_clips, tmp_path / "half")
     (tmp_path / "half" / "prepared.json").unlink()
     (tmp_path / "half" / "preparing").mkdir()
+    (tmp_path / "half" / "preparing" / "plan.json").touch()
     assert "half is not completely prepared" in refused(path=str(tmp_path / "half"))
     (tmp_path / "half" / "prepared.json").write_text('{"format": 7}')
     assert "has format 7; this version reads format 1" in refused(path=str(tmp_path / "half"))
