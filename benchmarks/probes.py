@@ -1,6 +1,6 @@
 """What probes cost: a whole grid of linear probes beside one, and the memory of an attentive probe on all tokens.
 
-    python benchmarks/probes.py [--clips 10000] [--width 192] [--epochs 20] [--repeats 3]
+    python benchmarks/probes.py [--clips 512 10000] [--width 192] [--epochs 100] [--repeats 3]
 
 Grid: 3 learning rates × 3 weight decays × 3 seeds on mean tokens, batch 256, against a single probe; seconds without
 compilation, and with it. Attentive: 256 float16 tokens a clip, read from a file batch by batch; peak memory of a
@@ -22,9 +22,9 @@ CLASSES = 12
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=10_000)
+    parser.add_argument("--clips", type=int, nargs="+", default=[512, 10_000], help="the most: those with all tokens")
     parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     # Each in a process of its own, so that none inherits another's memory or compiled programs.
@@ -47,23 +47,26 @@ def measure_grid(arguments: argparse.Namespace) -> None:
     from jepa_jax.probing.config import ProbeConfig
 
     rng = np.random.default_rng(0)
-    features = rng.normal(size=(arguments.clips, arguments.width)).astype(np.float16)
-    labels = rng.integers(CLASSES, size=arguments.clips).astype(np.int32)
     one = ProbeConfig(epochs=arguments.epochs)
     grid = ProbeConfig(epochs=arguments.epochs, lr=(1e-2, 1e-3, 1e-4), weight_decay=(0.0, 0.01, 0.1), seeds=3)
 
-    def seconds(config: ProbeConfig) -> float:
-        start = time.perf_counter()
-        probes.run(config, features, labels, {"test": features[:1000]}, CLASSES, jax.random.key(0))
-        return time.perf_counter() - start
+    for clips in arguments.clips:
+        features = rng.normal(size=(clips, arguments.width)).astype(np.float16)
+        labels = rng.integers(CLASSES, size=clips).astype(np.int32)
 
-    times = {}
-    for name, config in {"one probe": one, "grid of 27": grid}.items():
-        first = seconds(config)
-        times[name] = first, statistics.median(seconds(config) for _ in range(arguments.repeats))
-        print(f"{name}: {times[name][1]:.2f} s, the first time with compilation {first:.2f} s")
-    first, again = (times["grid of 27"][i] / times["one probe"][i] for i in range(2))
-    print(f"grid / one: {again:.2f}, with compilation {first:.2f}")
+        def seconds(config: ProbeConfig, features: np.ndarray, labels: np.ndarray) -> float:
+            start = time.perf_counter()
+            probes.run(config, features, labels, {"test": features[:1000]}, CLASSES, jax.random.key(0))
+            return time.perf_counter() - start
+
+        times = {}
+        for name, config in {"one probe": one, "grid of 27": grid}.items():
+            first = seconds(config, features, labels)
+            again = statistics.median(seconds(config, features, labels) for _ in range(arguments.repeats))
+            times[name] = first, again
+            print(f"{clips} clips, {name}: {first:.2f} s with compilation, {again:.2f} s without")
+        first, again = (times["grid of 27"][i] / times["one probe"][i] for i in range(2))
+        print(f"{clips} clips, grid / one: {first:.2f} with compilation, {again:.2f} without")
 
 
 def measure_attentive(arguments: argparse.Namespace) -> None:
@@ -73,7 +76,7 @@ def measure_attentive(arguments: argparse.Namespace) -> None:
     from jepa_jax.probing import probes
     from jepa_jax.probing.config import ProbeConfig
 
-    labels = np.random.default_rng(0).integers(CLASSES, size=arguments.clips).astype(np.int32)
+    labels = np.random.default_rng(0).integers(CLASSES, size=max(arguments.clips)).astype(np.int32)
     features = np.load(arguments.file, mmap_mode="r")
     config = ProbeConfig(kind="attentive", tokens="all", batch_size=16, epochs=1)
     start = time.perf_counter()
@@ -88,11 +91,11 @@ def measure_attentive(arguments: argparse.Namespace) -> None:
 def write_tokens(arguments: argparse.Namespace) -> None:
     import numpy as np
 
-    shape = (arguments.clips, TOKENS, arguments.width)
+    shape = (max(arguments.clips), TOKENS, arguments.width)
     features = np.lib.format.open_memmap(arguments.file, mode="w+", dtype=np.float16, shape=shape)
     rows = np.random.default_rng(0).normal(size=(100, *shape[1:])).astype(np.float16)
-    for first in range(0, arguments.clips, 100):
-        features[first : first + 100] = rows[: arguments.clips - first]
+    for first in range(0, shape[0], 100):
+        features[first : first + 100] = rows[: shape[0] - first]
 
 
 if __name__ == "__main__":
