@@ -5,6 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from scipy import stats
@@ -14,18 +15,22 @@ from jepa_jax.data import sprites
 pytestmark = pytest.mark.slow
 
 SPEC = sprites.SpriteSpec(8, 32, "easy")
-TEST = 5_000
 BATCH = 100
 
 
 class BagOfFrames(nn.Module):
-    """A small convolutional network on each frame, its output averaged over frames, two layers; one head a task."""
+    """A small convolutional network on each frame, its output averaged over frames, two layers; one head a task.
+
+    Strides as wide as kernels make its convolutions plain products, which are quick without compiler optimisations.
+    """
 
     @nn.compact
     def __call__(self, video_BxFxYxXxC):
         x = video_BxFxYxXxC / 64 - 2
-        for channels in (16, 32, 64):
-            x = nn.relu(nn.Conv(channels, (4, 4), strides=4 if channels == 16 else 2, padding="CIRCULAR")(x))
+        for kernel, channels in ((4, 48), (2, 96), (2, 128)):
+            *lead, height, width, colours = x.shape
+            x = x.reshape(*lead, height // kernel, kernel, width // kernel, kernel, colours)
+            x = nn.relu(nn.DenseGeneral(channels, axis=(-4, -2, -1))(x))
         x = nn.relu(nn.Dense(128)(x.mean((-3, -2))))  # every place alike: positions are uniform
         x = nn.relu(nn.Dense(128)(x.mean(1)))
         return {task: nn.Dense(len(names))(x) for task, names in sprites.CLASSES.items()}
@@ -46,14 +51,16 @@ def pictures(split, frames, item_B):
     return sprites.draw(SPEC, some), time_BxS, scenes.labels
 
 
-def collect(split, frames, clips, tell_time):
-    """`pictures` of all clips as arrays; the time as a fourth colour if told."""
+def collect(split, frames, clips):
+    """`pictures` of so many clips as arrays."""
     parts = [pictures(split, frames, jnp.arange(first, first + 500)) for first in range(0, clips, 500)]
-    video, time, labels = jax.tree.map(lambda *a: np.concatenate(a), *parts)
-    if tell_time:
-        colour = np.broadcast_to((time * 32)[..., None, None, None], (*video.shape[:-1], 1)).astype(np.uint8)
-        video = np.concatenate([video, colour], -1)
-    return video, labels
+    return jax.tree.map(lambda *a: np.concatenate(a), *parts)
+
+
+def tell_time(video_BxSxYxXxC, time_BxS):
+    """The time of each frame as a fourth colour."""
+    colour = np.broadcast_to((time_BxS * 32)[..., None, None, None], (*video_BxSxYxXxC.shape[:-1], 1))
+    return np.concatenate([video_BxSxYxXxC, colour.astype(np.uint8)], -1)
 
 
 def right_answers(train, test, epochs):
@@ -91,24 +98,22 @@ def right_answers(train, test, epochs):
     return {task: int(sum(part[task] for part in parts)) for task in labels}
 
 
-def chance_is_inside(right, task):
-    interval = stats.binomtest(right, TEST).proportion_ci(0.99)
+def chance_is_inside(right, clips, task):
+    interval = stats.binomtest(right, clips).proportion_ci(0.99)
     return interval.low <= 1 / len(sprites.CLASSES[task]) <= interval.high
 
 
 def test_single_frames_tell_a_network_appearance_and_neither_motion_nor_order():
-    train, test = (collect(split, 1, clips, False) for split, clips in (("train", 20_000), ("test", TEST)))
-    right = right_answers(train, test, epochs=5)
-    assert chance_is_inside(right["motion"], "motion"), right
-    assert chance_is_inside(right["order"], "order"), right
-    assert right["appearance"] > 0.4 * TEST, right
+    (train, _, labels), (test, _, test_labels) = collect("train", 1, 20_000), collect("test", 1, 5_000)
+    right = right_answers((train, labels), (test, test_labels), epochs=5)
+    assert chance_is_inside(right["motion"], 5_000, "motion"), right
+    assert chance_is_inside(right["order"], 5_000, "order"), right
+    assert right["appearance"] > 0.3 * 5_000, right
 
 
 def test_a_bag_of_frames_tells_a_network_nothing_about_order_and_frames_with_their_times_do():
-    def right(tell_time):
-        train, test = (collect(split, 8, clips, tell_time) for split, clips in (("train", 6_000), ("test", TEST)))
-        return right_answers(train, test, epochs=3)
-
-    bag, timed = right(False), right(True)
-    assert chance_is_inside(bag["order"], "order"), bag
-    assert timed["order"] > 0.5 * TEST, timed
+    (train, time, labels), (test, test_time, test_labels) = collect("train", 8, 4_000), collect("test", 8, 2_000)
+    bag = right_answers((train, labels), (test, test_labels), epochs=3)
+    assert chance_is_inside(bag["order"], 2_000, "order"), bag
+    timed = right_answers((tell_time(train, time), labels), (tell_time(test, test_time), test_labels), epochs=3)
+    assert timed["order"] > 0.25 * 2_000, timed  # ten standard errors above chance
