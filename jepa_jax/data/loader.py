@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jepa_jax import config
-from jepa_jax.data import augment, sampling, skipped, sources, sprites, stages, workers
+from jepa_jax.data import augment, sampling, skipped, sources, sprites, stages, worker_process, workers
 
 Batch = dict[str, np.ndarray]
 """`video` uint8 [B, F, Y, X, C] (absent where the step renders it; F is 1 in a batch of single frames), `source` and
@@ -223,7 +223,12 @@ def stack(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Examples as one batch: arrays stacked, `skips` one after another, `seconds` of each stage summed."""
     watch = stages.Stopwatch(stages.BATCH)
     together = ("skips", "seconds")
-    batch = {key: np.stack([example[key] for example in examples]) for key in examples[0] if key not in together}
+    batch = {}
+    for key in examples[0]:
+        if key not in together:
+            arrays = [np.asarray(example[key]) for example in examples]
+            batch[key] = worker_process.empty((len(arrays), *arrays[0].shape), arrays[0].dtype)
+            np.stack(arrays, out=batch[key])
     seconds = watch.stop()
     for example in examples:
         for stage, more in example.get("seconds", {}).items():

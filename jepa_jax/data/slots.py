@@ -4,6 +4,7 @@ Fresh shared memory for every batch costs more than filling it: the kernel has t
 """
 
 import dataclasses
+import math
 import mmap
 import os
 import pathlib
@@ -82,26 +83,41 @@ class Slots:
     def __init__(self, folder: Folder, worker: int):
         """Opens the worker's file."""
         self._folder, self._worker = folder, worker
+        self._slot, self._used = -1, 0  # the slot being filled and how many of its bytes are
+        self._lent: dict[int, tuple[np.ndarray, _Place]] = {}
         with (folder.path / str(worker)).open("rb+") as file:
             self._memory = mmap.mmap(file.fileno(), 0)
 
-    def put(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with its large arrays in a free slot, as far as they fit, and their places in their stead.
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """A new array for the batch being made, in its slot if there is room and in memory of its own if not."""
+        size = math.prod(shape) * dtype.itemsize
+        if self._slot < 0:
+            self._slot = self._memory[: self._folder.slots].find(0)
+        if self._slot < 0 or size < _SMALL or self._used + size > self._folder.slot_bytes or dtype.hasobject:
+            return np.empty(shape, dtype)
+        self._memory[self._slot] = 1
+        start = mmap.PAGESIZE + self._slot * self._folder.slot_bytes + self._used
+        self._used += -(-size // _ALIGNMENT) * _ALIGNMENT
+        place = _Place(self._worker, self._slot, start, shape, dtype)
+        array = self._view(place)
+        self._lent[id(array)] = array, place
+        return array
 
-        Where no slot is free, arrays stay in the batch, and so in the message.
+    def put(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with, in the stead of those of its arrays that are in the slot, their places; ends the batch.
+
+        Arrays made elsewhere are copied into the slot as far as they fit; what does not stays in the message.
         """
-        slot = self._memory[: self._folder.slots].find(0)
-        if slot < 0:
-            return batch
-        start = mmap.PAGESIZE + slot * self._folder.slot_bytes
-        end = start + self._folder.slot_bytes
-        placed = dict(batch)
+        placed = {}
         for key, value in batch.items():
-            if isinstance(value, np.ndarray) and _SMALL <= value.nbytes <= end - start and not value.dtype.hasobject:
-                self._memory[slot] = 1
-                placed[key] = _Place(self._worker, slot, start, value.shape, value.dtype)
-                np.copyto(self._view(placed[key]), value)
-                start += -(-value.nbytes // _ALIGNMENT) * _ALIGNMENT
+            if isinstance(value, np.ndarray) and id(value) not in self._lent:
+                copied = self.empty(value.shape, value.dtype)
+                if id(copied) in self._lent:
+                    np.copyto(copied, value)
+                    value = copied
+            placed[key] = self._lent[id(value)][1] if id(value) in self._lent else value
+        self._slot, self._used = -1, 0
+        self._lent.clear()
         return placed
 
     def take(self, place: _Place) -> np.ndarray:

@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cv2
+import numpy as np
 
 from jepa_jax.data import decode, slots
 
 _NOTE_BYTES = 4096
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_LARGEST_KEPT = 32 * 2**20  # glibc takes no more
+_LARGEST_KEPT = 32 * 2**20  # bytes of one array; glibc takes no more
+_KEPT = 2**30  # bytes in all
 
 # Of this process, if it is a worker: its note, what is said of each file that it must not touch, where batches go.
 _note: mmap.mmap | None = None
@@ -56,8 +58,13 @@ def follow_parent() -> None:
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
 
 
+def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """A new array for the batch being made; in a worker, where the training process will find it."""
+    return np.empty(shape, dtype) if _slots is None else _slots.empty(shape, dtype)
+
+
 def hand_over(batch: dict[str, Any]) -> dict[str, Any]:
-    """The last step of making a batch: its large arrays go into this worker's next slot."""
+    """The last step of making a batch: in a worker, its large arrays go by their places in the worker's slot."""
     return batch if _slots is None else _slots.put(batch)
 
 
@@ -69,7 +76,7 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
-        libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST_KEPT)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 @contextlib.contextmanager
