@@ -59,11 +59,15 @@ def whole(frame_YxXxC: UInt8[np.ndarray, "Y X 3"]) -> UInt8[np.ndarray, "Y X 3"]
 
 
 def read_clip(
-    path: str, choose: Choose, transform: Transform = whole, switch: stages.Switch = stages.unwatched
+    path: str,
+    choose: Choose,
+    transform: Transform = whole,
+    switch: stages.Switch = stages.unwatched,
+    out: np.ndarray | None = None,
 ) -> Shaped[np.ndarray, "F _ _ 3"]:
     """The frames of a video that `choose(frame count, fps)` asks for: upright RGB, each put through `transform`.
 
-    `switch` is told when the packets have been read and decoding starts.
+    `switch` is told when the packets have been read and decoding starts; `out` is filled and returned, if given.
 
     Packets are counted first, since headers often lie about the number of frames or leave it out. Decoding starts from
     the key frame before each wanted frame where time stamps can be trusted, otherwise from the first frame; a stream
@@ -87,7 +91,7 @@ def read_clip(
                 frames, _ = _read_by_count(path, wanted, transform)
     except av.error.FFmpegError as error:
         raise DecodeError(path, _reason(path, error)) from error
-    return np.stack([frames[i] for i in wanted.tolist()])
+    return np.stack([frames[i] for i in wanted.tolist()], out=out)
 
 
 class Video(NamedTuple):

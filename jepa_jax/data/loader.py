@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -60,14 +61,16 @@ class TrainBatches(Iterator[Batch]):
         rows = range(settings.batch_size) if rows is None else rows
         places = _places(settings, self._sources, rows, start_step)
         self._in_step = renders_in_step(settings.data)
-        example = _Example(
+        make = _MakeBatch(
+            places,
+            len(rows),
             tuple(self._sources),
             None if self._in_step else settings.clip,
             settings.data.images == "frames",
             settings.data.augment,
             settings.data.max_skip_fraction,
         )
-        dataset = grain.MapDataset.source(places).map(example).batch(len(rows), batch_fn=stack)
+        dataset = grain.MapDataset.range(len(places) // len(rows)).map(make)
         files = any(source.kind != "sprites" for source in self._sources if source)
         batch_bytes = len(rows) * settings.clip.frames * settings.clip.size**2 * 3
         self._batches = workers.Ahead(dataset, settings.data.workers if files else 0, batch_bytes)
@@ -164,48 +167,72 @@ def _places(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Example:
-    """A draw → its clip, decoded and augmented. Runs in the workers."""
+class _MakeBatch:
+    """A step's number, from the first one on → its batch, decoded and augmented. Runs in the workers."""
 
+    places: sampling.Rows
+    rows: int
     opened: tuple[sources.Source | None, ...]
     clip: config.ClipConfig | None  # None: no video wanted
     images_as_frames: bool
     augment: config.AugmentConfig
     max_skip_fraction: float
 
-    def __call__(self, draw: sampling.Draw) -> dict[str, Any]:
+    def __call__(self, number: int) -> dict[str, Any]:
+        draws = [self.places[number * self.rows + row] for row in range(self.rows)]
+        batch: dict[str, Any] = {"source": np.array([draw.source for draw in draws], np.int32)}
+        item_B = np.array([draw.item for draw in draws], np.int32)
+        skips: tuple[skipped.Skip, ...] = ()
+        seconds: Counter[str] = Counter()
+        if self.clip is not None:
+            shape = (self.rows, self._frames(draws[0]), self.clip.size, self.clip.size, 3)
+            batch["video"] = worker_process.empty(shape, np.dtype(np.uint8))
+            for row, draw in enumerate(draws):
+                watch = stages.Stopwatch(stages.READ)
+                item_B[row], more = self._fill(batch["video"][row], draw, watch)
+                skips += more
+                seconds.update(watch.stop())  # pyright: ignore[reportArgumentType]
+        return batch | {"item": item_B, "skips": skips, "seconds": dict(seconds)}
+
+    def _source(self, draw: sampling.Draw) -> sources.Source:
         source = self.opened[draw.source]
         assert source is not None  # sources of weight 0 are never drawn
-        example = {"source": np.int32(draw.source), "item": np.int32(draw.item), "skips": (), "seconds": {}}
-        if self.clip is None:
-            return example
-        frames = 1 if self.images_as_frames and source.kind == "images" else self.clip.frames
-        shape = (frames, self.clip.size, self.clip.size, 3)
-        if source.kind == "sprites":
-            return example | {"video": np.zeros(shape, np.uint8)}
-        watch = stages.Stopwatch(stages.READ)
-        item, video_FxYxXxC, skips = skipped.first_decodable(
+        return source
+
+    def _frames(self, draw: sampling.Draw) -> int:
+        assert self.clip is not None
+        return 1 if self.images_as_frames and self._source(draw).kind == "images" else self.clip.frames
+
+    def _fill(
+        self, video_FxYxXxC: np.ndarray, draw: sampling.Draw, watch: stages.Stopwatch
+    ) -> tuple[int, tuple[skipped.Skip, ...]]:
+        """Writes a clip in place; returns the item it is of, and those passed over."""
+        source = self._source(draw)
+        if source.kind == "sprites":  # rendered by the process that has a device
+            video_FxYxXxC[...] = 0
+            return draw.item, ()
+        item, clip, skips = skipped.first_decodable(
             source.name,
             source.size,
             draw.item,
-            lambda item: self._read(item, source, draw, frames, watch),
+            lambda item: self._read(item, draw, video_FxYxXxC, watch),
             self.max_skip_fraction,
         )
-        if video_FxYxXxC is None:  # too many skips: the process that reads them refuses the source
-            video_FxYxXxC = np.zeros(shape, np.uint8)
-        return example | {"item": np.int32(item), "skips": skips, "video": video_FxYxXxC, "seconds": watch.stop()}
+        if clip is None:  # too many skips: the process that reads them refuses the source
+            video_FxYxXxC[...] = 0
+        return item, skips
 
     def _read(
-        self, item: int, source: sources.Source, draw: sampling.Draw, frames: int, watch: stages.Stopwatch
+        self, item: int, draw: sampling.Draw, out_FxYxXxC: np.ndarray, watch: stages.Stopwatch
     ) -> UInt8[np.ndarray, "F Y X 3"]:
-        assert self.clip is not None
+        source, size = self._source(draw), out_FxYxXxC.shape[1]
         watch.switch(stages.READ)
         window_rng, view_rng = draw.generators()
-        view = augment.RandomView(self.clip.size, self.augment, view_rng)
+        view = augment.RandomView(size, self.augment, view_rng)
 
         def choose(count: int, fps: float) -> np.ndarray:
             step = sampling.stride(fps, source.settings.frame_step, source.settings.target_fps)
-            return sampling.random_window(count, frames, step, window_rng)
+            return sampling.random_window(count, len(out_FxYxXxC), step, window_rng)
 
         def transform(frame_YxXxC: np.ndarray) -> np.ndarray:
             watch.switch(stages.AUGMENT)
@@ -215,22 +242,16 @@ class _Example:
 
         if source.kind == "images":
             watch.switch(stages.DECODE)
-            return np.repeat(transform(source.read_image(item))[None], frames, axis=0)
-        return source.read_clip(item, choose, transform, watch.switch)
+            out_FxYxXxC[...] = transform(source.read_image(item))
+            return out_FxYxXxC
+        return source.read_clip(item, choose, transform, watch.switch, out_FxYxXxC)
 
 
 def stack(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Examples as one batch: arrays stacked, `skips` one after another, `seconds` of each stage summed."""
-    watch = stages.Stopwatch(stages.BATCH)
-    together = ("skips", "seconds")
-    batch = {}
-    for key in examples[0]:
-        if key not in together:
-            arrays = [np.asarray(example[key]) for example in examples]
-            batch[key] = worker_process.empty((len(arrays), *arrays[0].shape), arrays[0].dtype)
-            np.stack(arrays, out=batch[key])
-    seconds = watch.stop()
-    for example in examples:
-        for stage, more in example.get("seconds", {}).items():
-            seconds[stage] = seconds.get(stage, 0.0) + more
-    return batch | {"skips": tuple(skip for example in examples for skip in example["skips"]), "seconds": seconds}
+    """Examples as one batch: arrays stacked, `skips` one after another."""
+    batch: dict[str, Any] = {"skips": tuple(skip for example in examples for skip in example["skips"])}
+    for key in examples[0].keys() - batch.keys():
+        arrays = [np.asarray(example[key]) for example in examples]
+        batch[key] = worker_process.empty((len(arrays), *arrays[0].shape), arrays[0].dtype)
+        np.stack(arrays, out=batch[key])
+    return batch

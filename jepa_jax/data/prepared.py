@@ -149,6 +149,7 @@ class PreparedSet:
         choose: decode.Choose,
         transform: decode.Transform = decode.whole,
         switch: stages.Switch = stages.unwatched,
+        out: np.ndarray | None = None,
     ) -> Shaped[np.ndarray, "F _ _ 3"]:
         """The frames that `choose(frame count, fps)` asks for; all arguments are as in `decode.read_clip`.
 
@@ -164,7 +165,7 @@ class PreparedSet:
             wanted = choose(count, fps)
         numbers = np.unique(wanted).tolist()
         frames = {i: transform(frame_YxXxC) for i, frame_YxXxC in self._frames(item, numbers, switch)}
-        return np.stack([frames[i] for i in wanted.tolist()])
+        return np.stack([frames[i] for i in wanted.tolist()], out=out)
 
     def read_image(self, item: int) -> UInt8[np.ndarray, "Y X 3"]:
         """A still image.
@@ -203,9 +204,10 @@ def decode_jpeg(jpeg: bytes) -> UInt8[np.ndarray, "Y X 3"]:
 
 
 @functools.cache
-def records(folder: str, part: str) -> Sequence[dict[str, Any]]:
-    """The records of a part as TFDS gives them: id, label, fps, count, first (its first frame's number), frames.
+def records(folder: str, part: str) -> Any:
+    """The records of a part by number, as TFDS gives them.
 
+    Each is a dict of id, label, fps, count, first (its first frame's number), frames.
     Opened once a process: a set may go to worker processes without its open files.
     """
     import tensorflow_datasets as tfds  # takes a second or two, for which raw files need not wait

@@ -44,18 +44,19 @@ class Source:
         choose: decode.Choose,
         transform: decode.Transform = decode.whole,
         switch: stages.Switch = stages.unwatched,
+        out: np.ndarray | None = None,
     ) -> Shaped[np.ndarray, "F _ _ 3"]:
         """The frames of a video that `choose(frame count, fps)` asks for, each put through `transform`.
 
-        `switch` is told which stage begins, reading or decoding.
+        `switch` is told which stage begins, reading or decoding; `out` is filled and returned, if given.
 
         Raises:
             DecodeError: the item cannot be decoded.
         """
         with worker_process.at_work_on(path := self.paths[item]):
             if self.prepared_set is None:
-                return decode.read_clip(path, choose, transform, switch)
-            return self.prepared_set.read_clip(item, choose, transform, switch)
+                return decode.read_clip(path, choose, transform, switch, out)
+            return self.prepared_set.read_clip(item, choose, transform, switch, out)
 
     def read_image(self, item: int) -> UInt8[np.ndarray, "Y X 3"]:
         """A still image.

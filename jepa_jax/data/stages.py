@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 # In the worker processes, clip after clip …
-READ, DECODE, AUGMENT, BATCH = "read", "decode", "augment", "batch"
+READ, DECODE, AUGMENT = "read", "decode", "augment"
 # … and in the thread that takes their batches over and puts them on the device.
 RECEIVE, RENDER, TRANSFER = "receive", "render", "transfer"
-IN_WORKERS = (READ, DECODE, AUGMENT, BATCH)
+IN_WORKERS = (READ, DECODE, AUGMENT)
 IN_THREAD = (RECEIVE, RENDER, TRANSFER)
 
 _PREPARE = "read sets prepared by python -m jepa_jax.prepare, with a --short-side no larger than needed"
@@ -17,7 +17,6 @@ KNOBS = {
     READ: "put the files on a faster disk",
     DECODE: _PREPARE,
     AUGMENT: _PREPARE,
-    BATCH: "use fewer workers, if they share one memory",
     RECEIVE: "give /dev/shm more room (docker run --shm-size), or start several processes, each with its own rows",
     RENDER: "train on sprites alone, which the device renders (config.data.render_in_step)",
     TRANSFER: "raise config.data.prefetch, or start several processes, each with its own rows",
