@@ -56,8 +56,12 @@ class Folder:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="jepa_jax_batches_", dir=_SHARED_MEMORY if roomy else None))
         for worker in range(workers):
             with (folder / str(worker)).open("wb") as file:
-                # Room is taken now: a full disk is an error here and would be a crash later.
-                os.posix_fallocate(file.fileno(), 0, mmap.PAGESIZE + slots * slot_bytes)
+                size = mmap.PAGESIZE + slots * slot_bytes
+                if hasattr(os, "posix_fallocate"):
+                    # Room is taken now: a full disk is an error here and would be a crash later.
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:  # macOS
+                    file.truncate(size)
         return cls(folder, slots, slot_bytes)
 
     @property
