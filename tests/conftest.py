@@ -7,6 +7,7 @@ import fractions
 import json
 import os
 import pathlib
+import signal
 
 import jaxlib.version
 
@@ -32,6 +33,9 @@ from jaxtyping import install_import_hook
 
 install_import_hook("jepa_jax", "beartype.beartype")
 flags.FLAGS.mark_as_parsed()  # grain reads absl's flags
+
+# A shell starts what runs in the background with Ctrl-C ignored, and so would be the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
