@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-SMALL = ["--config.encoder.size=32x4x2", "--config.predictor.size=16x1x2", "--config.clip.frames=2"]
+SMALL = ["--config.encoder.size=32x4x2", "--config.predictor.size=16x1x2", "--config.clip.frames=4"]
 
 
 def run(*arguments):

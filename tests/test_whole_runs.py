@@ -90,7 +90,7 @@ def test_own_videos_and_images_are_trained_on_and_probed(tmp_path, real_data):
             timeout=300,
         )
         results = json.loads(out.read_text())["results"]
-        ((classes, train, test),) = {(r["classes"], r["train"], r["test"]) for r in results}
+        ((classes, train, test),) = {(len(r["class_names"]), r["train"], r["test"]) for r in results}
         assert (classes, train + test) == {"folder": (6, 120), "images": (10, 2000)}[config]
         assert test > 0
         assert all(0 <= r["accuracy"] <= 1 for r in results)

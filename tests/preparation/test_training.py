@@ -62,7 +62,7 @@ def test_the_mixed_regime_on_prepared_sets(
     probing.evaluate(evaluation, str(tmp_path / "run"), tmp_path / "results.json")
     record = json.loads((tmp_path / "results.json").read_text())
     row = record["results"][0]
-    assert (row["train"], row["test"], row["classes"]) == (4, 2, 3)
+    assert (row["train"], row["test"], len(row["class_names"])) == (4, 2, 3)
 
     clip = config.clip
     for fold in (1, 2, 3):
