@@ -54,10 +54,10 @@ def test_a_step_too_large_for_a_tpu_says_so_in_the_same_table():
 
 
 @pytest.mark.slow
-def test_a_sweep_is_a_table_over_batches_and_policies():
-    result = run("--topology=cpu:2", "--sweep", "--global-batch=2,4", *SMALL)
+def test_a_sweep_is_a_table_over_policies():
+    result = run("--topology=cpu:2", "--sweep", "--global-batch=2", *SMALL)
     assert result.returncode == 0, result.stderr
     rows = [line.split(" | ") for line in result.stdout.splitlines()[2:]]
     assert [(row[0].strip("| "), row[1]) for row in rows] == [
-        (batch, policy) for batch in ("2", "4") for policy in ("none", "dots", "full", "level")
+        ("2", policy) for policy in ("none", "dots", "full", "level")
     ]
