@@ -26,7 +26,7 @@ from jepa_jax.training import step
 
 BASELINE = "baseline"
 RECIPES = ("fwm_hw_ld", "ld", "spectral", "sigreg", "hamiltonian")
-VIT_BASE = {"steps": 30_000, "batch_size": 8, "encoder": {"remat": True}}
+VIT_BASE = {"steps": 30_000, "batch_size": 8, "encoder": {"remat": "full"}}
 UNROLLED = {"encoder": {"scan": False}}
 
 
