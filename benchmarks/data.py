@@ -106,7 +106,8 @@ def rate(make: Callable[[int], Any], seconds: float) -> float:
 def a_core(raw: pathlib.Path, prepared: pathlib.Path, seconds: float) -> float:
     """Prints clips a second a core of every kind of file and of the prepared set; returns the latter."""
     kinds = collections.defaultdict(list)
-    for source_file in sources.open_source(config.SourceConfig(path=str(raw)), "raw").paths:
+    paths = sources.open_source(config.SourceConfig(path=str(raw)), "raw").paths
+    for source_file in paths:
         with contextlib.suppress(decode.DecodeError), decode._opened(source_file) as (_, stream):
             lines = next((lines for lines in (240, 256, 360, 480) if min(stream.height, stream.width) <= lines), 1080)
             kinds[f"{pathlib.Path(source_file).suffix} {stream.codec_context.name} ≤ {lines}p"].append(source_file)
@@ -116,7 +117,7 @@ def a_core(raw: pathlib.Path, prepared: pathlib.Path, seconds: float) -> float:
         print(f"| {kind} | {len(files)} | {speed:.0f} | {spent} | {_megabytes(map(pathlib.Path, files)):.1f} |")
     speed, spent = on_one_core(_clips, None, str(prepared), seconds)
     size = _megabytes(path for path in prepared.rglob("*") if path.is_file())
-    total = _megabytes(path for path in raw.rglob("*") if path.is_file())
+    total = _megabytes(map(pathlib.Path, paths))
     print(f"| prepared, all | | {speed:.0f} | {spent} | {size:.1f} prepared, {total:.1f} raw |")
     return speed
 

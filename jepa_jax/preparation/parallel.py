@@ -63,7 +63,8 @@ def run(
             ) from error
         finally:  # after an error or Ctrl-C the workers finish the item they are at, not their tasks
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Waits, since a worker that is still starting needs the lock and the event.
+            pool.shutdown(cancel_futures=True)
     return [future.result() for future in submitted]
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 
 import grain
+import jax
 import numpy as np
 import pytest
 
@@ -45,13 +46,17 @@ def test_slots_are_used_again_without_a_batch_spoiling_another(processes):
         return arrays | {"large": np.full(100_000, i), "none": np.zeros((0, 3)), "word": str(i)}
 
     iterator = workers.Ahead(grain.MapDataset.range(40).map(make), processes, 60_000)
-    kept = []
+    kept, on_device = [], []
     for i, batch in enumerate(iterator):
         if i in (5, 6, 20):
             time.sleep(0.3)
         kept.append(batch)
+        on_device.append(jax.device_put(batch["a"]))
+        # Received once, it is not copied again on its way to a CPU device.
+        assert on_device[-1].unsafe_buffer_pointer() == batch["a"].ctypes.data
     iterator.close()
     for i, batch in enumerate(kept):
+        np.testing.assert_array_equal(on_device[i], batch["a"])
         for key, value in make(i).items():
             np.testing.assert_array_equal(batch[key], value)
 
