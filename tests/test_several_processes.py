@@ -14,6 +14,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import tiny_run
 
 from jepa_jax.config import Config, parse
 from jepa_jax.training import checkpoint, leaves, loop, step
@@ -22,15 +23,9 @@ pytestmark = pytest.mark.slow
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 LAUNCHER = REPOSITORY / "launch" / "local.sh"
-SETTINGS = {
+SETTINGS = tiny_run.SETTINGS | {
     "steps": 40,
-    "batch_size": 8,
-    "dtype": "float32",
-    "clip": {"frames": 4, "size": 16},
     "encoder": {"size": "128x2x2", "patch": 8, "levels": 2},  # wide enough that arrays are split over fsdp
-    "predictor": {"size": "16x1x1"},
-    "masks": {"short": {"blocks": 1, "spatial_scale": 0.3}},
-    "data": {"sources": {"sprites": {"kind": "sprites"}}, "workers": 0},
     "mesh": {"fsdp": 4},
     "checkpoint": {"every": 5, "keep": 10},
     "log": {"every": 1, "features_every": 10},

@@ -5,6 +5,7 @@ import runpy
 
 import numpy as np
 import pytest
+import tiny_run
 
 from jepa_jax.config import Config, SourceConfig, parse
 from jepa_jax.data import EvaluationSet
@@ -13,16 +14,7 @@ from jepa_jax.probing import job as probing
 from jepa_jax.probing.config import EvalConfig, ProbeConfig
 from jepa_jax.training import loop
 
-SMALL = {
-    "steps": 5,
-    "batch_size": 8,
-    "dtype": "float32",
-    "clip": {"frames": 4, "size": 32},
-    "encoder": {"size": "16x2x1", "patch": 8, "levels": 2},
-    "predictor": {"size": "16x1x1"},
-    "masks": {"short": {"blocks": 1, "spatial_scale": 0.3}},
-    "log": {"every": 1, "features_every": 3},
-}
+SMALL = tiny_run.SETTINGS | {"steps": 5, "clip": {"frames": 4, "size": 32}}
 
 
 @pytest.mark.slow

@@ -7,20 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_run
 
 from jepa_jax.config import Config, parse
 from jepa_jax.objectives import prediction
 from jepa_jax.training import audit, step
 
-SETTINGS = {
-    "steps": 10,
-    "batch_size": 8,
-    "dtype": "float32",
-    "clip": {"frames": 4, "size": 16},
-    "encoder": {"size": "16x2x1", "patch": 8, "levels": 2},
-    "predictor": {"size": "16x1x1"},
-    "masks": {"short": {"blocks": 1, "spatial_scale": 0.3}},
-    "objectives": {"prediction": {}, "context_prediction": {"schedule": {"shape": "constant"}}},
+SETTINGS = tiny_run.SETTINGS | {
+    "objectives": {"prediction": {}, "context_prediction": {"schedule": {"shape": "constant"}}}
 }
 
 

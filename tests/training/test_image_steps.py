@@ -6,18 +6,15 @@ import json
 import jax
 import numpy as np
 import pytest
+import tiny_run
 from PIL import Image
 
 from jepa_jax.config import Config, parse
 from jepa_jax.training import loop, step
 
-SETTINGS = {
+SETTINGS = tiny_run.SETTINGS | {
     "steps": 8,
-    "batch_size": 8,
-    "dtype": "float32",
-    "clip": {"frames": 4, "size": 16},
     "encoder": {"size": "16x2x1", "patch": 4, "levels": 2},
-    "predictor": {"size": "16x1x1"},
     "masks": {"future": {"temporal_keep": 0.5, "motion_strength": 2.0}},
     "objectives": {"prediction": {}, "delta": {}, "kinematic": {}},
     "log": {"every": 1, "features_every": 4},

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_run
 from etils import epath
 from etils.epath import testing
 
@@ -22,18 +23,7 @@ from jepa_jax.training.checkpoint import Checkpointer
 from jepa_jax.training.spool import Spool
 
 RUN = "gs://bucket/run"
-SETTINGS = {
-    "steps": 4,
-    "batch_size": 8,
-    "dtype": "float32",
-    "clip": {"frames": 4, "size": 16},
-    "encoder": {"size": "16x2x1", "patch": 8, "levels": 2},
-    "predictor": {"size": "16x1x1"},
-    "masks": {"short": {"blocks": 1, "spatial_scale": 0.3}},
-    "data": {"sources": {"sprites": {"kind": "sprites"}}, "workers": 0},
-    "checkpoint": {"every": 2, "keep": 10},
-    "log": {"every": 1, "features_every": 3},
-}
+SETTINGS = tiny_run.SETTINGS | {"steps": 4}
 
 
 @pytest.fixture
