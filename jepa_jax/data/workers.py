@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from multiprocessing.process import BaseProcess
@@ -26,6 +27,7 @@ from jepa_jax.data import slots, worker_process
 _BUFFERED = 1  # batches ready in each worker
 # In use at once, of a worker: the batch being made, those ready, two in grain's own thread, one being copied out.
 _SLOTS = _BUFFERED + 4
+PATIENCE_S = 60.0  # for a batch; after that it is said what the workers are at
 MOST_DEATHS = 3  # in a row, without a batch in between
 # How a process ends by its own fault. SIGKILL comes from outside: from a person, or the kernel where memory is short.
 _FAULTS = {-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL, -signal.SIGABRT, -signal.SIGSYS}
@@ -81,7 +83,13 @@ class Ahead(Iterator[dict[str, Any]]):
         if self._crew is None:
             rest = self._batches[self._given :]
             self._crew = _Crew(rest, self._workers, self._batch_bytes, self._deadly)  # pyright: ignore[reportArgumentType]
-        return next(self._crew)
+        impatience = threading.Timer(PATIENCE_S, self._crew.tell)
+        impatience.daemon = True
+        impatience.start()
+        try:
+            return next(self._crew)
+        finally:
+            impatience.cancel()
 
     def _bury(self, death: "_DeathError") -> None:
         """Drops the crew of which a worker died, and remembers what file is to blame."""
@@ -160,6 +168,18 @@ class _Crew(Iterator[dict[str, Any]]):
         if not self._processes:
             self._look()
         return made
+
+    def tell(self) -> None:
+        """Warns of a batch that does not come: a file on a disk that does not answer keeps its reader for ever."""
+        if self._iterator is None:  # closed meanwhile
+            return
+        files = sorted(path for path in worker_process.read_notes(self._notes).values() if path)
+        logging.warning(
+            "No batch for %.0f s. The workers are at: %s. If the disk does not answer, end this run and see to it; the "
+            "same command goes on from the last checkpoint.",
+            PATIENCE_S,
+            ", ".join(files) or "no file, but starting or between two",
+        )
 
     def _look(self) -> dict[int, str]:
         """The workers' notes. Processes are remembered, since those that ended are listed nowhere."""

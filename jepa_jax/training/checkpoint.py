@@ -21,6 +21,7 @@ still being written.
 import concurrent.futures
 import dataclasses
 import json
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -31,7 +32,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from jepa_jax.config import Config
-from jepa_jax.training import checksums, leaves, processes
+from jepa_jax.training import checksums, durable, leaves, processes
 from jepa_jax.training.workdir import is_remote, load_config, locate
 
 State = TypeVar("State")
@@ -193,9 +194,11 @@ class Checkpointer:
             (unnamed / LEAVES).write_text(json.dumps(description))
             checksums.write(unnamed)
             if unnamed != final:
+                durable.flush(pathlib.Path(unnamed))
                 if final.is_dir():  # passed over as damaged
                     final.rmtree()
                 unnamed.rename(final)
+                durable.flush_names(pathlib.Path(self._folder))
             self._delete_old(step)
         return step
 

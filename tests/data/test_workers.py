@@ -119,6 +119,15 @@ def test_a_file_that_crashes_its_reader_is_passed_over_and_said_so(tmp_path):
     assert got[7]["reason"] == "reading it makes the process crash (SIGSEGV)"
 
 
+def test_a_file_that_hangs_is_named_while_it_does(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(workers, "PATIENCE_S", 1.5)
+    iterator = workers.Ahead(reading(tmp_path, "import time; time.sleep(4)"), 1, 1)
+    got = list(iterator)
+    iterator.close()
+    assert [batch["x"][0] for batch in got] == list(range(12))
+    assert f"The workers are at: {tmp_path}/7." in caplog.text
+
+
 @pytest.mark.slow
 def test_workers_that_always_die_are_an_error(tmp_path):
     iterator = workers.Ahead(reading(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)"), 1, 1)

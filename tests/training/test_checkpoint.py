@@ -174,6 +174,27 @@ def test_only_finished_saves_are_reported(tmp_path, monkeypatch):
         assert checkpointer.last_good == 7
 
 
+def test_a_checkpoint_gets_its_name_when_all_of_it_is_on_the_disk(tmp_path, monkeypatch):
+    """A power cut after the rename must find the files, and after the report the name."""
+    flushed, sync = [], os.fsync
+
+    def fsync(descriptor):
+        sync(descriptor)
+        flushed.append(os.fstat(descriptor).st_ino)
+
+    def rename(path, target):
+        if path.name == "1.partial":  # orbax has renamed its own before
+            assert not {file.name for file in pathlib.Path(path).rglob("*") if file.stat().st_ino not in flushed}
+            flushed.append("renamed")
+        os.rename(path, target)
+        return type(path)(target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr("etils.epath.gpath.PosixGPath.rename", rename)
+    folder = save_all(tmp_path, [1])
+    assert flushed[flushed.index("renamed") + 1] == folder.stat().st_ino
+
+
 def test_a_failed_save_is_raised_not_reported(tmp_path):
     checkpointer = Checkpointer(tmp_path, keep=2)
     checkpointer.save(1, make_state())
