@@ -31,6 +31,7 @@ class EvaluationSet:
         views: how many rows an item has, each another stretch or crop of it; they follow each other.
         rows: how many rows `batches` has, without those that fill up the last batch: size × views.
         clip: frames and size of each.
+        clip_shape: [F, Y, X, C].
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class EvaluationSet:
             raise config.ConfigError(f"config.views: {settings.kind} have one view only; leave all of it out.")
         self._source = sources.open_source(settings, name, setting)
         self.clip = clip
+        self.clip_shape = (clip.frames, clip.size, clip.size, 3)
         self._seed = seed
         self.size = self._source.size
         self.views = self._views.clips * self._views.crops

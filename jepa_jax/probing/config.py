@@ -115,7 +115,7 @@ class EvalConfig:
     frames: int = 0  # frames of a clip; 0: as the encoder was trained
     size: int = 0  # side of a clip in pixels; 0: as the encoder was trained
     dtype: Literal["trained", "float32", "bfloat16"] = "trained"  # what the encoder computes in
-    batch_size: int = 0  # clips encoded at once; 0: 8 on a CPU, 32 on each accelerator
+    batch_size: int = 0  # clips encoded at once; 0: 8 on a CPU, 32 on each accelerator, fewer of many tokens
     workers: int = 2  # processes that decode; 0 decodes in the evaluating process
     max_skip_fraction: float = 0.05  # more undecodable items than this in a source is an error
     feature_dtype: Literal["float16", "int8"] = "float16"  # all-token features on disk; pooled ones are float16

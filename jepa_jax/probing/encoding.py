@@ -21,8 +21,9 @@ Row = Int[Array, "B"]
 Apply = Callable[[Any, Video, Row], Mapping[str, Array]]
 Forms = tuple[tuple[str, Form], ...]
 
-# Clips a device and batch. On two CPU cores 8 clips of 8×112×112 are encoded fastest: more fall out of the caches.
-BATCH_SIZES, OTHER_BATCH_SIZE = {"cpu": 8}, 32
+# Clips a device and batch, and tokens a clip up to which it is so many; attention takes memory by their square. On two
+# CPU cores 8 clips of 8×112×112 (196 tokens) are encoded fastest, and of 16×112×112 in patches of 8 (1,568) one or two.
+AT_ONCE, ELSEWHERE = {"cpu": (8, 196)}, (32, 1568)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,10 @@ class Encode:
         video = jax.ShapeDtypeStruct((1, *clip_shape), jnp.float32)
         made = jax.eval_shape(self.apply, self.params, video, jax.ShapeDtypeStruct((1,), jnp.int32))
         return {kind: tuple(value.shape[1:]) for kind, value in made.items()}
+
+    def tokens(self, clip_shape: tuple[int, ...]) -> int:
+        """How many tokens a clip [F, Y, X, 3] has; 1 if features are no encoder's."""
+        return self.row_shapes(clip_shape).get("all", (1,))[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +118,10 @@ class Device:
         self.count = len(devices)
         self._mesh = Mesh(np.array(devices), ("clips",), axis_types=(AxisType.Auto,))
 
-    def batch_size(self, wanted: int, rows: int) -> int:
-        """A multiple of the devices, near `wanted` (0: what suits the device), and no more than `rows` need."""
-        wanted = wanted or self.count * BATCH_SIZES.get(self._mesh.devices.flat[0].platform, OTHER_BATCH_SIZE)
+    def batch_size(self, wanted: int, rows: int, tokens: int) -> int:
+        """A multiple of the devices, near `wanted` (0: what suits them), and no more than `rows` of `tokens` need."""
+        most, usual = AT_ONCE.get(self._mesh.devices.flat[0].platform, ELSEWHERE)
+        wanted = wanted or self.count * max(1, min(most, most * usual**2 // tokens**2))
         return -(-min(wanted, max(rows, 1)) // self.count) * self.count
 
     def hold(self, encode: Encode, forms: Forms) -> Callable[[Mapping[str, Any]], dict[str, dict[str, Array]]]:

@@ -90,11 +90,10 @@ def extract(
         ValueError: no clips came.
         OSError: no room for features that have to be kept.
     """
-    clip_shape = (clips.clip.frames, clips.clip.size, clips.clip.size, 3)
     layouts = {
         (encoder, kind): Layout(shape, cache.form if kind == "all" else "float16")
         for encoder, encode in encoders.items()
-        for kind, shape in encode.row_shapes(clip_shape).items()
+        for kind, shape in encode.row_shapes(clips.clip_shape).items()
         if kind in kinds or kind == "mean"
     }
     keys = {which: _key(encoders[which[0]], clips, which[1], layout) for which, layout in layouts.items()}
@@ -214,7 +213,8 @@ def _fill(
     if not missing:
         return
     device = encoding.Device()
-    size = device.batch_size(batch_size, clips.rows)
+    tokens = max(encoders[encoder].tokens(clips.clip_shape) for encoder, _ in missing)
+    size = device.batch_size(batch_size, clips.rows, tokens)
     forms: dict[str, list] = {}
     for encoder, kind in missing:
         forms.setdefault(encoder, []).append((kind, missing[encoder, kind].form))

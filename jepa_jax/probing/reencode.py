@@ -34,10 +34,9 @@ class Reencoded:
         """
         self._clips, self._kind, self._items, self._workers = clips, kind, items, workers
         device = encoding.Device()
-        self._batch_size = device.batch_size(batch_size, len(items))
+        self._batch_size = device.batch_size(batch_size, len(items), encode.tokens(clips.clip_shape))
         self._dispatch = device.hold(encode, ((kind, "float16"),))
-        clip = clips.clip
-        self.shape = (len(items), *encode.row_shapes((clip.frames, clip.size, clip.size, 3))[kind])
+        self.shape = (len(items), *encode.row_shapes(clips.clip_shape)[kind])
         self.dtype = np.dtype(np.float16)
         self.nbytes = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 

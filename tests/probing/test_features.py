@@ -123,9 +123,18 @@ def test_other_parameters_and_batches_compile_nothing(params, encode, pictures, 
             encoder(batch)
 
 
+def test_fewer_clips_of_many_tokens_are_encoded_at_once():
+    """Clips × tokens², the memory of attention, stays what it is where batches are largest; a wish is obeyed."""
+    device = encoding.Device()
+    sizes = {tokens: device.batch_size(0, 10_000, tokens) for tokens in (1, 64, 196, 392, 1568, 6272)}
+    assert sizes[1] == sizes[64] == sizes[196] >= 8 * sizes[1568] == 8 * sizes[6272] == 8 * device.count
+    assert all(size * tokens**2 <= sizes[196] * 196**2 or size == device.count for tokens, size in sizes.items())
+    assert device.batch_size(5 * device.count, 10_000, 6272) == 5 * device.count
+
+
 def test_a_batch_is_split_over_all_devices(encode, pictures):
     device = encoding.Device()
-    made = device.hold(encode, (("mean", "float16"),))(next(open_set(pictures).batches(device.batch_size(9, 20))))
+    made = device.hold(encode, (("mean", "float16"),))(next(open_set(pictures).batches(device.batch_size(9, 20, 1))))
     assert len(made["mean"]["features"].sharding.device_set) == jax.device_count() == 8
     assert made["mean"]["features"].shape[0] == 16
 
