@@ -13,7 +13,7 @@ from jepa_jax.probing.features import Rows
 Batch = tuple[Int[np.ndarray, "B"], Bool[np.ndarray, "B"]]
 
 
-def read_ahead(source: Rows, parts: Sequence[Int[np.ndarray, "R"]]) -> Iterator[np.ndarray]:
+def read_ahead(source: Rows, parts: Sequence[Int[np.ndarray, "_"]]) -> Iterator[np.ndarray]:
     """The rows of each of `parts`, the next being read while the one before is used."""
     with concurrent.futures.ThreadPoolExecutor(1) as reader:
         read = features.read(source, parts)
