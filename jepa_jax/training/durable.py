@@ -1,8 +1,10 @@
 """Files brought from memory to the disk, so that a power cut takes back nothing that was said to be saved."""
 
-import contextlib
+import errno
 import os
 import pathlib
+
+_CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # what file systems say that have no names to bring to a disk
 
 
 def flush(folder: pathlib.Path) -> None:
@@ -18,9 +20,16 @@ def flush(folder: pathlib.Path) -> None:
 
 
 def flush_names(folder: pathlib.Path) -> None:
-    """Returns when the names in `folder` are on the disk, where its file system can be asked for that."""
-    with contextlib.suppress(OSError):  # some network file systems cannot
+    """Returns when the names in `folder` are on the disk, where its file system can be asked for that.
+
+    Raises:
+        OSError: the disk failed to take them.
+    """
+    try:
         _sync(folder)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
 
 
 def _sync(path: str | pathlib.Path) -> None:

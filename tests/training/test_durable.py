@@ -1,0 +1,33 @@
+"""What a disk cannot take is an error; what a file system has no word for is not."""
+
+import errno
+import os
+
+import pytest
+
+from jepa_jax.training import durable
+
+
+def failing(monkeypatch, code):
+    def fsync(descriptor):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_a_disk_that_fails_is_an_error(tmp_path, monkeypatch, code):
+    (tmp_path / "file").write_text("content")
+    failing(monkeypatch, code)
+    with pytest.raises(OSError, match=os.strerror(code)):
+        durable.flush(tmp_path)
+    with pytest.raises(OSError, match=os.strerror(code)):
+        durable.flush_names(tmp_path)
+
+
+def test_a_file_system_that_cannot_flush_names_is_none(tmp_path, monkeypatch):
+    failing(monkeypatch, errno.EINVAL)
+    durable.flush_names(tmp_path)
+    (tmp_path / "file").write_text("content")
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):  # a file it has to flush
+        durable.flush(tmp_path)
