@@ -6,7 +6,8 @@ run began with), random:CONFIG.py, or `random` alone for the model that the eval
 `--watch` follows the run in WORKDIR, probes each checkpoint as it is saved, and ends with the run's last one;
 `--watch --last_only` waits for that one.
 
-`python -m jepa_jax.evaluate --compare A.json B.json …` prints results files side by side.
+`python -m jepa_jax.evaluate --compare A.json B.json …` prints results files side by side; of what
+`--watch` wrote, name evaluation.jsonl (its last step) or evaluation.jsonl:STEP.
 """
 
 import pathlib

@@ -251,16 +251,21 @@ def write(path: pathlib.Path, record: Mapping[str, Any]) -> None:
 def read(path: str | pathlib.Path) -> dict[str, Any]:
     """A results file, with its `results` as `ProbeResult`s.
 
+    Args:
+        path: results.json; or FILE.jsonl that `--watch` wrote, of which the last step is read, or FILE.jsonl:STEP.
+
     Raises:
-        ResultsError: no such file, no JSON, of another kind or version, or a field is missing.
+        ResultsError: no such file or step, no JSON, of another kind or version, or a field is missing.
     """
-    path = pathlib.Path(path)
+    file, _, step = str(path).rpartition(":")
+    file, step = (file, step) if file.endswith(".jsonl") else (str(path), "")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        text = pathlib.Path(file).read_text(encoding="utf-8")
+        record = _of_step(file, text, step) if file.endswith(".jsonl") else json.loads(text)
     except OSError as error:
-        raise ResultsError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise ResultsError(f"{path} is no JSON: {error}.") from error
+        raise ResultsError(f"{file} cannot be read: {error.strerror}.") from error
+    except json.JSONDecodeError as error:
+        raise ResultsError(f"{file} is no JSON: {error}.") from error
     found = (record.get("schema"), record.get("version")) if isinstance(record, dict) else (None, None)
     if found != (SCHEMA, VERSION):
         raise ResultsError(
@@ -274,6 +279,20 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
     except (KeyError, TypeError) as error:
         raise ResultsError(f"{path} does not follow {SCHEMA} version {VERSION}: {error}.") from error
     return record
+
+
+def _of_step(file: str, lines: str, step: str) -> Any:
+    """The record of a step among lines of JSON, or of the last step; a later line replaces an earlier one."""
+    whole = lines.rpartition("\n")[0].splitlines()  # what follows was cut short
+    try:
+        records = {record["checkpoint"]["step"]: record for record in map(json.loads, whole)}
+    except (KeyError, TypeError) as error:
+        raise ResultsError(f"{file} has lines that are no results of a checkpoint.") from error
+    if not records:
+        raise ResultsError(f"{file} has no results yet.")
+    if step and step not in map(str, records):
+        raise ResultsError(f"{file} has no step {step!r}; it has {', '.join(map(str, sorted(records)))}.")
+    return records[int(step) if step else max(records)]
 
 
 def _frozen(value: Any) -> Any:

@@ -18,6 +18,7 @@ from jepa_jax.probing.config import EvalConfig
 from jepa_jax.training import checkpoint, workdir
 
 POLL = 5.0  # seconds between looks at the run's folder
+QUIET = 600.0  # seconds without a sign of the run, after which that is said
 CELL = 20  # characters of a figure with its interval
 
 Record = dict[str, Any]
@@ -95,7 +96,7 @@ def _cells(record: Mapping[str, Any], features: str, columns: Sequence[tuple[str
 
 def _steps(run: pathlib.Path, last_only: bool) -> Iterator[int]:
     """Steps of complete checkpoints as they appear, each once, ascending; ends with the run's last."""
-    seen, told = -1, False
+    seen, told, told_quiet = -1, False, False
     while True:
         steps = checkpoint.saved_steps(run)
         if steps and steps[-1] < seen:
@@ -107,7 +108,7 @@ def _steps(run: pathlib.Path, last_only: bool) -> Iterator[int]:
             new = new[-1:] if done else []
         # One at a time: while it is probed, training goes on to save and to delete.
         if new:
-            seen, told = new[0], False
+            seen, told, told_quiet = new[0], False, False
             yield seen
         elif done:
             return
@@ -116,7 +117,21 @@ def _steps(run: pathlib.Path, last_only: bool) -> Iterator[int]:
                 what = f"a checkpoint after step {max(seen, steps[-1])}" if steps else "a checkpoint"
                 print(f"Waiting for {what} in {run} (Ctrl-C ends this).", flush=True)
                 told = True
+            quiet = _quiet_seconds(run)
+            if quiet > QUIET and not told_quiet:
+                print(
+                    f"{run} was last written to {quiet / 60:.0f} min ago. If its training has died, start it again "
+                    "(this goes on waiting), or end this with Ctrl-C.",
+                    flush=True,
+                )
+            told_quiet = quiet > QUIET
             time.sleep(POLL)
+
+
+def _quiet_seconds(run: pathlib.Path) -> float:
+    """Since the run's metrics or checkpoints last changed; 0 before it has any."""
+    times = [path.stat().st_mtime for path in (run / "metrics.jsonl", run / "checkpoints") if path.exists()]
+    return time.time() - max(times) if times else 0.0
 
 
 def _load(run: pathlib.Path, step: int) -> encoders.FrozenEncoder | None:

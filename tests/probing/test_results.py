@@ -115,6 +115,29 @@ def test_files_that_hold_no_results(tmp_path, text, message):
         results.read(file)
 
 
+def test_a_step_of_a_watched_run_is_read(tmp_path):
+    """A later line of a step replaces an earlier one, and a line cut short counts for nothing."""
+    head = {"schema": results.SCHEMA, "version": results.VERSION}
+    scores = {"results": [dataclasses.asdict(scored())]}
+    lines = [
+        json.dumps({**head, **scores, "checkpoint": {"step": step}, "seconds": seconds})
+        for step, seconds in ((10, 1), (9, 2), (10, 3))
+    ]
+    file = tmp_path / "evaluation.jsonl"
+    file.write_text("\n".join([*lines, lines[0][:-5]]))
+    assert results.read(file)["seconds"] == 3
+    assert results.read(f"{file}:9")["seconds"] == 2
+    assert results.read(f"{file}:9")["results"] == [scored()]
+    with pytest.raises(results.ResultsError, match=r"evaluation.jsonl has no step '11'; it has 9, 10\."):
+        results.read(f"{file}:11")
+    file.write_text(lines[0][:-5])
+    with pytest.raises(results.ResultsError, match="has no results yet"):
+        results.read(file)
+    file.write_text('{"step": 3, "loss": 1.0}\n')
+    with pytest.raises(results.ResultsError, match="no results of a checkpoint"):
+        results.read(file)
+
+
 def test_folds_pooled_are_one_result_about_all_items():
     def fold(number, items):
         return scored(

@@ -1,7 +1,9 @@
 import dataclasses
 import json
+import os
 import shutil
 import threading
+import time
 
 import jax
 import pytest
@@ -76,6 +78,26 @@ def test_it_follows_a_run_that_begins_later(settings, run, tmp_path, capsys, mon
     thread.join(60)
     assert steps_of(found) == [3, 7]
     assert f"Waiting for a checkpoint in {late}" in capsys.readouterr().out
+
+
+def test_a_run_that_has_stopped_before_its_end_is_told_of_once(settings, run, capsys, monkeypatch):
+    workdir.save_config(run, dataclasses.replace(workdir.load_config(run), steps=8))
+    (run / "metrics.jsonl").touch()
+    looks = iter(range(4))
+
+    def sleep(_):
+        look = next(looks, None)
+        if look is None:
+            raise KeyboardInterrupt
+        long_ago = time.time() - (300 if look == 0 else 1300)
+        for path in (run / "metrics.jsonl", run / "checkpoints"):
+            os.utime(path, (long_ago, long_ago))
+
+    monkeypatch.setattr(watch.time, "sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        watch.follow(settings, run)
+    told = capsys.readouterr().out
+    assert told.count(f"{run} was last written to 22 min ago. If its training has died, start it again") == 1
 
 
 def test_last_only(settings, run):
