@@ -294,19 +294,34 @@ def pipeline(prepared: pathlib.Path, alone: float, seconds: float) -> None:
 
 
 def start(raw: pathlib.Path, temporary: pathlib.Path, items: int = 170_000) -> None:
-    """Prints how soon the first batch of a large list of files is there, and what an item takes in memory."""
+    """Prints how soon the first batch of many items is there, listed and prepared, and what one takes in memory."""
     files = sources.open_source(config.SourceConfig(path=str(raw)), "raw").paths
     lines = (
         f"{pathlib.Path(path).resolve()} {number % 174}" for number, path in zip(range(items), itertools.cycle(files))
     )
     (temporary / "list.csv").write_text("\n".join(lines))
-    source = config.SourceConfig(path=str(temporary / "list.csv"))
-    began = time.perf_counter()
-    with running(batches_of(source, 2)) as (batches, _):
-        next(batches)
-        print(f"First batch of {items:,} listed files, 2 workers: {time.perf_counter() - began:.1f} s.")
-    size = len(pickle.dumps(sources.open_source(source, "list")))
-    print(f"Kept of each item, in every process: {size / items:.0f} bytes (path and label, as sent to workers).")
+    listed = config.SourceConfig(path=str(temporary / "list.csv"))
+    stills = config.SourceConfig(kind="images", path=str(prepare_stills(temporary, items)))
+    print("\n| first batch, 2 workers | seconds | bytes an item, in every process |\n|---|---|---|")
+    for name, source in {"listed clips": listed, "prepared stills": stills}.items():
+        began = time.perf_counter()
+        with running(batches_of(source, 2)) as (batches, _):
+            next(batches)
+            waited = time.perf_counter() - began
+        size = len(pickle.dumps(sources.open_source(source, "many")))
+        print(f"| {items:,} {name} | {waited:.1f} | {size / items:.0f} |", flush=True)
+
+
+def prepare_stills(temporary: pathlib.Path, items: int) -> pathlib.Path:
+    """A prepared set of so many small images: what is asked of it is how its index and records open."""
+    content = preparation_frames.encode(np.zeros((32, 32, 3), np.uint8), 90)
+    for number in range(items):
+        file = temporary / "stills" / str(number % 174) / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    settings = preparation_frames.JpegSettings()
+    print(job.prepare(sets.OPEN["folder"](temporary / "stills"), temporary / "many", settings, processes=2))
+    return temporary / "many"
 
 
 def flat(prepared: pathlib.Path, count: int) -> None:

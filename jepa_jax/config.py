@@ -26,6 +26,11 @@ level, or the predictor's); its blocks are computed again twice, first for their
 pass.
 """
 
+Attention = Literal["xla", "fused"]
+"""Who computes attention. xla: the compiler, which writes logits and softmax to memory. fused: a kernel that keeps them
+on the chip, splash attention on TPUs, cuDNN's on NVIDIA GPUs in bfloat16; elsewhere the compiler.
+"""
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used: says which, why, and what would be right."""
@@ -93,6 +98,7 @@ class EncoderConfig:
     rotary: Literal["interleaved", "tiled"] = "interleaved"  # tiled: the layout of released V-JEPA 2 weights
     scan: bool = True  # False unrolls the blocks: slower to compile, sometimes faster to run
     remat: Remat = "none"  # of the encoder's and the predictor's blocks
+    attention: Attention = "xla"  # of the encoder and the predictor
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "patch", "tubelet", "levels")

@@ -134,7 +134,7 @@ def parse(text: str) -> Program:
         if header := _HEADER.match(line):
             current = computations.setdefault(header.group(2), {})
             entry = header.group(2) if header.group(1) else entry
-        elif line.startswith("}"):
+        elif line.rstrip() == "}":  # kernels bring attributes of several lines, one of which begins so
             current = None
         elif current is not None and (match := _LINE.match(line)):
             instruction = _instruction(match.group(2), match.group(3), bool(match.group(1)))

@@ -137,8 +137,8 @@ def text(report: Report) -> str:
     config, topology = report.config, report.topology
     lines = [
         f"{config.recipe}, encoder {config.encoder.size}, {config.clip.frames}×{config.clip.size}×{config.clip.size}, "
-        f"batch {config.batch_size}, {config.dtype}, remat {config.encoder.remat}, fsdp {config.mesh.fsdp}, "
-        f"for {topology.name} ({report.chips} chips)",
+        f"batch {config.batch_size}, {config.dtype}, remat {config.encoder.remat}, attention "
+        f"{config.encoder.attention}, fsdp {config.mesh.fsdp}, for {topology.name} ({report.chips} chips)",
         f"compiled in          {report.seconds:.0f} s",
         f"model FLOPs          {_si(report.model_flops)}FLOP a step, "
         f"{_si(report.model_flops / config.batch_size)}FLOP a clip",
@@ -187,6 +187,10 @@ def _roofline_lines(report: Report) -> list[str]:
     rate = report.config.batch_size / roof.seconds
     utilisation = report.model_flops / (roof.seconds * report.chips * chip.flops)
     hours = report.config.steps * roof.seconds / 3600
+    if roof.binds == "memory" and report.config.encoder.attention == "xla":
+        lines.append(
+            "                       less with --config.encoder.attention=fused, where attention takes most of it"
+        )
     return [
         *lines,
         f"roofline             {busy}: {roof.binds} binds",

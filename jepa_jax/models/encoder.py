@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from jepa_jax.config import EncoderConfig, Remat
-from jepa_jax.models import layers, rope
+from jepa_jax.config import Attention, EncoderConfig, Remat
+from jepa_jax.models import by_clip, layers, rope
 from jepa_jax.models.sizes import Size, parse_size
 
 modality_init = nn.initializers.normal(1e-6)
@@ -38,7 +38,7 @@ class PatchEmbedding(nn.Module):
         kernel = self.param("kernel", layers.trunc_normal, (*self.shape, self.width))
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
         x, kernel, bias = flax.linen.dtypes.promote_dtype(patches_BxSxV, kernel, bias, dtype=self.dtype)
-        return layers.split_by_clip(x @ kernel.reshape(-1, self.width) + bias)
+        return by_clip.split(x @ kernel.reshape(-1, self.width) + bias)
 
 
 class Encoder(nn.Module):
@@ -51,6 +51,7 @@ class Encoder(nn.Module):
     rotary: rope.Layout
     scan: bool
     remat: Remat
+    attention: Attention
     dtype: DTypeLike
 
     def setup(self) -> None:
@@ -62,7 +63,7 @@ class Encoder(nn.Module):
         self.video_modality = self.param("video_modality", modality_init, (1, 1, size.width))
         self.image_modality = self.param("image_modality", modality_init, (1, 1, size.width))
         self.groups = [
-            layers.Blocks(size, first, end - first, self.scan, self.remat, self.dtype)
+            layers.Blocks(size, first, end - first, self.scan, self.remat, self.attention, self.dtype)
             for first, end in zip([0, *ends], ends, strict=False)
         ]
         self.norms = [nn.LayerNorm(layers.EPSILON, dtype=self.dtype) for _ in ends]
@@ -133,5 +134,6 @@ def build_encoder(config: EncoderConfig, dtype: DTypeLike = jnp.float32) -> Enco
         rotary=config.rotary,
         scan=config.scan,
         remat=config.remat,
+        attention=config.attention,
         dtype=jnp.dtype(dtype),
     )

@@ -3,26 +3,15 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, DTypeLike, Float
 
-from jepa_jax.config import Remat
-from jepa_jax.models import rope
+from jepa_jax.config import Attention, Remat
+from jepa_jax.models import by_clip, rope
+from jepa_jax.models.attention import attend
 from jepa_jax.models.sizes import Size
 
 EPSILON = 1e-6  # of every LayerNorm in encoder and predictor
 trunc_normal = nn.initializers.truncated_normal(0.02, lower=-100.0, upper=100.0)  # cut at ±2, that is at 100 σ
-
-
-def split_by_clip(x_Bx: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-    """Activations, which stay split over devices by clip as the batch is; on one device, and without a mesh, the same.
-
-    Left to itself, the compiler splits their channels after weights that are split (fsdp), and sends activations from
-    device to device in place of the far smaller weights.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(axis for axis in ("data", "fsdp") if axis in mesh.axis_names)
-    return jax.lax.with_sharding_constraint(x_Bx, PartitionSpec(axes)) if axes else x_Bx
 
 
 class Block(nn.Module):
@@ -32,6 +21,7 @@ class Block(nn.Module):
     """
 
     size: Size
+    attention: Attention
     dtype: DTypeLike
 
     @nn.compact
@@ -45,12 +35,12 @@ class Block(nn.Module):
         def dense(
             features: int, name: str, x: jax.Array, init: nn.initializers.Initializer = trunc_normal
         ) -> jax.Array:
-            return split_by_clip(nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)(x))
+            return by_clip.split(nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)(x))
 
         y_BxSxE = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm_attention")(x_BxSxE)
         qkv = dense(3 * width, "qkv", y_BxSxE).reshape(*y_BxSxE.shape[:-1], 3, heads, width // heads)
         q_BxSxAxG, k_BxSxAxG = rope.rotate(qkv[..., 0, :, :], turns), rope.rotate(qkv[..., 1, :, :], turns)
-        y_BxSxAxG = jax.nn.dot_product_attention(q_BxSxAxG, k_BxSxAxG, qkv[..., 2, :, :])
+        y_BxSxAxG = attend(q_BxSxAxG, k_BxSxAxG, qkv[..., 2, :, :], self.attention)
         x_BxSxE += dense(width, "attention_out", y_BxSxAxG.reshape(x_BxSxE.shape), to_residual)
 
         y_BxSxE = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm_mlp")(x_BxSxE)
@@ -70,6 +60,7 @@ class Blocks(nn.Module):
     length: int
     scan: bool
     remat: Remat
+    attention: Attention
     dtype: DTypeLike
 
     @nn.compact
@@ -87,4 +78,4 @@ class Blocks(nn.Module):
         if self.remat == "level":
             blocks = nn.remat(blocks)
         layers = self.first + jnp.arange(1, self.length + 1, dtype=jnp.float32)
-        return blocks(self.size, self.dtype, name="block")(x_BxSxE, turns, layers)[0]
+        return blocks(self.size, self.attention, self.dtype, name="block")(x_BxSxE, turns, layers)[0]

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from jepa_jax.config import EncoderConfig, PredictorConfig, Remat
-from jepa_jax.models import layers, rope
+from jepa_jax.config import Attention, EncoderConfig, PredictorConfig, Remat
+from jepa_jax.models import by_clip, layers, rope
 from jepa_jax.models.encoder import modality_init
 from jepa_jax.models.sizes import Size, parse_size
 
@@ -27,6 +27,7 @@ class Predictor(nn.Module):
     rotary: rope.Layout
     scan: bool
     remat: Remat
+    attention: Attention
     dtype: DTypeLike
     mask_tokens: int = MASK_TOKENS
 
@@ -55,7 +56,7 @@ class Predictor(nn.Module):
 
         def dense(features: int, name: str, x: jax.Array) -> jax.Array:
             linear = nn.Dense(features, dtype=self.dtype, kernel_init=layers.trunc_normal, name=name)
-            return layers.split_by_clip(linear(x))
+            return by_clip.split(linear(x))
 
         x_BxKxE = z_BxKxD
         if self.levels > 1:
@@ -73,7 +74,9 @@ class Predictor(nn.Module):
         }
         x_BxSxP += modality["image_modality" if image else "video_modality"].astype(x_BxSxP.dtype)
         turns = rope.turns(index_BxS, grid, self.size.width // self.size.heads, self.patch, self.rotary)
-        blocks = layers.Blocks(self.size, 0, self.size.depth, self.scan, self.remat, self.dtype, name="blocks")
+        blocks = layers.Blocks(
+            self.size, 0, self.size.depth, self.scan, self.remat, self.attention, self.dtype, name="blocks"
+        )
         x_BxSxP = nn.LayerNorm(layers.EPSILON, dtype=self.dtype, name="norm")(blocks(x_BxSxP, turns))
         output = z_BxKxD.shape[-1]
         target_BxMxD = dense(output, "head_target", x_BxSxP[:, context:])
@@ -92,6 +95,7 @@ def build_predictor(
         rotary=encoder.rotary,
         scan=encoder.scan,
         remat=encoder.remat,
+        attention=encoder.attention,
         dtype=jnp.dtype(dtype),
         mask_tokens=mask_tokens,
     )

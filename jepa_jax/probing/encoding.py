@@ -116,7 +116,7 @@ class Device:
         """Takes what devices there are."""
         devices = jax.local_devices()
         self.count = len(devices)
-        self._mesh = Mesh(np.array(devices), ("clips",), axis_types=(AxisType.Auto,))
+        self._mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
     def batch_size(self, wanted: int, rows: int, tokens: int) -> int:
         """A multiple of the devices, near `wanted` (0: what suits them), and no more than `rows` of `tokens` need."""
@@ -130,7 +130,7 @@ class Device:
         It does not wait for the result. In it is also `finite`, bool [B]: whether a row's values are numbers.
         """
         params = jax.device_put(encode.params, NamedSharding(self._mesh, PartitionSpec()))
-        split = NamedSharding(self._mesh, PartitionSpec("clips"))
+        split = NamedSharding(self._mesh, PartitionSpec("data"))
         forms = tuple(sorted(forms))  # compiled once, whatever their order
 
         def run(batch: Mapping[str, Any]) -> dict[str, dict[str, Array]]:

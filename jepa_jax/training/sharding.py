@@ -79,7 +79,7 @@ def axes_to_split(name: str) -> tuple[int, ...] | None:
 
 
 def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, traced where the model sees the mesh and keeps activations split (`models.layers.split_by_clip`)."""
+    """`function`, traced where the model sees the mesh and keeps activations split (`models.by_clip`)."""
 
     @functools.wraps(function)
     def traced(*arguments: Any) -> Any:

@@ -8,7 +8,7 @@ from jepa_jax.compiling import collectives, hlo
 from jepa_jax.compiling.traffic import traffic
 
 # As the TPU compiler writes it: loops without a noted trip count, arrays in a chip's own memory (S(1)), groups by mesh
-# axes, reduce-scatter as a fusion, one gather spread over several fusions.
+# axes, reduce-scatter as a fusion, one gather spread over several fusions, attributes of a kernel on several lines.
 TPU = """\
 HloModule jit_step, is_scheduled=true
 
@@ -40,7 +40,9 @@ HloModule jit_step, is_scheduled=true
   %i = s32[]{:T(128)} get-tuple-element(%state), index=0
   %one = s32[] constant(1)
   %next = s32[]{:T(128)S(2)} add(%i, %one)
-  %x = f32[8,128]{1,0:T(8,128)} get-tuple-element(%state), index=1
+  %x = f32[8,128]{1,0:T(8,128)} get-tuple-element(%state), index=1, frontend_attributes={kernel_metadata={
+"block": "128"
+}}, metadata={op_name="kernel"}
   %all-reduce.1 = f32[8,128]{1,0} all-reduce(%x), channel_id=1, replica_groups=mesh['data'=4,'fsdp'=4] {'fsdp'}
   %scattered = f32[2,128]{1,0} fusion(%all-reduce.1), kind=kCustom, calls=%all-reduce-scatter.1
   ROOT %after = (s32[], f32[8,128], f32[2,128]) tuple(%next, %all-reduce.1, %scattered)

@@ -121,6 +121,14 @@ def test_a_step_that_does_not_fit_is_told_with_what_to_change(config):
     assert report.table_row(built)[3] == "no, 4.25 GiB over"
 
 
+def test_bound_by_memory_it_names_the_kernel_that_takes_less(config):
+    usual = made(config, memory.Memory(2**30, 2**31, 2**28), traffic=int(819e8))
+    fused = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, attention="fused"))
+    assert "memory 100.0 ms, network 2.0 ms: memory binds" in report.text(usual)
+    assert "--config.encoder.attention=fused" in report.text(usual)
+    assert "--config.encoder.attention=fused" not in report.text(dataclasses.replace(usual, config=fused))
+
+
 def test_nothing_is_claimed_of_a_cpu(config):
     built = made(config, memory.Memory(0, 2**50, 0), topology=Topology("cpu:4", [None] * 4, None))
     assert built.fits

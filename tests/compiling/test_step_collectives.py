@@ -89,6 +89,6 @@ def test_a_stray_gather_of_activations_is_found(monkeypatch):
 @pytest.mark.slow
 def test_weights_split_without_care_for_activations_are_found(monkeypatch):
     """What the compiler does of itself where weights are split: channels of activations go round."""
-    monkeypatch.setattr("jepa_jax.models.layers.split_by_clip", lambda x: x)
+    monkeypatch.setattr("jepa_jax.models.by_clip.split", lambda x: x)
     state, found = compiled(fsdp=4)
     assert strays(state, found)

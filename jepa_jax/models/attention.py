@@ -1,0 +1,82 @@
+"""Self-attention among the tokens of a clip: as XLA compiles it, or in a kernel that keeps its logits on the chip."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import splash_attention as splash
+from jaxtyping import Array, Float
+
+from jepa_jax.config import Attention
+from jepa_jax.models import by_clip
+
+LANES = 128  # what a TPU computes on at once: its kernel takes tokens in multiples of it
+LONGEST = 2048  # keys in a block
+AREA = LANES * LONGEST  # most logits that the kernel computes at once: forward and backward fit a v5e's scratch memory
+
+Tokens = Float[Array, "B S heads G"]
+
+
+def attend(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, kind: Attention) -> Tokens:
+    """Each token's values, weighted by softmax(q·k / √G) (arXiv:1706.03762, equation 1).
+
+    Args:
+        q_BxSxAxG: queries of S tokens in A heads.
+        k_BxSxAxG: keys.
+        v_BxSxAxG: values.
+        kind: see `config.Attention`.
+    """
+    if kind == "xla":
+        return jax.nn.dot_product_attention(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
+    kernels: dict[str, Callable[..., jax.Array]] = {"tpu": splash_attention}
+    # Tracing cuDNN's attention takes a GPU. It takes 16-bit floats only.
+    if jax.default_backend() == "gpu" and q_BxSxAxG.dtype.itemsize == 2:
+        kernels["cuda"] = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
+    return jax.lax.platform_dependent(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG, default=jax.nn.dot_product_attention, **kernels)
+
+
+def splash_attention(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, *, interpret: bool = False) -> Tokens:
+    """The TPU kernel of that name, from jax. With `interpret` its program runs on any device, slowly."""
+    return by_clip.apart(functools.partial(_splash, interpret=interpret))(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
+
+
+def _splash(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, *, interpret: bool) -> Tokens:
+    tokens, heads, width = q_BxSxAxG.shape[1:]
+    padded = -(-tokens // LANES) * LANES
+
+    def prepare(x_BxSxAxG: Tokens) -> Float[Array, "B heads padded G"]:
+        return jnp.pad(x_BxSxAxG, ((0, 0), (0, padded - tokens), (0, 0), (0, 0))).swapaxes(1, 2)
+
+    # What is padded attends to itself, in a segment of its own.
+    segment_S = (jnp.arange(padded) >= tokens).astype(jnp.int32)
+    segments = splash.SegmentIds(segment_S, segment_S) if padded > tokens else None
+    kernel: Any = splash.make_splash_mha(
+        mask=splash.MultiHeadMask([splash.FullMask((padded, padded))] * heads),
+        block_sizes=blocks(padded),
+        head_shards=1,
+        q_seq_shards=1,
+        interpret=interpret,
+    )
+    values_BxAxSxG = jax.vmap(functools.partial(kernel, segment_ids=segments))(
+        prepare(q_BxSxAxG * width**-0.5), prepare(k_BxSxAxG), prepare(v_BxSxAxG)
+    )
+    return values_BxAxSxG.swapaxes(1, 2)[:, :tokens]
+
+
+def blocks(tokens: int) -> splash.BlockSizes:
+    """The queries and keys that the kernel takes at once: multiples of `LANES` that divide the tokens, as does that."""
+    keys = _largest_divisor(tokens, LONGEST)
+    queries = _largest_divisor(tokens, AREA // keys)
+    return splash.BlockSizes(
+        block_q=queries,
+        block_kv=keys,
+        block_q_dkv=queries,
+        block_kv_dkv=keys,
+        use_fused_bwd_kernel=True,
+    )
+
+
+def _largest_divisor(tokens: int, limit: int) -> int:
+    return max(size for size in range(LANES, limit + 1, LANES) if tokens % size == 0)

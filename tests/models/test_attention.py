@@ -1,0 +1,91 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_run
+
+from jepa_jax import models
+from jepa_jax.compiling import flops, hlo, program, topology, traffic
+from jepa_jax.config import Config, parse
+from jepa_jax.models import attention
+from jepa_jax.training import sharding
+
+interpreted = functools.partial(attention.splash_attention, interpret=True)
+
+
+def tokens(batch, count, heads=2, width=16):
+    keys = jax.random.split(jax.random.key(count), 3)
+    return tuple(2 * jax.random.normal(key, (batch, count, heads, width)) for key in keys)
+
+
+def values_and_gradients(function, qkv):
+    """Of a loss to which each token contributes differently."""
+
+    def loss(qkv):
+        values = function(*qkv)
+        return jnp.sum(values * jnp.cos(jnp.arange(values.size).reshape(values.shape))), values
+
+    (_, values), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(qkv)
+    return values, *gradients
+
+
+@pytest.mark.parametrize("count", [128, 130])
+def test_the_tpu_kernel_is_the_same_attention(count):
+    """Forward and backward, whole blocks of tokens and padded ones."""
+    qkv = tokens(1, count)
+    expected = values_and_gradients(jax.nn.dot_product_attention, qkv)
+    for found, wanted in zip(values_and_gradients(interpreted, qkv), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
+def test_on_a_mesh_each_device_computes_its_clips():
+    """No device needs another's; without `by_clip` the compiler would gather all clips on each."""
+    qkv = tokens(4, 128)
+    mesh = sharding.make_mesh(parse(Config, {"mesh": {"fsdp": 2}}).mesh, 4, jax.devices()[:4])
+    split = sharding.batch_sharding(mesh)
+    function = jax.jit(sharding.on_mesh(mesh, interpreted), in_shardings=split, out_shardings=split)
+    compiled = function.lower(*qkv).compile()
+    assert "all-gather" not in compiled.as_text()
+    np.testing.assert_allclose(compiled(*jax.device_put(qkv, split)), jax.nn.dot_product_attention(*qkv), atol=2e-5)
+
+
+@pytest.mark.parametrize("count", [128, 384, 1664, 2048, 18_432])
+def test_blocks_divide_the_tokens_and_fit(count):
+    blocks = attention.blocks(count)
+    for size in (blocks.block_q, blocks.block_kv):
+        assert count % size == size % attention.LANES == 0
+    assert attention.LANES <= blocks.block_kv <= attention.LONGEST
+    assert blocks.block_q * blocks.block_kv <= attention.AREA
+
+
+def config(kind, **changes):
+    return parse(Config, tiny_run.SETTINGS | {"encoder": tiny_run.SETTINGS["encoder"] | {"attention": kind}} | changes)
+
+
+def test_where_there_is_no_kernel_it_is_what_xla_makes_of_it():
+    """The same features and gradients, and the same operations counted."""
+    clips = jnp.linspace(-1, 1, 4 * 16 * 16 * 3).reshape(1, 4, 16, 16, 3)
+
+    def features_and_gradients(kind):
+        encoder = models.build_encoder(config(kind).encoder)
+        params = jax.jit(encoder.init)(jax.random.key(0), clips)
+        return jax.jit(jax.value_and_grad(lambda params: jnp.sum(encoder.apply(params, clips) ** 3)))(params)
+
+    found = [features_and_gradients(kind) for kind in ("xla", "fused")]
+    jax.tree.map(np.testing.assert_array_equal, *found)
+    assert flops.program_flops(config("fused")) == flops.program_flops(config("xla"))
+
+
+@pytest.mark.slow
+def test_compiled_for_tpus_the_logits_stay_on_the_chip():
+    pytest.importorskip("libtpu", reason="the TPU compiler is not installed (extra `tpu`)")
+    devices = topology.parse_topology("v5e:2x2")
+    shape = {"clip": {"frames": 16, "size": 128}, "dtype": "bfloat16"}  # 2,048 tokens
+    moved = {}
+    for kind in ("xla", "fused"):
+        text = program.compile_step(config(kind, **shape), devices).text
+        assert ("splash" in text) == (kind == "fused")
+        moved[kind] = traffic.traffic(hlo.parse(text))
+    assert moved["fused"] < 0.2 * moved["xla"]
