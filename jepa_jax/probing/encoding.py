@@ -136,7 +136,7 @@ class Device:
         def run(batch: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
             video, row = (jax.device_put(batch[name], split) for name in ("video", "row"))
             # A probe that asks for exact products must not change the features it reads.
-            with jax.default_matmul_precision(None):
+            with jax.default_matmul_precision(None), jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh):
                 return _encode(encode.apply, forms, params, video, row)
 
         return run

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 from jepa_jax import models, pixels
 from jepa_jax.config import ClipConfig, Config, EncoderConfig, SourceConfig
 from jepa_jax.data import EvaluationSet, TooManySkippedError
+from jepa_jax.models import by_clip
 from jepa_jax.probing import cache as caching
 from jepa_jax.probing import encoding, features
 from jepa_jax.probing.cache import Cache
@@ -137,6 +139,22 @@ def test_a_batch_is_split_over_all_devices(encode, pictures):
     made = device.hold(encode, (("mean", "float16"),))(next(open_set(pictures).batches(device.batch_size(9, 20, 1))))
     assert len(made["mean"]["features"].sharding.device_set) == jax.device_count() == 8
     assert made["mean"]["features"].shape[0] == 16
+
+
+def test_a_kernel_for_attention_gets_a_devices_own_clips(params, pictures, monkeypatch):
+    """XLA cannot split a kernel: it has to be called with as many clips as a device has."""
+    seen = set()
+
+    def kernel(q, k, v):
+        seen.add(q.shape[0])
+        return jax.nn.dot_product_attention(q, k, v)
+
+    monkeypatch.setattr("jepa_jax.models.layers.attend", lambda q, k, v, kind: by_clip.apart(kernel)(q, k, v))
+    unlike_others = dataclasses.replace(ENCODER, scan=False)  # what is compiled already calls no kernel
+    encode = features.of_encoder(dataclasses.replace(frozen(params), config=Config(encoder=unlike_others)), "float32")
+    device = encoding.Device()
+    device.hold(encode, (("mean", "float16"),))(next(open_set(pictures).batches(16)))
+    assert seen == {16 // jax.device_count()}
 
 
 def test_pooling_is_in_float32(params, pictures, tmp_path):
