@@ -28,7 +28,8 @@ pass.
 
 Attention = Literal["xla", "fused"]
 """Who computes attention. xla: the compiler, which writes logits and softmax to memory. fused: a kernel that keeps them
-on the chip, splash attention on TPUs, cuDNN's on NVIDIA GPUs in bfloat16; elsewhere the compiler.
+on the chip: on TPUs splash attention; on NVIDIA GPUs cuDNN's, in bfloat16 and of an even number of tokens; elsewhere,
+and for what cuDNN does not take, the compiler.
 """
 
 

@@ -31,8 +31,8 @@ def attend(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, kind: Attent
     if kind == "xla":
         return jax.nn.dot_product_attention(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
     kernels: dict[str, Callable[..., jax.Array]] = {"tpu": splash_attention}
-    # Tracing cuDNN's attention takes a GPU. It takes 16-bit floats only.
-    if jax.default_backend() == "gpu" and q_BxSxAxG.dtype.itemsize == 2:
+    # cuDNN's is for 16-bit floats and, in training, an even number of tokens. To be traced it takes a GPU.
+    if jax.default_backend() == "gpu" and q_BxSxAxG.dtype.itemsize == 2 and q_BxSxAxG.shape[1] % 2 == 0:
         kernels["cuda"] = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
     return jax.lax.platform_dependent(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG, default=jax.nn.dot_product_attention, **kernels)
 
