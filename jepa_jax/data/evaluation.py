@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -98,6 +98,13 @@ class EvaluationSet:
             return tuple(f"{draw}/{item}" for item in range(self.size))
         root = settings.path if os.path.isdir(settings.path) else os.path.dirname(settings.path)
         return tuple(os.path.relpath(path, root) for path in self._source.paths)
+
+    def shared_with(self, other: "EvaluationSet") -> list[str]:
+        """The items that are in both sets: paths, or names of sprites."""
+        return sorted(set(self._addresses()).intersection(other._addresses()))
+
+    def _addresses(self) -> Iterable[str]:
+        return self.names if self._source.kind == "sprites" else map(os.path.abspath, self._source.paths)
 
     @property
     def skipped(self) -> list[skipped.Skip]:

@@ -148,7 +148,11 @@ def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:
 
 
 def open_sets(config: EvalConfig, clip: ClipConfig) -> tuple[EvaluationSet, EvaluationSet]:
-    """The clips that probes are trained on, and those they are scored on; only names are read."""
+    """The clips that probes are trained on, and those they are scored on; only names are read.
+
+    Raises:
+        ConfigError: sources that cannot be used, or clips that are in both.
+    """
     train_source, test_source = config.split_sources()
     # Of a training video one view is enough; those of a test video are averaged.
     single = dataclasses.replace(config.views, clips=1, crops=1)
@@ -158,6 +162,13 @@ def open_sets(config: EvalConfig, clip: ClipConfig) -> tuple[EvaluationSet, Eval
     test = EvaluationSet(
         test_source, name="test", setting=setting, views=config.views, classes=train.classes, **options
     )
+    shared = [] if config.fold_by else train.shared_with(test)
+    if shared:
+        raise ConfigError(
+            f"config.train and config.test share {len(shared):,} clips, {shared[0]} for one: a probe must not be "
+            "scored on what it was trained on. Leave them out of one of the two with exclude, or name another path or "
+            "split."
+        )
     return train, test
 
 

@@ -50,6 +50,19 @@ def test_an_evaluation_from_end_to_end(evaluation, training_run, tmp_path):
     assert sorted(path.name for path in out.parent.iterdir()) == ["features", "results.json"]
 
 
+@pytest.mark.parametrize("kind", ["images", "sprites"])
+def test_clips_in_both_sets_are_refused(evaluation, training_run, pictures, kind):
+    if kind == "images":
+        train = SourceConfig(kind="images", path=str(pictures / "train"))
+        test = SourceConfig(kind="images", path=f"{pictures}/./train", include="blue/|red/[12]")
+        shared = f"12 clips, {pictures}/train/blue/0.png for one"
+    else:
+        train, test = (SourceConfig(kind="sprites", clips=count) for count in (20, 5))
+        shared = "5 clips, sprites-2/easy/train/0/0 for one"
+    with pytest.raises(ConfigError, match=re.escape(f"config.train and config.test share {shared}: a probe must not")):
+        evaluate(dataclasses.replace(evaluation, train=train, test=test), f"random:{training_run}")
+
+
 def test_evaluating_again_gives_the_same(evaluation, training_run, tmp_path):
     config, out = with_probe(evaluation, epochs=1), tmp_path / "results.json"
     runs = []
