@@ -264,7 +264,7 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
         record = _of_step(file, text, step) if file.endswith(".jsonl") else json.loads(text)
     except OSError as error:
         raise ResultsError(f"{file} cannot be read: {error.strerror}.") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ResultsError(f"{file} is no JSON: {error}.") from error
     found = (record.get("schema"), record.get("version")) if isinstance(record, dict) else (None, None)
     if found != (SCHEMA, VERSION):

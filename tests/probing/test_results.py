@@ -115,6 +115,13 @@ def test_files_that_hold_no_results(tmp_path, text, message):
         results.read(file)
 
 
+@pytest.mark.parametrize("name", ["results.json", "evaluation.jsonl"])
+def test_a_file_that_is_no_text_holds_no_results(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\xff\xfe\n")
+    with pytest.raises(results.ResultsError, match="is no JSON"):
+        results.read(tmp_path / name)
+
+
 def test_a_step_of_a_watched_run_is_read(tmp_path):
     """A later line of a step replaces an earlier one, and a line cut short counts for nothing."""
     head = {"schema": results.SCHEMA, "version": results.VERSION}
