@@ -1,16 +1,15 @@
-"""The training step on the devices at hand, with attention as XLA compiles it and in one kernel, side by side.
+"""Compares the training step with XLA attention and with fused attention on this machine's devices.
 
-    python benchmarks/accelerator.py [--config configs/ucf101.py] [--remat dots] [--batch 32] [--rounds 30]
+    python benchmarks/accelerator.py [--config ucf101] [--remat dots] [--batch 32] [--rounds 30]
 
-Clips a second, model FLOPs a second against the peak of matrix products measured on the same devices (bfloat16,
---matmul on a side), and the memory that the compiler asks for on each. Batches are random numbers that lie on the
-devices: nothing is loaded. All steps are compiled first, then run in turn, one of each a round.
+Reports clips/s, model FLOP/s relative to the measured peak of bfloat16 matrix products (--matmul: their side), and the
+compiler's memory per device. Batches are random numbers already on the devices, so loading is not measured. All steps
+are compiled first; each round then runs every step once.
 """
 
 import argparse
 import dataclasses
 import functools
-import importlib.util
 import statistics
 import time
 import typing
@@ -21,23 +20,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jepa_jax.compiling import flops
-from jepa_jax.config import Attention, Config, Remat, parse
-from jepa_jax.training import sharding, step
+from jepa_jax.config import Attention, Config, Remat
+from jepa_jax.cost_model import flops
+from jepa_jax.distributed import sharding
+from jepa_jax.evaluation.frozen_encoder import load_config_file
+from jepa_jax.training import step
+from jepa_jax.training.setup import build_setup, init_state
 
 GIB = 2**30
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/ucf101.py")
-    parser.add_argument("--remat", choices=typing.get_args(Remat), help="in place of the config's")
-    parser.add_argument("--batch", type=int, help="clips on all devices, in place of the config's")
-    parser.add_argument("--size", help="of the encoder, in place of the config's")
+    parser.add_argument("--config", default="ucf101")
+    parser.add_argument("--remat", choices=typing.get_args(Remat), help="default: the config's")
+    parser.add_argument("--batch", type=int, help="global batch size; default: the config's")
+    parser.add_argument("--size", help="size of the encoder; default: the config's")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--matmul", type=int, default=8192)
     arguments = parser.parse_args()
-    config = load(arguments.config)
+    config = load_config_file(arguments.config)
     changes = {"remat": arguments.remat, "size": arguments.size}
     encoder = dataclasses.replace(config.encoder, **{name: value for name, value in changes.items() if value})
     config = dataclasses.replace(config, encoder=encoder, batch_size=arguments.batch or config.batch_size)
@@ -54,7 +56,7 @@ def main() -> None:
             taken = run()
             if number >= 2:
                 times.append(taken)
-    titles = ("attention", "seconds a step (quartiles)", "clips/s", "of measured peak", "GiB a device", "× xla")
+    titles = ("attention", "seconds per step (quartiles)", "clips/s", "of measured peak", "GiB per device", "× xla")
     print(f"\n| {' | '.join(titles)} |\n{'|---' * len(titles)}|")
     for kind, times, (_, memory) in zip(kinds, seconds, steps, strict=True):
         low, median, high = statistics.quantiles(times, n=4)
@@ -66,21 +68,12 @@ def main() -> None:
         )
 
 
-def load(path: str) -> Config:
-    spec = importlib.util.spec_from_file_location("config", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return parse(Config, module.get_config())
-
-
 def with_attention(config: Config, kind: Attention) -> Config:
     return dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, attention=kind))
 
 
 def matmul_peak(side: int, rounds: int = 20) -> float:
-    """FLOPs a second of one device in its fastest product of square matrices."""
+    """FLOP/s of one device in the fastest of `rounds` products of square matrices."""
     a, b = (jax.random.normal(key, (side, side), jnp.bfloat16) for key in jax.random.split(jax.random.key(0)))
     product = jax.jit(jnp.matmul)
     product(a, b).block_until_ready()
@@ -93,17 +86,17 @@ def matmul_peak(side: int, rounds: int = 20) -> float:
 
 
 def prepare(config: Config) -> tuple[Callable[[], float], int]:
-    """A function that runs a step and says how many seconds it took; and bytes of memory on each device."""
+    """Returns a function that runs a step and returns its seconds, and the bytes of memory per device."""
     mesh = sharding.make_mesh(config.mesh, config.batch_size, jax.devices())
-    learner = step.build_learner(config)
-    init = functools.partial(step.init_state, learner)
+    setup = build_setup(config)
+    init = functools.partial(init_state, setup)
     shardings = sharding.state_shardings(jax.eval_shape(init, config.seed), mesh)
     state = jax.jit(init, out_shardings=shardings)(config.seed)
     clip = config.clip
-    shape = (config.batch_size, clip.frames, clip.size, clip.size, 3)
+    shape = (config.batch_size, *clip.shape)
     video = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     batch = {"video": jax.device_put(video, sharding.batch_sharding(mesh))}
-    compiled: Any = step.jitted(learner, shardings, mesh).lower(state, batch).compile()  # pyright: ignore
+    compiled: Any = step.jitted(setup, shardings, mesh).lower(state, batch).compile()  # pyright: ignore
     analysis = compiled.memory_analysis()
     held = [state]
 

@@ -1,10 +1,10 @@
-"""How fast clips come, from raw files and from prepared records, and what the pipeline around the decoder costs.
+"""Speed of the input pipeline: raw files, prepared records, and the overhead of the pipeline around the decoder.
 
     python benchmarks/data.py [FOLDER] [--seconds 5] [--flat 10000]
 
-FOLDER holds real videos, best of several kinds (avi, webm, mp4; read at any depth); without it sprites are encoded on
-the spot. Clips are 16 frames of 224×224, random crop and flip included. Rates "a core" are of one process with one
-thread, pinned to one core where the system can. With --flat so many small batches are read, to see that memory stays.
+FOLDER contains videos, ideally of several formats (avi, webm, mp4), at any depth; without it, sprites are encoded as
+test videos. Clips are 16 frames of 224×224, with random crop and flip. Rates per core are of one process with one
+thread, pinned to one core if the system supports it. --flat N reads N small batches to check that memory is constant.
 """
 
 import argparse
@@ -30,9 +30,12 @@ import simplejpeg
 from absl import flags
 
 from jepa_jax import config, data
-from jepa_jax.data import augment, decode, sampling, sources, sprites, stages, worker_process
-from jepa_jax.preparation import frames as preparation_frames
-from jepa_jax.preparation import job, sets
+from jepa_jax.data import augment, faults, sampling, sources, sprites
+from jepa_jax.data.decode import display
+from jepa_jax.data.decode import videos as decode
+from jepa_jax.data.preparation import build, sets
+from jepa_jax.data.preparation import frames as preparation_frames
+from jepa_jax.data.workers import timing, worker_process
 
 FRAMES, SIZE, BATCH = 16, 224, 32
 ENCODED = {"avi": ("mpeg4", 320, 240), "webm": ("libvpx-vp9", 426, 240), "mp4": ("libx264", 480, 360)}
@@ -41,16 +44,16 @@ ENCODED = {"avi": ("mpeg4", 320, 240), "webm": ("libvpx-vp9", 426, 240), "mp4": 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=pathlib.Path)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of every measurement")
-    parser.add_argument("--flat", type=int, default=0, help="batches to read for the memory's sake")
+    parser.add_argument("--seconds", type=float, default=5.0, help="duration of each measurement")
+    parser.add_argument("--flat", type=int, default=0, help="number of batches of the memory test")
     arguments = parser.parse_args()
     flags.FLAGS.mark_as_parsed()  # grain reads absl's flags
     with tempfile.TemporaryDirectory() as folder:
         temporary = pathlib.Path(folder)
         raw = arguments.folder or encode_sprites(temporary / "sprites")
         prepared = temporary / "prepared"
-        print(job.prepare(sets.OPEN["folder"](raw), prepared, preparation_frames.JpegSettings(), processes=0))
-        alone = a_core(raw, prepared, arguments.seconds)
+        print(build.prepare(sets.OPEN["folder"](raw), prepared, preparation_frames.JpegSettings(), processes=0))
+        alone = per_core(raw, prepared, arguments.seconds)
         record_formats(raw, arguments.seconds)
         pipeline(prepared, alone, arguments.seconds)
         start(raw, temporary)
@@ -59,7 +62,7 @@ def main() -> None:
 
 
 def encode_sprites(folder: pathlib.Path, clips: int = 8, length: int = 64) -> pathlib.Path:
-    """Moving sprites on noise that does not move, in three formats."""
+    """Writes videos of moving sprites on static noise, in three formats."""
     folder.mkdir(parents=True)
     spec = sprites.SpriteSpec(length, 256, "standard")
     videos = np.asarray(sprites.render(spec, 0, "train", np.arange(clips, dtype=np.int32))[0])
@@ -79,7 +82,7 @@ def encode_sprites(folder: pathlib.Path, clips: int = 8, length: int = 64) -> pa
 
 
 def on_one_core(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What `function` returns in a fresh process of one thread, set up as a worker is."""
+    """Runs `function` in a new single-threaded process, configured like a worker, and returns its result."""
     with multiprocessing.get_context("spawn").Pool(1, initializer=_single) as pool:
         return pool.apply(function, arguments)
 
@@ -93,7 +96,7 @@ def _single() -> None:
 
 
 def rate(make: Callable[[int], Any], seconds: float) -> float:
-    """Calls a second, the first few left out."""
+    """Calls per second, after a few warm-up calls."""
     for number in range(8):
         make(number)
     start, made = time.perf_counter(), 0
@@ -103,15 +106,15 @@ def rate(make: Callable[[int], Any], seconds: float) -> float:
     return made / (time.perf_counter() - start)
 
 
-def a_core(raw: pathlib.Path, prepared: pathlib.Path, seconds: float) -> float:
-    """Prints clips a second a core of every kind of file and of the prepared set; returns the latter."""
+def per_core(raw: pathlib.Path, prepared: pathlib.Path, seconds: float) -> float:
+    """Prints clips/s per core for every file format and for the prepared set; returns that of the prepared set."""
     kinds = collections.defaultdict(list)
     paths = sources.open_source(config.SourceConfig(path=str(raw)), "raw").paths
     for source_file in paths:
-        with contextlib.suppress(decode.DecodeError), decode._opened(source_file) as (_, stream):
+        with contextlib.suppress(faults.DecodeError), decode.open_video(source_file) as (_, stream):
             lines = next((lines for lines in (240, 256, 360, 480) if min(stream.height, stream.width) <= lines), 1080)
             kinds[f"{pathlib.Path(source_file).suffix} {stream.codec_context.name} ≤ {lines}p"].append(source_file)
-    print("\n| a core | files | clips/s | read, decode, augment (ms) | MB raw |\n|---|---|---|---|---|")
+    print("\n| per core | files | clips/s | read, decode, augment (ms) | MB raw |\n|---|---|---|---|---|")
     for kind, files in sorted(kinds.items()):
         speed, spent = on_one_core(_clips, files, None, seconds)
         print(f"| {kind} | {len(files)} | {speed:.0f} | {spent} | {_megabytes(map(pathlib.Path, files)):.1f} |")
@@ -131,17 +134,17 @@ def _clips(files: Sequence[str] | None, prepared: str | None, seconds: float) ->
     if prepared:
         source = sources.open_source(settings, "prepared")
     else:
-        source = sources.Source("files", "videos", settings, len(files or ()), tuple(files or ()))
+        source = sources.CLASSES["videos"]("files", settings, len(files or ()), tuple(files or ()))
     spent: collections.Counter[str] = collections.Counter()
 
     def make(number: int) -> None:
-        watch = stages.Stopwatch(stages.READ)
-        view = augment.RandomView(SIZE, config.AugmentConfig(), np.random.default_rng((number, 1)))
+        watch = timing.Stopwatch(timing.READ)
+        view = augment.RandomView(SIZE, SIZE, config.AugmentConfig(), np.random.default_rng((number, 1)))
 
         def transform(frame: np.ndarray) -> np.ndarray:
-            watch.switch(stages.AUGMENT)
+            watch.switch(timing.AUGMENT)
             seen = view(frame)
-            watch.switch(stages.DECODE)
+            watch.switch(timing.DECODE)
             return seen
 
         choose = functools.partial(_window, np.random.default_rng(number))
@@ -149,7 +152,7 @@ def _clips(files: Sequence[str] | None, prepared: str | None, seconds: float) ->
         spent.update({stage: round(1e6 * part) for stage, part in watch.stop().items()} | {"clips": 1})
 
     speed = rate(make, seconds)
-    parts = [f"{spent[stage] / spent['clips'] / 1e3:.1f}" for stage in (stages.READ, stages.DECODE, stages.AUGMENT)]
+    parts = [f"{spent[stage] / spent['clips'] / 1e3:.1f}" for stage in (timing.READ, timing.DECODE, timing.AUGMENT)]
     return speed, ", ".join(parts)
 
 
@@ -157,19 +160,16 @@ def _window(rng: np.random.Generator, count: int, fps: float) -> np.ndarray:
     return sampling.random_window(count, FRAMES, 1, rng)
 
 
-# --- what a record could hold
-
-
 def record_formats(raw: pathlib.Path, seconds: float) -> None:
-    """Prints speed, bytes and fidelity of stretches of 32 frames, short side 256, in several formats."""
+    """Prints speed, size and PSNR of segments of 32 frames, short side 256, in several formats."""
     stretches = []
     for path in sources.open_source(config.SourceConfig(path=str(raw)), "raw").paths[:12]:
-        with contextlib.suppress(decode.DecodeError):
+        with contextlib.suppress(faults.DecodeError):
             shrink = functools.partial(preparation_frames.shrink, short_side=256)
             stretch = decode.read_clip(path, lambda count, _: np.minimum(np.arange(32), count - 1), shrink)
             _, height, width, _ = stretch.shape
-            stretches.append(stretch[:, : height // 2 * 2, : width // 2 * 2])  # as H.264 wants it
-    print("\n| record | clips/s a core | bytes a frame | PSNR (dB) |\n|---|---|---|---|")
+            stretches.append(stretch[:, : height // 2 * 2, : width // 2 * 2])  # H.264 needs even sides
+    print("\n| record | clips/s per core | bytes per frame | PSNR (dB) |\n|---|---|---|---|")
     for name in FORMATS:
         speed, size, psnr = on_one_core(_format, name, stretches, seconds)
         print(f"| {name} | {speed:.0f} | {size:,.0f} | {psnr:.1f} |")
@@ -180,14 +180,14 @@ def _format(name: str, stretches: list[np.ndarray], seconds: float) -> tuple[flo
     encoded = [encode(stretch) for stretch in stretches]
     size = np.mean([len(pickle.dumps(record)) / 32 for record in encoded])
     error = [
-        np.square(read(record, range(32), decode.whole).astype(float) - s).mean()
+        np.square(read(record, range(32), decode.unchanged).astype(float) - s).mean()
         for record, s in zip(encoded, stretches, strict=True)
     ]
 
     def make(number: int) -> None:
         rng = np.random.default_rng(number)
         first = int(rng.integers(17))
-        view = augment.RandomView(SIZE, config.AugmentConfig(), rng)
+        view = augment.RandomView(SIZE, SIZE, config.AugmentConfig(), rng)
         read(encoded[number % len(encoded)], range(first, first + FRAMES), view)
 
     return rate(make, seconds), float(size), float(10 * np.log10(255**2 / np.mean(error)))
@@ -217,7 +217,7 @@ def _read_video(record: bytes, wanted: Sequence[int], view: Callable[[np.ndarray
         stream.codec_context.thread_count = 1
         times = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None)
         container.seek(times[wanted[0]], stream=stream)
-        to_rgb = decode._Converter()
+        to_rgb = display.Screen(stream, lambda: (stream.width, stream.height))
         later = (f for f in container.decode(stream) if f.pts is not None and f.pts >= times[wanted[0]])
         return np.stack([view(to_rgb(frame)) for frame in itertools.islice(later, len(wanted))])
 
@@ -256,7 +256,7 @@ def batches_of(source: config.SourceConfig, workers: int, **changes: Any) -> con
 
 @contextlib.contextmanager
 def running(settings: config.Config) -> Iterator[tuple[data.DevicePrefetch[Any], data.Throughput]]:
-    """The pipeline as training runs it, to the device and all."""
+    """The input pipeline as in training, including the transfer to the device."""
     throughput = data.Throughput(settings.data.workers, os.cpu_count() or 1)
     batches = data.device_prefetch(
         data.TrainBatches(settings, throughput=throughput),
@@ -271,7 +271,7 @@ def running(settings: config.Config) -> Iterator[tuple[data.DevicePrefetch[Any],
 
 
 def pipeline(prepared: pathlib.Path, alone: float, seconds: float) -> None:
-    print("\n| pipeline, prepared, batch 32 | clips/s | of one worker | milliseconds a clip in each stage |")
+    print("\n| pipeline, prepared, batch 32 | clips/s | relative to one worker | milliseconds per clip in each stage |")
     print("|---|---|---|---|")
     print(f"| decoding alone, one core | {alone:.0f} | | |")
     first = None
@@ -294,7 +294,7 @@ def pipeline(prepared: pathlib.Path, alone: float, seconds: float) -> None:
 
 
 def start(raw: pathlib.Path, temporary: pathlib.Path, items: int = 170_000) -> None:
-    """Prints how soon the first batch of many items is there, listed and prepared, and what one takes in memory."""
+    """Prints the time to the first batch of a large set, listed and prepared, and the memory per item."""
     files = sources.open_source(config.SourceConfig(path=str(raw)), "raw").paths
     lines = (
         f"{pathlib.Path(path).resolve()} {number % 174}" for number, path in zip(range(items), itertools.cycle(files))
@@ -302,7 +302,7 @@ def start(raw: pathlib.Path, temporary: pathlib.Path, items: int = 170_000) -> N
     (temporary / "list.csv").write_text("\n".join(lines))
     listed = config.SourceConfig(path=str(temporary / "list.csv"))
     stills = config.SourceConfig(kind="images", path=str(prepare_stills(temporary, items)))
-    print("\n| first batch, 2 workers | seconds | bytes an item, in every process |\n|---|---|---|")
+    print("\n| first batch, 2 workers | seconds | bytes per item in each process |\n|---|---|---|")
     for name, source in {"listed clips": listed, "prepared stills": stills}.items():
         began = time.perf_counter()
         with running(batches_of(source, 2)) as (batches, _):
@@ -313,19 +313,19 @@ def start(raw: pathlib.Path, temporary: pathlib.Path, items: int = 170_000) -> N
 
 
 def prepare_stills(temporary: pathlib.Path, items: int) -> pathlib.Path:
-    """A prepared set of so many small images: what is asked of it is how its index and records open."""
+    """Prepares a set of `items` small images, to measure how long its index and records take to open."""
     content = preparation_frames.encode(np.zeros((32, 32, 3), np.uint8), 90)
     for number in range(items):
         file = temporary / "stills" / str(number % 174) / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     settings = preparation_frames.JpegSettings()
-    print(job.prepare(sets.OPEN["folder"](temporary / "stills"), temporary / "many", settings, processes=2))
+    print(build.prepare(sets.OPEN["folder"](temporary / "stills"), temporary / "many", settings, processes=2))
     return temporary / "many"
 
 
 def flat(prepared: pathlib.Path, count: int) -> None:
-    """Prints the memory of this process and its two workers while small batches go by."""
+    """Prints the memory of this process and its two workers after some of `count` small batches."""
     settings = batches_of(config.SourceConfig(path=str(prepared)), 2, batch_size=4, clip={"frames": 2, "size": 64})
     print("\n| after batches | training process (MB) | workers (MB) |\n|---|---|---|")
     with running(settings) as (batches, _):

@@ -1,4 +1,4 @@
-"""What a frozen evaluation costs on this machine: features extracted a second, beside the bare encoder.
+"""Cost of a frozen evaluation on this machine: features extracted per second, compared with the encoder alone.
 
     python benchmarks/evaluate.py [--clips 512]
 
@@ -17,11 +17,14 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from jepa_jax import models, pixels
+from jepa_jax import models
 from jepa_jax.config import ClipConfig, Config, EncoderConfig, SourceConfig
 from jepa_jax.data import EvaluationSet
-from jepa_jax.probing import encoders, encoding, features
-from jepa_jax.probing.cache import Cache, Form
+from jepa_jax.evaluation import frozen_encoder
+from jepa_jax.evaluation.features import extractor, feature_set
+from jepa_jax.evaluation.features.cache import Cache
+from jepa_jax.evaluation.features.storage import StorageDtype
+from jepa_jax.models import pixels
 
 CLIP = ClipConfig(frames=8, size=112)
 CONFIG = Config(clip=CLIP, encoder=EncoderConfig(size="192x12x3"))
@@ -37,9 +40,9 @@ def main() -> None:
 
 
 def extraction(count: int, dtype: str) -> None:
-    """Clips a second: the bare jitted encoder, one clip at a time, and `features.extract` into files."""
+    """Clips/s of the jitted encoder alone, of one clip at a time, and of `features.extract` into files."""
     init = jax.jit(models.build_encoder(CONFIG.encoder).init)
-    params = init(jax.random.key(0), np.zeros((1, CLIP.frames, CLIP.size, CLIP.size, 3), np.float32))["params"]
+    params = init(jax.random.key(0), np.zeros((1, *CLIP.shape), np.float32))["params"]
     clips = EvaluationSet(SourceConfig(kind="sprites", difficulty="standard", clips=count), clip=CLIP)
     video = np.concatenate([batch["video"] for batch in clips.batches(64)])[:count]
 
@@ -50,7 +53,7 @@ def extraction(count: int, dtype: str) -> None:
     alone = one_at_a_time_rate(params, video[: max(32, count // 8)])
     print(f"one clip at a time in float32, its features fetched: {alone:.1f} clips/s")
 
-    encode = encoding.of_encoder(encoders.FrozenEncoder(CONFIG, params, "random", "", 0), dtype)
+    encode = extractor.of_encoder(frozen_encoder.FrozenEncoder(CONFIG, params, "random", "", 0), dtype)
     for form in ("float16", "int8"):
         extraction_rate(encode, clips, form)  # compiles
         # In turn, so that a slower moment of the machine meets both.
@@ -82,11 +85,11 @@ def one_at_a_time_rate(params: Any, video: np.ndarray) -> float:
     return len(video) / (time.perf_counter() - start)
 
 
-def extraction_rate(encode: encoding.Encode, clips: EvaluationSet, form: Form) -> float:
+def extraction_rate(encode: extractor.FeatureExtractor, clips: EvaluationSet, form: StorageDtype) -> float:
     """Clips a second from drawing the clips to features on disk."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        features.extract({"one": encode}, clips, ("mean", "all"), Cache(pathlib.Path(folder), form))
+        feature_set.extract({"one": encode}, clips, ("mean", "all"), Cache(pathlib.Path(folder), form))
         return clips.rows / (time.perf_counter() - start)
 
 

@@ -1,10 +1,10 @@
-"""What the objectives add to a training step: wall time, operations and peak memory, each beside the baseline.
+"""Cost of the objectives in a training step: wall time, FLOPs and peak memory relative to the baseline.
 
     python benchmarks/objectives.py [--rounds 30] [--recipes fwm_hw_ld,ld] [--without-vit-base]
 
-Wall time at the size of benchmarks/step.py on this machine: all steps are compiled first, then run in turn, one of each
-a round; the ratio is the median over rounds. Operations are counted on the unrolled program before optimisation, at
-that size and for ViT-B (16×224×224, batch 8); peak memory is that of the compiled ViT-B step. Nothing of ViT-B is run.
+Wall time at the size of benchmarks/step.py on this machine: all steps are compiled first, then each round runs every
+step once; the ratio is the median over rounds. FLOPs are counted in the unrolled program before optimisation, at that
+size and for ViT-B (16×224×224, batch 8); peak memory is that of the compiled ViT-B step. ViT-B steps are not run.
 """
 
 import argparse
@@ -20,9 +20,11 @@ import jax
 import numpy as np
 import step as sizes  # benchmarks/step.py, beside this file
 
-from jepa_jax.config import Config, defaults, parse
-from jepa_jax.objectives import recipes
+from jepa_jax import recipes
+from jepa_jax.config import Config, defaults
+from jepa_jax.settings import parse
 from jepa_jax.training import step
+from jepa_jax.training.setup import TrainSetup, build_setup, init_state
 
 BASELINE = "baseline"
 RECIPES = ("fwm_hw_ld", "ld", "spectral", "sigreg", "hamiltonian")
@@ -32,19 +34,17 @@ UNROLLED = {"encoder": {"scan": False}}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30, help="0: nothing is run")
+    parser.add_argument("--rounds", type=int, default=30, help="0: skip the wall times")
     parser.add_argument("--recipes", default=",".join(RECIPES))
-    parser.add_argument("--without-vit-base", action="store_true", help="leave out what takes long to compile")
+    parser.add_argument("--without-vit-base", action="store_true", help="skip ViT-B, which takes long to compile")
     arguments = parser.parse_args()
     names = [BASELINE, *arguments.recipes.split(",")]
-    columns: dict[str, list[Any]] = {
-        "operations": [operations(learner(name, sizes.CONFIG, UNROLLED)) for name in names]
-    }
+    columns: dict[str, list[Any]] = {"operations": [operations(setup(name, sizes.CONFIG, UNROLLED)) for name in names]}
     if arguments.rounds:
         columns["seconds"] = wall_times(names, arguments.rounds)
     if not arguments.without_vit_base:
-        columns["ViT-B operations"] = [operations(learner(name, VIT_BASE, UNROLLED)) for name in names]
-        columns["ViT-B peak bytes"] = [peak_memory(learner(name, VIT_BASE)) for name in names]
+        columns["ViT-B operations"] = [operations(setup(name, VIT_BASE, UNROLLED)) for name in names]
+        columns["ViT-B peak bytes"] = [peak_memory(setup(name, VIT_BASE)) for name in names]
     print("recipe".ljust(14) + "".join(f"{title:>28}" for title in columns))
     for row, name in enumerate(names):
         print(name.ljust(14) + "".join(cell(values, row) for values in columns.values()))
@@ -61,31 +61,31 @@ def cell(values: list[Any], row: int) -> str:
     return f"{value:14.4g} ({ratio:6.3f} ×)".rjust(28)
 
 
-def learner(recipe: str, *changes: dict[str, Any]) -> step.Learner:
+def setup(recipe: str, *changes: dict[str, Any]) -> TrainSetup:
     """The fixed parts of a run of this recipe at a size."""
     config = defaults(Config)
     for change in changes:
         config.update(change)
-    return step.build_learner(parse(Config, recipes.apply(config, recipe)))
+    return build_setup(parse(Config, recipes.apply(config, recipe)))
 
 
-def lower(of: step.Learner) -> Any:
+def lower(of: TrainSetup) -> Any:
     """The training step, lowered for these shapes."""
     clip, batch = of.config.clip, of.config.batch_size
-    state = jax.eval_shape(functools.partial(step.init_state, of), 0)
-    video = jax.ShapeDtypeStruct((batch, clip.frames, clip.size, clip.size, 3), np.uint8)
+    state = jax.eval_shape(functools.partial(init_state, of), 0)
+    video = jax.ShapeDtypeStruct((batch, *clip.shape), np.uint8)
     return jax.jit(functools.partial(step.train_step, of), donate_argnums=0).lower(state, {"video": video})
 
 
-def operations(of: step.Learner) -> float:
+def operations(of: TrainSetup) -> float:
     """Floating-point operations of a step."""
     # cost_analysis counts the body of a loop once, so there must be none.
     with mock.patch.object(jax.lax, "scan", functools.partial(jax.lax.scan, unroll=True)):
         return lower(of).cost_analysis()["flops"]
 
 
-def peak_memory(of: step.Learner) -> int:
-    """Bytes that the compiled step holds at most: arguments, results that do not take their place, and the rest."""
+def peak_memory(of: TrainSetup) -> int:
+    """Peak bytes of the compiled step: arguments, results that do not reuse their memory, and temporaries."""
     started = time.perf_counter()
     stats = lower(of).compile().memory_analysis()
     print(f"{of.config.recipe}: ViT-B compiled in {time.perf_counter() - started:.0f} s", flush=True)
@@ -96,7 +96,7 @@ def peak_memory(of: step.Learner) -> int:
 
 def wall_times(names: list[str], rounds: int) -> list[list[float]]:
     """Seconds of each step in each round."""
-    timers = [timer(learner(name, sizes.CONFIG)) for name in names]
+    timers = [timer(setup(name, sizes.CONFIG)) for name in names]
     for each in timers:
         next(each)
     seconds: list[list[float]] = [[] for _ in names]
@@ -107,10 +107,10 @@ def wall_times(names: list[str], rounds: int) -> list[list[float]]:
     return seconds
 
 
-def timer(of: step.Learner) -> Iterator[float]:
-    """Runs a step each time it is asked; yields its seconds."""
-    state = jax.jit(functools.partial(step.init_state, of))(0)
-    shape = (of.config.batch_size, of.config.clip.frames, of.config.clip.size, of.config.clip.size, 3)
+def timer(of: TrainSetup) -> Iterator[float]:
+    """Runs a step per iteration and yields its seconds."""
+    state = jax.jit(functools.partial(init_state, of))(0)
+    shape = (of.config.batch_size, *of.config.clip.shape)
     batch = {"video": np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)}
     compiled = lower(of).compile()
     while True:

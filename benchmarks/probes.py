@@ -1,10 +1,10 @@
-"""What probes cost: a whole grid of linear probes beside one, and the memory of an attentive probe on all tokens.
+"""Cost of probes: the time of a grid of linear probes relative to one, and the memory of an attentive probe.
 
     python benchmarks/probes.py [--clips 512 10000] [--width 192] [--epochs 100] [--repeats 3]
 
-Grid: 3 learning rates × 3 weight decays × 3 seeds on mean tokens, batch 256, against a single probe; seconds without
-compilation, and with it. Attentive: 256 float16 tokens a clip, read from a file batch by batch; peak memory of a
-process of its own, everything included. Features are random, which changes nothing about either.
+Grid: 3 learning rates × 3 weight decays × 3 seeds on mean tokens, batch 256, compared with a single probe; seconds with
+and without compilation. Attentive: 256 float16 tokens per clip, read from a file batch by batch; peak memory of the
+whole process. Features are random, which affects neither.
 """
 
 import argparse
@@ -22,12 +22,14 @@ CLASSES = 12
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, nargs="+", default=[512, 10_000], help="the most: those with all tokens")
+    parser.add_argument(
+        "--clips", type=int, nargs="+", default=[512, 10_000], help="the attentive probe uses the largest number"
+    )
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    # Each in a process of its own, so that none inherits another's memory or compiled programs.
+    # Separate processes, so that memory and compiled programs are not shared.
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         arguments.file = str(pathlib.Path(folder) / "tokens.npy")
@@ -43,8 +45,8 @@ def measure_grid(arguments: argparse.Namespace) -> None:
     import jax
     import numpy as np
 
-    from jepa_jax.probing import probes
-    from jepa_jax.probing.config import ProbeConfig
+    from jepa_jax.evaluation.eval_config import ProbeConfig
+    from jepa_jax.evaluation.probes import fitting
 
     rng = np.random.default_rng(0)
     one = ProbeConfig(epochs=arguments.epochs)
@@ -56,7 +58,7 @@ def measure_grid(arguments: argparse.Namespace) -> None:
 
         def seconds(config: ProbeConfig, features: np.ndarray, labels: np.ndarray) -> float:
             start = time.perf_counter()
-            probes.run(config, features, labels, {"test": features[:1000]}, CLASSES, jax.random.key(0))
+            fitting.run(config, features, labels, {"test": features[:1000]}, CLASSES, jax.random.key(0))
             return time.perf_counter() - start
 
         times = {}
@@ -73,18 +75,18 @@ def measure_attentive(arguments: argparse.Namespace) -> None:
     import jax
     import numpy as np
 
-    from jepa_jax.probing import probes
-    from jepa_jax.probing.config import ProbeConfig
+    from jepa_jax.evaluation.eval_config import ProbeConfig
+    from jepa_jax.evaluation.probes import fitting
 
     labels = np.random.default_rng(0).integers(CLASSES, size=max(arguments.clips)).astype(np.int32)
     features = np.load(arguments.file, mmap_mode="r")
     config = ProbeConfig(kind="attentive", tokens="all", batch_size=16, epochs=1)
     start = time.perf_counter()
-    probes.run(config, features, labels, {"test": features[:500]}, CLASSES, jax.random.key(0))
+    fitting.run(config, features, labels, {"test": features[:500]}, CLASSES, jax.random.key(0))
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     form = " × ".join(map(str, features.shape))
-    print(f"attentive probe on {form} float16 ({features.nbytes / 2**30:.2f} GiB): an epoch {seconds:.0f} s, ", end="")
+    print(f"attentive probe on {form} float16 ({features.nbytes / 2**30:.2f} GiB): {seconds:.0f} s per epoch, ", end="")
     print(f"peak memory {peak:.2f} GiB")
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/sprite_picture.py [--out docs/sprites.png] [--size 48]
 
-A row a class, a column a frame; but appearances, which one frame shows, stand in one row.
+One row per class and one column per frame. Appearance classes share a row, as one frame is enough to show each.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from jepa_jax.data import sprites
 
 FRAMES = 16
 GAP = 3
-LABEL = 190  # pixels left of each row for its name
+LABEL = 190  # width of the labels in pixels
 LINE = 14
 
 
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def samples(size: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Clips enough to have every class, and their labels."""
+    """Enough clips to include every class, and their labels."""
     spec = sprites.SpriteSpec(FRAMES, size)
     return jax.device_get(sprites.render(spec, 0, "train", jnp.arange(300, dtype=jnp.int32)))
 
@@ -53,7 +53,7 @@ def first_of(label_B: np.ndarray, classes: int) -> np.ndarray:
 
 
 def draw(rows: list[tuple[str, np.ndarray]], size: int) -> Image.Image:
-    """Rows of frames below each other, each with its name to the left."""
+    """Draws rows of frames, each with its name to the left."""
     step = size + GAP
     canvas = Image.new("RGB", (LABEL + FRAMES * step, len(rows) * step), "white")
     text = ImageDraw.Draw(canvas)

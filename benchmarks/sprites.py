@@ -1,8 +1,8 @@
-"""Sprite clips rendered a second by one core, of both difficulties.
+"""Sprite clips rendered per second on one core, for both difficulties.
 
     python benchmarks/sprites.py [--frames 8] [--size 64] [--batch 32] [--repeats 15]
 
-Pins itself to one core (where the system can) before JAX starts its threads. Compilation is not counted.
+Pins itself to one core, if the system supports it, before JAX starts its threads. Compilation is not measured.
 """
 
 import argparse

@@ -1,13 +1,12 @@
-"""Seconds until a training step is ready to run: first start, and second start with what the first one compiled.
+"""Seconds until a training step is ready to run, without and with a compilation cache from an earlier start.
 
-    python benchmarks/start.py [--config configs/ucf101.py]
+    python benchmarks/start.py [--config ucf101]
 
-Each start is a process of its own that imports, builds and compiles the step of the config for one CPU device, as
-training does; nothing is run. The time is that of the whole process.
+Each start is a new process that imports, builds and compiles the config's step for one CPU device, as training does,
+but does not run it. The time is that of the whole process.
 """
 
 import argparse
-import pathlib
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,8 @@ import sys
 import jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_compilation_cache_dir", sys.argv[2])
-from jepa_jax.compiling import program, topology
-from jepa_jax.probing.encoders import load_config_file
+from jepa_jax.cost_model import program, topology
+from jepa_jax.evaluation.frozen_encoder import load_config_file
 compiled = program.compile_step(load_config_file(sys.argv[1]), topology.parse_topology("cpu:1"))
 print(f"lowered and compiled in {compiled.seconds:.1f} s")
 """
@@ -27,7 +26,7 @@ print(f"lowered and compiled in {compiled.seconds:.1f} s")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default=str(pathlib.Path(__file__).parent.parent / "configs" / "ucf101.py"))
+    parser.add_argument("--config", default="ucf101")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
         for which in ("first", "second"):

@@ -1,9 +1,9 @@
-"""Seconds a training step on this machine, beside the study's PyTorch step of the same size.
+"""Seconds per training step on this machine, at a size for which the study's PyTorch step was measured.
 
     python benchmarks/step.py [--steps 20]
 
-ViT width 192, depth 12, 3 heads; predictor width 96, depth 8, 3 heads; clips 8×112×112, batch 8, float32, the masks cut
-as the study cuts them (budget "truncated"). The study's code took 0.63–0.71 s a step on two CPU cores at this size.
+ViT width 192, depth 12, 3 heads; predictor width 96, depth 8, 3 heads; clips 8×112×112, batch 8, float32, masks
+truncated as in the study (budget "truncated"). The study's code takes 0.63–0.71 s per step on two CPU cores.
 """
 
 import argparse
@@ -14,8 +14,10 @@ import time
 import jax
 import numpy as np
 
-from jepa_jax.config import Config, parse
+from jepa_jax.config import Config
+from jepa_jax.settings import parse
 from jepa_jax.training import step
+from jepa_jax.training.setup import build_setup, init_state
 
 CONFIG = {
     "steps": 30_000,
@@ -31,19 +33,22 @@ CONFIG = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--unrolled", action="store_true", help="blocks unrolled in place of scanned")
+    parser.add_argument("--unrolled", action="store_true", help="unroll the blocks instead of scanning them")
     arguments = parser.parse_args()
     config = CONFIG | {"encoder": {**CONFIG["encoder"], "scan": not arguments.unrolled}}
-    learner = step.build_learner(parse(Config, config))
-    state = jax.jit(functools.partial(step.init_state, learner))(0)
+    setup = build_setup(parse(Config, config))
+    state = jax.jit(functools.partial(init_state, setup))(0)
     video = np.random.default_rng(0).integers(0, 256, (8, 8, 112, 112, 3), dtype=np.uint8)
     start = time.perf_counter()
     compiled = (
-        jax.jit(functools.partial(step.train_step, learner), donate_argnums=0).lower(state, {"video": video}).compile()
+        jax.jit(functools.partial(step.train_step, setup), donate_argnums=0).lower(state, {"video": video}).compile()
     )
     print(f"compiled in {time.perf_counter() - start:.1f} s")
     print(
-        "; ".join(f"{m.config.blocks} × {m.config.spatial_scale}: K {m.context}, M {m.target}" for m in learner.masks)
+        "; ".join(
+            f"{name}: K {plan.context}, M {plan.target}"
+            for name, plan in zip(setup.config.masks, setup.masks, strict=True)
+        )
     )
     seconds = []
     for _ in range(arguments.steps):

@@ -1,18 +1,19 @@
-"""Your own videos, and if you like images beside them, at a size for one machine.
+"""Your own videos, optionally mixed with images, at a size for one machine.
 
 Source:    the baseline of arXiv:2605.17165 with a smaller model: ViT of width 192, clips of 8×112×112.
 Command:   python -m jepa_jax.train --config configs/folder.py --config.data.path=VIDEOS --workdir DIR
            with images: --config.data.sources.images.path=IMAGES --config.data.sources.images.weight=0.25
-Data:      VIDEOS is a folder (CLASS/clip.mp4 or clips alone; avi, mkv, mov, webm, mpg too) or a CSV file of `path
-           label` lines. Labels are not used in training. IMAGES is a folder of images; each is shown as a still clip.
-Hardware:  two CPU cores train about 10 clips/s (BUILD_NOTES.md); a GPU many times that.
+Data:      VIDEOS is a folder (CLASS/clip.mp4 or only clips; also avi, mkv, mov, webm, mpg) or a CSV file of `path
+           label` lines. Training does not use labels. IMAGES is a folder of images; each is used as a still clip.
+Hardware:  two CPU cores train about 10 clips/s (docs/measurements.md); a GPU many times that.
 Expected:  depends on the videos.
 """
 
 import ml_collections
 
-from jepa_jax.config import Config, SourceConfig, defaults, to_config_dict
-from jepa_jax.objectives import recipes
+from jepa_jax import recipes
+from jepa_jax.config import Config, SourceConfig, defaults
+from jepa_jax.settings import to_config_dict
 
 
 def get_config(recipe: str = "baseline") -> ml_collections.ConfigDict:

@@ -6,25 +6,26 @@ Command:   python -m jepa_jax.train --config configs/mixed.py[:RECIPE] --config.
 Data:      DATA/{ucf101,something_something_v2,imagenet100}, each made by: python -m jepa_jax.prepare SET --source RAW
            --out DATA/SET. Unprepared: --config.data.sources.ssv2.path=FILES, a folder CLASS/file or, of videos, a CSV
            file of `path label`.
-Hardware:  not yet run; compiled for 16 chips of TPU v5e, a step takes 3 of their 16 GiB each (BUILD_NOTES.md).
+Hardware:  not yet run; compiled for 16 chips of TPU v5e, a step takes 3 of their 16 GiB each (docs/measurements.md).
 Expected:  not yet measured. The study's baseline (its seed 42): Diving-48 8.68, ImageNet-100 24.86, SSv2 8.39 %.
 """
 
 import ml_collections
 
-from jepa_jax.config import Config, SourceConfig, defaults, to_config_dict
-from jepa_jax.objectives import recipes
+from jepa_jax import recipes
+from jepa_jax.config import Config, SourceConfig, defaults
+from jepa_jax.settings import to_config_dict
 
 SOURCES = {
-    "ucf101": ("ucf101", SourceConfig(kind="videos", frame_step=2, weight=0.2)),
-    "ssv2": ("something_something_v2", SourceConfig(kind="videos", frame_step=2, weight=0.6)),
+    "ucf101": ("ucf101", SourceConfig(kind="videos", frame_step=2, window="linspace", weight=0.2)),
+    "ssv2": ("something_something_v2", SourceConfig(kind="videos", frame_step=2, window="linspace", weight=0.6)),
     "imagenet100": ("imagenet100", SourceConfig(kind="images", weight=0.2)),
 }
 
 
 def get_config(recipe: str = "baseline") -> ml_collections.ConfigDict:
     config = defaults(Config)
-    config.encoder.remat = "dots"  # else one device keeps 99 GiB at batch 32
+    config.encoder.remat = "dots"  # without it one device needs 99 GiB at batch 32
     config.data.root = root = ml_collections.FieldReference("data")
     for name, (prepared, source) in SOURCES.items():
         config.data.sources[name] = to_config_dict(source)

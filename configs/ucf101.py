@@ -5,21 +5,22 @@ Command:   python -m jepa_jax.train --config configs/ucf101.py[:RECIPE] --config
 Data:      DATA/ucf101, made by: python -m jepa_jax.prepare ucf101 --source RAW --out DATA/ucf101
            Unprepared: --config.data.sources.ucf101.path=FILES, a folder CLASS/clip.avi or a CSV file of `path label`.
            Another official split: --config.data.sources.ucf101.fold=2.
-Hardware:  not yet run; compiled for 16 chips of TPU v5e, a step takes 3 of their 16 GiB each (BUILD_NOTES.md).
+Hardware:  not yet run; compiled for 16 chips of TPU v5e, a step takes 3 of their 16 GiB each (docs/measurements.md).
 Expected:  not yet measured. The study's baseline: Diving-48 8.38, ImageNet-100 12.02, SSv2 2.07, UCF-101 23.79 %.
 """
 
 import ml_collections
 
-from jepa_jax.config import Config, SourceConfig, defaults, to_config_dict
-from jepa_jax.objectives import recipes
+from jepa_jax import recipes
+from jepa_jax.config import Config, SourceConfig, defaults
+from jepa_jax.settings import to_config_dict
 
 
 def get_config(recipe: str = "baseline") -> ml_collections.ConfigDict:
     config = defaults(Config)
-    config.encoder.remat = "dots"  # else one device keeps 99 GiB at batch 32
+    config.encoder.remat = "dots"  # without it one device needs 99 GiB at batch 32
     config.data.root = root = ml_collections.FieldReference("data")
-    config.data.sources.ucf101 = to_config_dict(SourceConfig(kind="videos", target_fps=16))
+    config.data.sources.ucf101 = to_config_dict(SourceConfig(kind="videos", target_fps=16, window="linspace"))
     config.data.sources.ucf101.path = root + "/ucf101"
     config.data.workers = 12
     return recipes.apply(config, recipe)

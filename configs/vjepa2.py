@@ -1,19 +1,20 @@
-"""V-JEPA 2's pretraining in shape: ViT-L or ViT-g, 16 frames of 256×256 pixels at 4 frames/s, batch 3072, for pods.
+"""Pretraining at the scale of V-JEPA 2: ViT-L or ViT-g, 16 frames of 256×256 at 4 frames/s, batch 3072, for pods.
 
 Source:    V-JEPA 2 (arXiv:2506.09985): predictor of width 384 and depth 12 with 12 heads, one level, `tiled` rotary
            positions, both of its masks, L1 on targets, EMA 0.99925, learning rate 1e-4 → 5.25e-4 in 12,000 steps, then
-           constant, weight decay 0.04. Its last phase (cool-down at 64 frames) and its data (VideoMix22M) are not here.
+           constant, weight decay 0.04. Its last phase (cool-down at 64 frames) and data (VideoMix22M) are not included.
 Command:   python -m jepa_jax.train --config configs/vjepa2.py:vit_large --config.data.path=DATA --workdir DIR
 Argument:  the encoder: vit_large (300 M parameters), vit_huge, vit_giant (1 B; or vit_giant_xformers, with the 22 heads
            of the released ViT-g).
 Data:      DATA is a folder CLASS/clip.mp4, or a CSV file of `path label` lines.
-Hardware:  not run; compiled for v5p slices (BUILD_NOTES.md).
+Hardware:  not run; compiled for v5p slices (docs/measurements.md).
 Expected:  not yet measured.
 """
 
 import ml_collections
 
-from jepa_jax.config import Config, SourceConfig, defaults, to_config_dict
+from jepa_jax.config import Config, SourceConfig, defaults
+from jepa_jax.settings import to_config_dict
 
 
 def get_config(encoder: str = "vit_large") -> ml_collections.ConfigDict:

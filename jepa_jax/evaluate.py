@@ -1,93 +1,130 @@
-"""Probes a frozen encoder: `python -m jepa_jax.evaluate --config FILE --checkpoint WORKDIR [--out results.json]`.
+"""Evaluates a frozen encoder: `python -m jepa_jax.evaluate --config FILE --checkpoint WORKDIR [--out results.json]`.
 
-`--checkpoint` is WORKDIR (its newest checkpoint), WORKDIR:STEP, or an untrained encoder: random:WORKDIR (the one that
-run began with), random:CONFIG.py, or `random` alone for the model that the evaluation's config names.
+`--checkpoint` is WORKDIR (its newest checkpoint), WORKDIR:STEP, or an untrained encoder: random:WORKDIR (the run's
+initial parameters), random:CONFIG, or `random` (config.random_model).
 
-`--watch` follows the run in WORKDIR, probes each checkpoint as it is saved, and ends with the run's last one;
-`--watch --last_only` waits for that one.
+`--watch` follows the run in WORKDIR: it evaluates each checkpoint as it is saved and exits after the run's last one.
+`--watch --last_only` evaluates only that one.
 
-`python -m jepa_jax.evaluate --compare A.json B.json …` prints results files side by side; of what
-`--watch` wrote, name evaluation.jsonl (its last step) or evaluation.jsonl:STEP.
+`python -m jepa_jax.evaluate --compare A.json B.json …` compares results files. For results of `--watch`, name
+evaluation.jsonl (its last step) or evaluation.jsonl:STEP.
+
+Exit codes: 0 after success, 143 after SIGTERM, 130 after Ctrl-C, 1 after an error.
 """
 
 import pathlib
 import sys
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from jepa_jax import command_line
-from jepa_jax.config import ConfigError, parse
-from jepa_jax.data import TooManySkippedError
-from jepa_jax.probing import compare, encoders, results, watch
-from jepa_jax.probing.config import EvalConfig
-from jepa_jax.probing.job import evaluate
-from jepa_jax.probing.labels import LabelError
-from jepa_jax.training.checkpoint import CheckpointError
+# Importing JAX takes seconds: it and the modules that use it are imported after the flags are checked.
+from jepa_jax.cli import command_line, config_flag
+from jepa_jax.distributed import exit_codes
+from jepa_jax.evaluation.eval_config import EvalConfig
+from jepa_jax.files import write_errors
+from jepa_jax.files.ownership import OwnershipError
+from jepa_jax.files.paths import locate, split_step
+from jepa_jax.settings import ConfigError, parse
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/eval/, and after a colon its argument.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "WORKDIR[:STEP], random:WORKDIR, random:CONFIG.py or random.")
-CACHE = flags.DEFINE_string("cache", None, "Where features are kept. Default: the folder `features` beside --out.")
-COMPARE = flags.DEFINE_bool("compare", False, "Print the results files that follow side by side; evaluate nothing.")
-WATCH = flags.DEFINE_bool("watch", False, "Follow the run in WORKDIR, probing each checkpoint as it is saved.")
-LAST_ONLY = flags.DEFINE_bool("last_only", False, "With --watch: only the run's last checkpoint, once it is saved.")
+CONFIG = config_flag.define(
+    EvalConfig, "Name of a config (eval/sprites, …) or a file, with its argument after a colon."
+)
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "WORKDIR[:STEP], random:WORKDIR, random:CONFIG or random.")
+CACHE = flags.DEFINE_string("cache", None, "Folder for features. Default: the folder `features` beside --out.")
+COMPARE = flags.DEFINE_bool("compare", False, "Compare the results files named after the flags; evaluate nothing.")
+WATCH = flags.DEFINE_bool("watch", False, "Follow the run in WORKDIR: evaluate each checkpoint as it is saved.")
+LAST_ONLY = flags.DEFINE_bool("last_only", False, "With --watch: evaluate only the run's last checkpoint.")
+use_compilation_cache = command_line.define_compilation_cache()
 OUT = flags.DEFINE_string(
     "out",
     None,
-    "Where results.json is written. Default: nowhere, the table is all. With --watch: a file of JSON lines that "
-    "results are appended to, by default WORKDIR/evaluation.jsonl.",
+    "File for the results, such as results.json. Default: only print the table. With --watch: a file of JSON lines "
+    "that results are appended to, by default WORKDIR/evaluation.jsonl.",
 )
 
 
 def main(arguments: list[str]) -> int:
-    """Flags in, one evaluation or comparison, exit code out."""
+    """Runs one evaluation or comparison from flags. Returns the exit code."""
     if COMPARE.value:
         return _compare(arguments[1:])
     if len(arguments) > 1:
         raise app.UsageError(f"Unexpected argument {arguments[1]!r}; settings are given as --config.key=value.")
-    logging.set_verbosity(logging.WARNING)  # orbax tells much at INFO
+    logging.set_verbosity(logging.WARNING)  # hides the INFO messages of orbax
+    exit_codes.raise_on_sigterm()
     try:
         config = parse(EvalConfig, CONFIG.value)
-        if WATCH.value:
-            return _watch(config, CHECKPOINT.value or "")
-        if LAST_ONLY.value:
-            raise ConfigError("--last_only goes with --watch; without it --checkpoint=WORKDIR is the newest as it is.")
-        found = evaluate(config, CHECKPOINT.value or "", OUT.value, CACHE.value)
-    except KeyboardInterrupt:
-        print("Stopped; no results were written.", file=sys.stderr)
-        return 130
-    except (ConfigError, CheckpointError, LabelError, TooManySkippedError, FloatingPointError, OSError) as error:
+        checkpoint = CHECKPOINT.value or ""
+        if LAST_ONLY.value and not WATCH.value:
+            raise ConfigError("--last_only needs --watch. Without it, --checkpoint=WORKDIR is the newest checkpoint.")
+        if WATCH.value and (split_step(checkpoint)[1] is not None or checkpoint.partition(":")[0] in ("", "random")):
+            raise ConfigError(
+                f"--watch follows a training run: --checkpoint is {checkpoint!r}; use WORKDIR, without a step."
+            )
+    except ConfigError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    print(results.table(found.results))
-    if found.record["representation"]:
-        print(f"\n{results.representation_table(found.record['representation'])}")
+    return run(config, checkpoint)
+
+
+def run(config: EvalConfig, checkpoint: str) -> int:
+    """Evaluates one checkpoint, or with --watch those of a run as they are saved. Returns the exit code."""
+    from jepa_jax.checkpoints.reader import CheckpointError
+    from jepa_jax.data import TooManySkippedError
+    from jepa_jax.evaluation import job
+    from jepa_jax.evaluation.probes.splits import LabelError
+    from jepa_jax.evaluation.results import table
+
+    try:
+        use_compilation_cache()
+        if WATCH.value:
+            return _watch(config, checkpoint)
+        evaluation = job.evaluate(config, checkpoint, OUT.value, CACHE.value)
+    except KeyboardInterrupt as request:
+        print("Stopped; no results were written.", file=sys.stderr)
+        return exit_codes.exit_code(request)
+    except (
+        ConfigError,
+        CheckpointError,
+        LabelError,
+        OwnershipError,
+        TooManySkippedError,
+        FloatingPointError,
+        OSError,
+    ) as error:
+        folder = CACHE.value or pathlib.Path(OUT.value or "").absolute().parent
+        print(f"Error: {write_errors.explain(error, folder) or error}", file=sys.stderr)
+        return 1
+    print(table.table(evaluation.results))
+    if evaluation.record["representation"]:
+        print(f"\n{table.representation_table(evaluation.record['representation'])}")
     if OUT.value:
         print(f"Written to {OUT.value}.")
     return 0
 
 
-def _watch(config: EvalConfig, run: str) -> int:
-    if encoders.split_step(run)[1] is not None or run.partition(":")[0] in ("", "random"):
-        raise ConfigError(f"--watch follows a training run: --checkpoint is {run!r}, expected WORKDIR alone.")
-    out = pathlib.Path(OUT.value or pathlib.Path(run) / "evaluation.jsonl")
+def _watch(config: EvalConfig, workdir: str) -> int:
+    from jepa_jax.evaluation import watch
+
+    out = locate(OUT.value or locate(workdir) / "evaluation.jsonl")
     try:
-        found = watch.follow(config, run, out, CACHE.value, last_only=LAST_ONLY.value)
-    except KeyboardInterrupt:
-        print(f"Stopped; what was found until now is in {out}.", file=sys.stderr)
-        return 130
-    print(f"The run is done. {len(found)} checkpoints in {out}.")
+        records = watch.follow(config, workdir, out, CACHE.value, last_only=LAST_ONLY.value)
+    except KeyboardInterrupt as request:
+        print(f"Stopped; the results so far are in {out}.", file=sys.stderr)
+        return exit_codes.exit_code(request)
+    print(f"The run is done. Results of {len(records)} checkpoints are in {out}.")
     return 0
 
 
 def _compare(paths: list[str]) -> int:
+    from jepa_jax.evaluation.results import compare, results_file
+
     try:
         print(compare.compare(paths))
-    except results.ResultsError as error:
+    except results_file.ResultsError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    command_line.run(main, CONFIG, "checkpoint", unless=COMPARE)
+    command_line.run(main, "config", "checkpoint", unless=COMPARE)

@@ -1,58 +1,70 @@
-"""Prepares a set once, for training and evaluation to read it fast: JPEG frames in ArrayRecord files.
+"""Prepares a dataset for fast reading: JPEG frames in ArrayRecord files.
 
     python -m jepa_jax.prepare {ucf101,something_something_v2,diving48,imagenet100,folder} --source RAW --out DIR
 
-Killed and started again it goes on where it was. `--verify` then reads everything back; with it alone, a set that is
-complete needs no `--source`.
+If it is interrupted, run the same command again to resume. Run again on a complete set, it adds files that were added
+to RAW or repaired since; with `--update` it also rewrites changed items and drops removed ones. `--verify` reads
+everything back afterwards; without `--source` it only verifies a complete set.
+Exit codes: 0 after success, 143 after SIGTERM, 130 after Ctrl-C, 1 after an error.
 """
 
 import os
 import pathlib
-import re
 import sys
 
 from absl import app, flags
 
-from jepa_jax.data import prepared
-from jepa_jax.preparation import frames, job, sets, verify
-from jepa_jax.preparation.raw import PrepareError
+from jepa_jax.cli import command_line
+from jepa_jax.data.preparation import build, frames, sets, verify
+from jepa_jax.data.preparation.raw import PrepareError
+from jepa_jax.data.sources import array_record
+from jepa_jax.distributed import exit_codes
+from jepa_jax.files import write_errors
+from jepa_jax.files.paths import require_local
+from jepa_jax.settings import ConfigError
 
-SOURCE = flags.DEFINE_string("source", None, 'The set as downloaded (README, "The study\'s data").')
-OUT = flags.DEFINE_string(
-    "out", None, "Folder of the prepared set; configs look for it at DATA_ROOT/SET.", required=True
+SOURCE = flags.DEFINE_string("source", None, 'The dataset as downloaded (README, "The study\'s data").')
+OUT = flags.DEFINE_string("out", None, "Folder of the prepared set; configs look for it at DATA_ROOT/SET.")
+SHORT_SIDE = flags.DEFINE_integer(
+    "short_side", 256, "Larger frames are shrunk to this short side; none is enlarged.", lower_bound=16
 )
-SHORT_SIDE = flags.DEFINE_integer("short_side", 256, "Frames are shrunk to this, never enlarged.", lower_bound=16)
-QUALITY = flags.DEFINE_integer("quality", 90, "Of the JPEG frames.", lower_bound=1, upper_bound=100)
-WORKERS = flags.DEFINE_integer("workers", os.cpu_count() or 1, "Processes; 0 works in this one.", lower_bound=0)
+QUALITY = flags.DEFINE_integer("quality", 90, "JPEG quality of the frames.", lower_bound=1, upper_bound=100)
+WORKERS = flags.DEFINE_integer("workers", os.cpu_count() or 1, "Processes; 0 uses only this one.", lower_bound=0)
+UPDATE = flags.DEFINE_bool("update", False, "Rewrite changed items of a complete set and drop those removed from RAW.")
 VERIFY = flags.DEFINE_bool("verify", False, "Read every frame back when the set is complete.")
 
 
 def main(arguments: list[str]) -> int:
-    """Flags in, one set, exit code out."""
+    """Prepares or verifies one dataset from flags. Returns the exit code."""
     if len(arguments) != 2 or arguments[1] not in sets.OPEN:
-        raise app.UsageError(f"Expected the name of one set: {', '.join(sets.OPEN)}; got {arguments[1:]}.")
-    name, folder = arguments[1], pathlib.Path(OUT.value)
+        raise app.UsageError(f"Expected the name of one dataset: {', '.join(sets.OPEN)}; got {arguments[1:]}.")
+    command_line.escape_unprintable()  # file and class names need not be UTF-8
+    exit_codes.raise_on_sigterm()
+    name, folder = arguments[1], pathlib.Path(OUT.value or "")
     try:
+        folder = require_local(OUT.value or "", "--out")
         if SOURCE.value is not None:
-            raw = sets.OPEN[name](pathlib.Path(SOURCE.value))
-            print(job.prepare(raw, folder, frames.JpegSettings(SHORT_SIDE.value, QUALITY.value), WORKERS.value))
+            raw = sets.OPEN[name](require_local(SOURCE.value, "--source"))
+            settings = frames.JpegSettings(SHORT_SIDE.value, QUALITY.value)
+            print(build.prepare(raw, folder, settings, WORKERS.value, update=UPDATE.value))
         elif not VERIFY.value:
-            raise PrepareError("--source is missing: where the set lies as downloaded.")
+            raise PrepareError("--source is missing: the folder of the downloaded dataset.")
         if VERIFY.value:
             print(verify.verify(folder, WORKERS.value))
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on where it was.", file=sys.stderr)
-        return 130
-    except (PrepareError, prepared.NotPreparedError) as error:
+    except KeyboardInterrupt as request:
+        print("Stopped. Run the same command again to resume.", file=sys.stderr)
+        return exit_codes.exit_code(request)
+    except (ConfigError, PrepareError, array_record.NotPreparedError) as error:
         print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        reason = write_errors.explain(error, folder)
+        if reason is None:
+            raise
+        print(f"Error: {reason}", file=sys.stderr)
         return 1
     return 0
 
 
-def with_underscores(arguments: list[str]) -> list[str]:
-    """--short-side is --short_side, as absl calls it."""
-    return [re.sub(r"^--[\w-]+", lambda name: "--" + name[0][2:].replace("-", "_"), given) for given in arguments]
-
-
 if __name__ == "__main__":
-    app.run(main, argv=with_underscores(sys.argv))
+    command_line.run(main, "out")

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Trains on a TPU slice of a Kubernetes (GKE) cluster that has JobSet installed, as xpk clusters have.
+# Trains on a TPU slice of a Kubernetes (GKE) cluster with JobSet, such as xpk creates.
 #
 #   launch/jobset.sh --name NAME --image IMAGE --topology TOPOLOGY [--delete] [--dry-run] --config FILE[:RECIPE] [flags of jepa_jax.train]
 #
 #   --name NAME          of the JobSet, your choice
 #   --image IMAGE        built from launch/gpu_docker/Dockerfile with --build-arg EXTRA=tpu
 #   --topology TOPOLOGY  as of jepa_jax.compile: v4:2x2x2, v5e:4x4, v5p:2x2x4, v6e:4x4
-#   --delete             takes the run off the cluster; training saves its step first
-#   --dry-run            prints the command and the JobSet, runs nothing
+#   --delete             removes the run from the cluster; training saves a checkpoint first
+#   --dry-run            prints the command and the JobSet without running it
 #
-# --workdir has to be a bucket (gs://BUCKET/PATH). It is started again after a preemption and goes on from there.
+# --workdir must be in a bucket (gs://BUCKET/PATH). After a preemption the run is restarted and resumes from it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -39,7 +39,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[ -n "$name" ] || fail "--name is missing (--help tells more)"
+[ -n "$name" ] || fail "--name is missing (see --help)"
 
 if [ -n "$delete" ]; then
   command=(kubectl delete jobset "$name")
@@ -51,9 +51,9 @@ if [ -n "$delete" ]; then
   exec "${command[@]}"
 fi
 
-[ -n "$image" ] || fail "--image is missing (--help tells more)"
+[ -n "$image" ] || fail "--image is missing (see --help)"
 given=" ${train[*]+"${train[*]}"} "
-[[ $given == *" --config"[\ =]* ]] || fail "--config is missing (--help tells more)"
+[[ $given == *" --config"[\ =]* ]] || fail "--config is missing (see --help)"
 [[ $given == *" --workdir"[\ =]gs://* ]] || fail "--workdir=gs://BUCKET/PATH is missing: machines share no disk"
 case "$topology" in
   v4:*) accelerator=tpu-v4-podslice ;;
@@ -65,10 +65,10 @@ esac
 shape=${topology#*:}
 [[ $shape =~ ^[1-9][0-9]*(x[1-9][0-9]*){1,2}$ ]] || fail "--topology is '$topology'; expected a shape as in v5e:4x4"
 chips=$((${shape//x/*}))
-each=$((chips < 4 ? chips : 4)) # chips a machine, of slices of several machines
+each=$((chips < 4 ? chips : 4)) # chips per machine, in slices of several machines
 [ $((chips % each)) -eq 0 ] || fail "$topology has $chips chips, not a multiple of $each"
 
-# A YAML list of strings: each between single quotes, those within doubled.
+# A YAML list of strings in single quotes; quotes inside them are doubled.
 arguments='['
 for argument in "${train[@]}"; do
   arguments+="'${argument//\'/\'\'}', "
@@ -86,7 +86,7 @@ fill TOPOLOGY "$shape"
 fill CHIPS "$each"
 fill MACHINES "$((chips / each))"
 fill ARGUMENTS "$arguments"
-# Several pods find each other by what GKE tells them; a single one must know that it is alone.
+# Several pods find each other through variables that GKE sets; a single pod needs the number of processes.
 if [ "$chips" -eq "$each" ]; then fill ENVIRONMENT '[{name: JAX_NUM_PROCESSES, value: "1"}]'; else fill ENVIRONMENT '[]'; fi
 
 if [ -n "$dry_run" ]; then

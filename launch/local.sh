@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
-# Trains with several processes on this machine: the same program as on a pod, where each machine runs one of them.
+# Trains with several processes on this machine, running the same program as a pod does with one process per machine.
 #
 #   launch/local.sh --processes N [--cpu-devices D | --gpus-each G] [--dry-run] --config FILE[:RECIPE] [more flags]
 #
-#   --processes N     how many processes
-#   --cpu-devices D   each has D virtual devices on the CPU: to try a pod's program without a pod
-#   --gpus-each G     each has G of this machine's GPUs: the first G, the next G, …
-#   --dry-run         prints the commands, runs nothing
-#   more flags        of jepa_jax.train, --workdir and --config.key=value among them
+#   --processes N     number of processes
+#   --cpu-devices D   each process has D virtual CPU devices, to test a pod's program without a pod
+#   --gpus-each G     each process has G of this machine's GPUs: the first G, the next G, …
+#   --dry-run         prints the commands without running them
+#   more flags        flags of jepa_jax.train, such as --workdir and --config.key=value
 #
-# Process 0 writes here, the others to files, of which the end is shown if one of them dies. When one dies the others
-# are stopped; this script then tells which one, how and why, and ends with its exit code. SIGTERM or Ctrl-C makes all
-# processes save the same step and ends with 0; a second one kills them. The same command goes on.
+# Process 0 prints here, the others write to log files. If one dies, the others are stopped, and this script prints which
+# one died, its exit code and the end of its log, and exits with the same code. SIGTERM or Ctrl-C makes all processes
+# save the same step, and the script exits with their code, 143 or 130; a second signal kills them. Run the same command
+# again to resume.
 set -euo pipefail
 
-grace=15 # seconds for the others to end by themselves when one has died
+grace=15 # seconds that the others have to exit after one has died
 
 usage() {
   sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p;}' "$0"
@@ -46,8 +47,8 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[ -n "$processes" ] || fail "--processes is missing (--help tells more)"
-[ ${#train[@]} -gt 0 ] || fail "--config is missing (--help tells more)"
+[ -n "$processes" ] || fail "--processes is missing (see --help)"
+[ ${#train[@]} -gt 0 ] || fail "--config is missing (see --help)"
 [ -z "$cpu_devices" ] || [ -z "$gpus_each" ] || fail "choose one of --cpu-devices and --gpus-each"
 
 free_port() {
@@ -79,21 +80,11 @@ fi
 port=$(free_port)
 logs=$(mktemp -d "${TMPDIR:-/tmp}/jepa_jax-XXXXXX")
 pids=()
-for ((i = 0; i < processes; i++)); do
-  compose "$i"
-  if [ "$i" -eq 0 ]; then
-    env ${settings[@]+"${settings[@]}"} "${command[@]}" &
-  else
-    env ${settings[@]+"${settings[@]}"} "${command[@]}" >"$logs/process-$i.log" 2>&1 &
-  fi
-  pids+=($!)
-done
-[ "$processes" -eq 1 ] || echo "Processes 1 to $((processes - 1)) write to $logs." >&2
 
 # shellcheck disable=SC2329 # called by the trap
 signal_all() {
   local pid
-  for pid in "${pids[@]}"; do kill "-$1" "$pid" 2>/dev/null || true; done
+  for pid in ${pids[@]+"${pids[@]}"}; do kill "-$1" "$pid" 2>/dev/null || true; done
 }
 
 stopping=''
@@ -108,6 +99,18 @@ stop() {
   signal_all TERM
 }
 trap stop TERM INT
+
+for ((i = 0; i < processes; i++)); do
+  compose "$i"
+  if [ "$i" -eq 0 ]; then
+    env ${settings[@]+"${settings[@]}"} "${command[@]}" &
+  else
+    env ${settings[@]+"${settings[@]}"} "${command[@]}" >"$logs/process-$i.log" 2>&1 &
+  fi
+  pids+=($!)
+done
+[ -z "$stopping" ] || signal_all TERM # a signal while they started reached some of them only
+[ "$processes" -eq 1 ] || echo "Processes 1 to $((processes - 1)) write to $logs." >&2
 
 # Sets `ended` to the number of running processes that have ended since, and `code` to the exit code of the first.
 running=()
@@ -131,7 +134,7 @@ describe() {
   if [ "$1" -gt 128 ]; then echo "killed by SIG$(kill -l $(($1 - 128)))"; else echo "exit code $1"; fi
 }
 
-dead='' dead_code=0 deadline=0
+dead='' dead_code=0 deadline=0 stopped_code=0
 while [ ${#running[@]} -gt 0 ]; do
   look
   if [ -z "$ended" ]; then
@@ -139,6 +142,8 @@ while [ ${#running[@]} -gt 0 ]; do
       for i in "${running[@]}"; do kill -KILL "${pids[$i]}" 2>/dev/null || true; done
     fi
     sleep 0.2
+  elif [ "$code" -eq 143 ] || [ "$code" -eq 130 ]; then
+    stopped_code=$code # saved its step, as all others do
   elif [ "$code" -ne 0 ] && [ -z "$dead" ]; then
     dead=$ended dead_code=$code deadline=$((SECONDS + grace))
     echo "local.sh: process $dead of $processes died ($(describe "$code")); stopping the others." >&2
@@ -147,13 +152,13 @@ done
 
 if [ -z "$dead" ]; then
   rm -r "$logs"
-  exit 0
+  exit "$stopped_code"
 fi
 echo "local.sh: all processes have stopped. Process $dead died first ($(describe "$dead_code"))." >&2
 if [ "$dead" -eq 0 ]; then
-  echo "local.sh: what it said is above; the others' output is in $logs." >&2
+  echo "local.sh: its output is above; the output of the others is in $logs." >&2
 else
-  echo "local.sh: the end of what it said ($logs/process-$dead.log):" >&2
+  echo "local.sh: the end of its output ($logs/process-$dead.log):" >&2
   tail -n 20 "$logs/process-$dead.log" >&2
 fi
 exit "$dead_code"

@@ -4,24 +4,24 @@
 #   launch/tpu_pod.sh COMMAND --name NAME --zone ZONE --type TYPE [options] --config FILE[:RECIPE] [flags of jepa_jax.train]
 #
 # Commands:
-#   run       create, install, train; after a preemption all of it again, until training has ended; keeps the slice
-#   create    asks for the slice (a queued resource) and waits until it is there
+#   run       create, install, train; repeats all of them after a preemption until training has ended; keeps the slice
+#   create    requests the slice (a queued resource) and waits until it is active
 #   install   copies this checkout to all machines and installs it
-#   train     trains on all machines, resuming what --workdir holds
-#   stop      lets training save the step it is at and end
-#   status    the state of the slice
-#   delete    gives the slice back: costs end here
+#   train     trains on all machines; resumes the run in --workdir, if any
+#   stop      makes training save a checkpoint and exit
+#   status    prints the state of the slice
+#   delete    deletes the slice, which ends its costs
 #
 # Options:
 #   --name NAME        of the slice, your choice
 #   --zone ZONE        such as us-west4-a
 #   --type TYPE        such as v5litepod-16 (16 chips v5e), v5p-32 (16 chips: it counts cores), v6e-16, v4-32
 #   --project PROJECT  default: gcloud's
-#   --version VERSION  of the machines' system; default: what suits the type
-#   --spot             cheaper, may be taken away at any time
-#   --dry-run          prints the commands, runs nothing
+#   --version VERSION  runtime version of the machines; default: chosen for the type
+#   --spot             cheaper, but may be preempted at any time
+#   --dry-run          prints the commands without running them
 #
-# --workdir has to be a bucket (gs://BUCKET/PATH), which all machines see and which outlives them.
+# --workdir must be in a bucket (gs://BUCKET/PATH), which all machines share and which outlives them.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -63,13 +63,13 @@ done
 case "$command" in
   run | create | install | train | stop | status | delete) ;;
   -h | --help) usage 0 ;;
-  *) fail "'$command' is no command (--help tells more)" ;;
+  *) fail "'$command' is not a command (see --help)" ;;
 esac
-[ -n "$name" ] || fail "--name is missing (--help tells more)"
-[ -n "$zone" ] || fail "--zone is missing (--help tells more)"
+[ -n "$name" ] || fail "--name is missing (see --help)"
+[ -n "$zone" ] || fail "--zone is missing (see --help)"
 case "$command" in
   run | create)
-    [ -n "$type" ] || fail "--type is missing (--help tells more)"
+    [ -n "$type" ] || fail "--type is missing (see --help)"
     if [ -z "$version" ]; then
       case "$type" in
         v4-*) version=tpu-ubuntu2204-base ;;
@@ -84,7 +84,7 @@ esac
 case "$command" in
   run | train)
     given=" ${train[*]+"${train[*]}"} "
-    [[ $given == *" --config"[\ =]* ]] || fail "--config is missing (--help tells more)"
+    [[ $given == *" --config"[\ =]* ]] || fail "--config is missing (see --help)"
     [[ $given == *" --workdir"[\ =]gs://* ]] || fail "--workdir=gs://BUCKET/PATH is missing: machines share no disk"
     ;;
 esac
@@ -108,7 +108,7 @@ on_all() {
   do_ "${vm[@]}" ssh "$name" "${where[@]}" --worker=all "--command=$1"
 }
 
-# Prints ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, …; ABSENT if there is no such slice.
+# Prints ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, …; ABSENT if the slice does not exist.
 state() {
   "${queue[@]}" describe "$name" "${where[@]}" '--format=value(state.state)' 2>/dev/null || echo ABSENT
 }
@@ -126,14 +126,14 @@ create() {
     case "$now" in
       FAILED | SUSPENDED | SUSPENDING | ABSENT) fail "$name is $now; '$0 delete' removes the request" ;;
     esac
-    echo "$name is $now; looking again in half a minute." >&2
+    echo "$name is $now; checking again in 30 seconds." >&2
     sleep 30
   done
 }
 
 install() {
   local part parts=()
-  for part in pyproject.toml README.md LICENSE jepa_jax configs launch; do parts+=("$root/$part"); done
+  for part in pyproject.toml setup.py README.md LICENSE jepa_jax configs launch; do parts+=("$root/$part"); done
   on_all 'mkdir -p checkout'
   do_ "${vm[@]}" scp --recurse "${parts[@]}" "$name:checkout/" "${where[@]}" --worker=all
   # The machines' own Python is older than 3.11.
@@ -151,20 +151,20 @@ delete() {
   do_ "${queue[@]}" delete "$name" "${where[@]}" --force --quiet
 }
 
-# Training ends with 0 when it is done or was told to stop, otherwise when the slice is taken away (see worker.sh).
+# Training succeeds when it is done; it fails when the slice is preempted, or after an error (see worker.sh).
 run() {
   if [ -n "$dry_run" ]; then
     create && install && train
-    echo "# and if training fails while the slice is no longer ACTIVE: delete, and all of it again"
+    echo "# if training fails and the slice is no longer ACTIVE: delete it and repeat all steps"
     delete
     return
   fi
   [ "$(state)" = ACTIVE ] || create
   install
   until train; do
-    sleep 60 # until a slice that is being taken away says so
-    [ "$(state)" != ACTIVE ] || fail "training failed, and the slice is still there: see what it said above"
-    echo "tpu_pod.sh: $name was taken away; asking for it again." >&2
+    sleep 60 # until the state of a preempted slice is updated
+    [ "$(state)" != ACTIVE ] || fail "training failed, and the slice still exists: see the output above"
+    echo "tpu_pod.sh: $name was preempted; requesting it again." >&2
     delete || true
     create
     install

@@ -1,22 +1,24 @@
 #!/usr/bin/env bash
-# Trains on one machine of several that a scheduler may take away: launch/worker.sh [flags of jepa_jax.train].
+# Trains on one of several machines that may be preempted: launch/worker.sh [flags of jepa_jax.train].
 #
-# Training that gets SIGTERM saves its step and ends with 0, which a scheduler would take for the end of the run. This
-# ends with 143 then, so that the scheduler starts it again; else with training's own exit code.
+# Forwards SIGTERM to training, which saves a checkpoint, and exits with 143, even if the signal came before training
+# could catch it, so that the scheduler restarts it. Otherwise exits with training's exit code.
 set -uo pipefail
-python -m jepa_jax.train "$@" &
-training=$!
-told=''
+# The trap comes first: a signal that arrives while training starts is kept until its process is known.
+stopping='' training=''
 stop() {
-  told=yes
-  kill -TERM "$training"
+  stopping=yes
+  [ -z "$training" ] || kill -TERM "$training"
 }
 trap stop TERM
+python -m jepa_jax.train "$@" &
+training=$!
+[ -z "$stopping" ] || kill -TERM "$training"
 code=0
 while :; do
-  wait "$training" # a signal ends this, not training
+  wait "$training" # a signal interrupts the wait, not training
   code=$?
   kill -0 "$training" 2>/dev/null || break
 done
-[ -z "$told" ] || exit 143
+[ -z "$stopping" ] || exit 143
 exit "$code"

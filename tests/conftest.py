@@ -40,12 +40,44 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
+# Files of the tests that `pytest -m fast` runs; their slow tests are left out.
+FAST = {
+    "test_layering.py",
+    "test_files.py",
+    "test_jsonl.py",
+    "test_progress.py",
+    "cost_model/test_hlo.py",
+    "data/test_file_types.py",
+    "data/test_listing.py",
+    "data/test_names.py",
+    "data/test_sampling.py",
+    "evaluation/test_labels.py",
+    "evaluation/test_ridge.py",
+    "evaluation/test_splits.py",
+    "masks/test_kinds.py",
+    "objectives/test_recipes.py",
+    "training/test_changes.py",
+    "training/test_collapse.py",
+    "training/test_schedules.py",
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the tests of FAST."""
+    folder = pathlib.Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(folder).as_posix() in FAST and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.fast)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Programs compiled once a session, in this process and those that tests start."""
     folder = str(tmp_path_factory.mktemp("xla"))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a run starts with a hundred tiny programs
     jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture(scope="session")

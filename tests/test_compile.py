@@ -1,4 +1,4 @@
-"""The job `python -m jepa_jax.compile`: mistakes told, and the TPU compiler where it is installed."""
+"""`python -m jepa_jax.compile`: error messages, and reports from the TPU compiler where it is installed."""
 
 import os
 import pathlib
@@ -19,13 +19,15 @@ def run(*arguments):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--topology=v7:2x2"], "'v7:2x2' is no topology"),
+        (["--topology=v7:2x2"], "'v7:2x2' is not a topology"),
         (["--topology=cpu:2", "--global-batch=3"], "config.batch_size is 3, not a multiple of the 2 devices"),
-        (["--topology=cpu:2", "--global-batch=many"], "--global-batch is 'many'"),
-        (["--topology=cpu:2", "--global-batch=2,4"], "with --sweep only"),
+        (["--topology=cpu:2", "--global_batch=3"], "--global_batch=3: "),
+        (["--topology=cpu:2", "--global_batch=many"], "--global_batch is 'many'"),
+        (["--topology=cpu:2", "--global_batch=2,4"], "only with --sweep"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message):

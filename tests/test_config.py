@@ -1,15 +1,19 @@
 """Settings: what is unknown, of the wrong type or impossible is refused by name; every config file can be used."""
 
 import importlib.util
+import json
 import pathlib
+import sys
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
-from jepa_jax import data
-from jepa_jax.config import Config, ConfigError, defaults, difference, parse, to_dict
+from jepa_jax import data, recipes
+from jepa_jax.config import Config, defaults
 from jepa_jax.models import sizes
-from jepa_jax.objectives import recipes
-from jepa_jax.training import step
+from jepa_jax.settings import ConfigError, difference, parse, to_dict
+from jepa_jax.training.setup import build_setup
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
@@ -34,7 +38,7 @@ def test_defaults_survive_the_way_through_a_config_dict():
         ({"masks": {"short": {"block": 1}}}, r"config\.masks\.short\.block is not a setting\. Did you mean 'blocks'\?"),
         (
             {"objectives": {"predicton": {}}},
-            r"config\.objectives\.predicton is not an objective\. Did you mean 'predic",
+            r"config\.objectives\.predicton: there is no 'predicton'\. Did you mean 'prediction'",
         ),
         ({"objectives": {"prediction": {"power": 2}}}, r"config\.objectives\.prediction\.power is not a setting"),
         ({"optim": 3}, r"config\.optim is 3; expected a group of settings"),
@@ -47,6 +51,12 @@ def test_defaults_survive_the_way_through_a_config_dict():
         ({"ema": {"decay": 1.2}}, r"config\.ema: decay is 1\.2; expected a share in \[0, 1\]"),
         ({"checkpoint": {"keep": 0}}, r"config\.checkpoint: keep is 0; expected at least 1"),
         ({"masks": {}}, "masks is empty"),
+        ({"clip": {"size": "96"}}, r"config\.clip\.size is '96'; expected int or \(int, int\)"),
+        ({"clip": {"size": [96, 128, 3]}}, r"config\.clip\.size is \[96, 128, 3\]; expected int or \(int, int\)"),
+        ({"clip": {"size": [96, 0.5]}}, r"config\.clip\.size is \[96, 0\.5\]; expected int or \(int, int\)"),
+        ({"clip": {"size": [0, 96]}}, r"config\.clip: size is \(0, 96\); expected at least 1"),
+        ({"encoder": {"level_ends": [3, 3]}}, r"config\.encoder: level_ends is \(3, 3\); expected increasing block"),
+        ({"encoder": {"level_ends": [0, 3]}}, r"config\.encoder: level_ends is \(0, 3\); expected increasing block"),
         ({"data": {"sources": {"a": {"weight": float("nan")}}}}, "weight is nan; expected at least 0"),
     ],
 )
@@ -59,6 +69,57 @@ def test_whole_numbers_serve_as_fractions_and_lists_as_tuples():
     config = parse(Config, {"optim": {"peak_lr": 1}, "data": {"augment": {"crop_area": [0.5, 1]}}})
     assert config.optim.peak_lr == 1.0
     assert config.data.augment.crop_area == (0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("size", "height", "width", "kept"),
+    [(96, 96, 96, 96), ((96, 128), 96, 128, (96, 128)), ([96, 128], 96, 128, (96, 128)), ([64, 64], 64, 64, 64)],
+)
+def test_a_clip_has_one_side_or_two(size, height, width, kept):
+    for given in ({"clip": {"size": size}}, json.loads(json.dumps({"clip": {"size": size}}))):
+        clip = parse(Config, given).clip
+        assert (clip.height, clip.width, clip.size) == (height, width, kept)
+        assert clip.shape == (16, height, width, 3)
+    config = defaults(Config)
+    config.clip.size = tuple(size) if isinstance(size, list) else size
+    assert parse(Config, config).clip == clip
+    assert parse(Config, json.loads(json.dumps(to_dict(parse(Config, config))))).clip == clip
+
+
+@pytest.mark.parametrize(("value", "size"), [("96", 96), ("(96, 128)", (96, 128)), ("[96,128]", (96, 128))])
+def test_flags_set_one_side_or_two(monkeypatch, value, size):
+    monkeypatch.setattr(sys, "argv", ["train", f"--config.clip.size={value}"])
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_dict("config", defaults(Config), flag_values=values)
+    values(sys.argv)
+    assert parse(Config, holder.value).clip.size == size
+
+
+def test_sizes_that_do_not_divide_are_refused_with_the_nearest():
+    config = parse(Config, {"clip": {"frames": 5, "size": [90, 130]}})
+    nearest = r"the nearest that do have 6 frames, 96×128 pixels"
+    with pytest.raises(
+        ConfigError, match=rf"config\.clip: clips of 5 frames, 90×130 pixels do not divide.*; {nearest}"
+    ):
+        build_setup(config)
+
+
+def test_sprites_are_square():
+    config = parse(Config, {"clip": {"size": [96, 128]}, "data": {"sources": {"sprites": {"kind": "sprites"}}}})
+    with pytest.raises(ConfigError, match=r"sprites: size is \(96, 128\), but sprites are square; use one number"):
+        build_setup(config)
+
+
+def test_levels_end_where_the_settings_say():
+    config = parse(Config, {"encoder": {"size": "32x6x2", "level_ends": [2, 3, 6]}, "clip": {"size": 32}})
+    assert config.encoder.levels == 3
+    assert parse(Config, json.loads(json.dumps(to_dict(config)))) == config
+    setup = build_setup(config)
+    assert (setup.encoder.levels, setup.features) == (3, 96)
+    with pytest.raises(
+        ConfigError, match=r"config\.encoder: level_ends is \(2, 4\); expected the last to be the encoder's depth, 6"
+    ):
+        build_setup(parse(Config, {"encoder": {"size": "32x6x2", "level_ends": [2, 4]}}))
 
 
 def test_difference_names_every_setting_that_differs():
@@ -92,7 +153,7 @@ def test_recipes_are_the_studys():
 def test_a_mistyped_recipe_is_told_with_the_nearest():
     with pytest.raises(
         recipes.NoSuchRecipeError,
-        match=r"no recipe 'motion_gided'\. Did you mean 'motion_guided'\? Recipes:\n  baseline ",
+        match=r"Unknown recipe 'motion_gided'\. Did you mean 'motion_guided'\? Recipes:\n  baseline ",
     ):
         recipes.apply(defaults(Config), "motion_gided")
 
@@ -102,7 +163,7 @@ def test_help_lists_every_recipe_in_a_line(name, capsys):
     with pytest.raises(SystemExit) as stop:
         get_config(name, "help")
     assert stop.value.code == 0
-    lines = capsys.readouterr().out.splitlines()[1:]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert [line.split()[0] for line in lines] == list(recipes.RECIPES)
 
 
@@ -122,10 +183,9 @@ def test_any_objective_can_be_set_in_any_recipe():
 @pytest.mark.parametrize("name", ["quickstart", "folder", "ucf101", "mixed"])
 def test_config_files_make_a_run(name):
     config = parse(Config, get_config(name))
-    learner = step.build_learner(config)
+    setup = build_setup(config)
     assert all(
-        0 < mask.context < mask.context + mask.target <= learner.grid[0] * learner.grid[1] ** 2
-        for mask in learner.masks
+        0 < mask.context < mask.context + mask.target <= setup.grid[0] * setup.grid[1] ** 2 for mask in setup.masks
     )
     assert abs(sum(s.weight for s in config.data.sources.values()) - 1) < 1e-6
     assert data.renders_in_step(config.data) == (name == "quickstart")
@@ -134,9 +194,9 @@ def test_config_files_make_a_run(name):
 @pytest.mark.parametrize("encoder", ["vit_large", "vit_giant"])
 def test_v_jepa_2_has_its_shape(encoder):
     config = parse(Config, get_config("vjepa2", encoder))
-    learner = step.build_learner(config)
-    assert learner.encoder.size == sizes.ENCODERS[encoder]
-    assert learner.grid == (8, 16, 16)
+    setup = build_setup(config)
+    assert setup.encoder.size == sizes.ENCODERS[encoder]
+    assert setup.grid == (8, 16, 16)
     assert config.batch_size == 3072
     assert set(config.objectives) == {"prediction"}
 
@@ -157,15 +217,15 @@ def test_full_size_configs_are_the_studys():
         config = parse(Config, get_config(name))
         assert (config.steps, config.batch_size, config.clip.frames, config.clip.size) == (30_000, 32, 16, 224)
         assert config.ema.decay == 0.99925
-        learner = step.build_learner(config)
-        assert learner.grid == (8, 14, 14)
-        assert learner.features == 3072
+        setup = build_setup(config)
+        assert setup.grid == (8, 14, 14)
+        assert setup.features == 3072
 
 
 def test_objectives_must_split_channels_alike():
     config = recipes.apply(defaults(Config), "fwm_ld")
     config.objectives.factorization_static.split = "per_level"
-    with pytest.raises(ConfigError, match=r"factorization_static by 'per_level'.*expected the same"):
+    with pytest.raises(ConfigError, match=r"factorization_static by 'per_level'.*expected the same in"):
         parse(Config, config)
     for name in ("factorization_orthogonality", "latent_dynamics"):
         config.objectives[name].split = "per_level"

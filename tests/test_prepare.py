@@ -1,11 +1,14 @@
 """The command: flags in, exit code out."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+from absl.testing import flagsaver
 
 from jepa_jax import prepare as command
+from jepa_jax.cli import command_line
 
 
 @pytest.mark.slow
@@ -22,13 +25,13 @@ def test_the_command_line(tmp_path, write_video):
     made = run("folder", "--source", str(tmp_path / "raw"), "--out", out, "--short-side", "32", "--workers", "1")
     assert made.returncode == 0, made.stderr
     assert "2 videos" in made.stdout
-    assert "as downloaded; expected to take" in made.stdout
+    assert "as downloaded; expected size" in made.stdout
     checked = run("folder", "--out", out, "--verify", "--workers=0")
     assert checked.returncode == 0, checked.stderr
-    assert "48 frames of 2 videos read back, all sound." in checked.stdout
+    assert "48 frames of 2 videos verified; no problems found." in checked.stdout
     wrong = run("kinetics", "--source", "x", "--out", out)
     assert wrong.returncode
-    assert "Expected the name of one set: ucf101, something_something_v2, diving48, imagenet100, folder" in (
+    assert "Expected the name of one dataset: ucf101, something_something_v2, diving48, imagenet100, folder" in (
         wrong.stdout + wrong.stderr
     )
     missing = run("diving48", "--source", str(tmp_path / "raw"), "--out", out)
@@ -43,4 +46,35 @@ def test_the_command_line(tmp_path, write_video):
 def test_flags_may_be_written_with_dashes():
     given = ["prepare", "folder", "--short-side=96", "--source", "my-videos/a--b", "--no-verify"]
     wanted = ["prepare", "folder", "--short_side=96", "--source", "my-videos/a--b", "--no_verify"]
-    assert command.with_underscores(given) == wanted
+    assert command_line.with_underscores(given) == wanted
+
+
+@pytest.mark.slow
+def test_the_summary_of_any_name_is_printed(tmp_path, write_video):
+    raw = tmp_path / "raw \udcff"
+    for number in range(2):
+        write_video(tmp_path / f"{number}.mp4", frames=4)
+        (raw / "caf\udce9").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{number}.mp4").rename(raw / "caf\udce9" / f"{number}\n\udcfe.mp4")
+    (raw / "caf\udce9" / "bad.mp4").write_bytes(b"no video")
+    arguments = [f"--source={raw}", f"--out={tmp_path / 'out'}", "--short-side=32", "--workers=1", "--verify"]
+    made = subprocess.run(
+        [sys.executable, "-m", "jepa_jax.prepare", "folder", *arguments],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii:strict"},
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    assert rb"raw \udcff/caf\udce9/bad.mp4: Invalid data" in made.stdout
+    assert b"8 frames of 2 videos verified" in made.stdout
+
+
+@pytest.mark.parametrize("flag", ["out", "source"])
+def test_buckets_are_refused_in_a_line(tmp_path, monkeypatch, capsys, flag):
+    """As folders to write to and to read from; nothing is written to a folder called gs:."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command.exit_codes, "raise_on_sigterm", lambda: None)
+    with flagsaver.flagsaver(**{"source": "raw", "out": "out", flag: "gs://bucket/set"}):
+        assert command.main(["prepare", "folder"]) == 1
+    assert f"Error: --{flag} is gs://bucket/set; expected a path on this machine" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

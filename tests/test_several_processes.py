@@ -16,8 +16,12 @@ import numpy as np
 import pytest
 import tiny_run
 
-from jepa_jax.config import Config, parse
-from jepa_jax.training import checkpoint, leaves, loop, step
+from jepa_jax.checkpoints import reader, tree_paths
+from jepa_jax.config import Config
+from jepa_jax.files.paths import locate
+from jepa_jax.settings import parse
+from jepa_jax.training import loop
+from jepa_jax.training.setup import build_setup, init_state
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +35,8 @@ SETTINGS = tiny_run.SETTINGS | {
     "log": {"every": 1, "features_every": 10},
 }
 CONFIG_FILE = """
-from jepa_jax.config import Config, parse, to_config_dict
+from jepa_jax.config import Config
+from jepa_jax.settings import parse, to_config_dict
 
 def get_config(recipe="baseline"):
     return to_config_dict(parse(Config, {settings}))
@@ -83,9 +88,9 @@ def losses(workdir):
 
 def parameters(workdir, number):
     """What training left at a step, on one device."""
-    learner = step.build_learner(parse(Config, SETTINGS))
-    abstract = leaves.by_name(jax.eval_shape(lambda seed: step.init_state(learner, seed), 0))
-    loaded = leaves.by_name(checkpoint._load(checkpoint.locate(workdir) / "checkpoints" / str(number), abstract))
+    setup = build_setup(parse(Config, SETTINGS))
+    abstract = tree_paths.by_name(jax.eval_shape(lambda seed: init_state(setup, seed), 0))
+    loaded = tree_paths.by_name(reader.load_arrays(locate(workdir) / "checkpoints" / str(number), abstract))
     return {name: np.asarray(leaf) for name, leaf in loaded.items()}
 
 
@@ -133,7 +138,7 @@ def test_two_processes_are_one(together, tmp_path):
         np.testing.assert_allclose(leaf, expected[name], atol=1e-4, err_msg=name)
 
     assert [record["step"] for record in records(together)] == list(range(1, 41))
-    assert checkpoint.saved_steps(together) == list(range(5, 41, 5))
+    assert reader.saved_steps(together) == list(range(5, 41, 5))
     saved = json.loads((together / "checkpoints" / "40" / "leaves.json").read_text())
     assert saved["mesh"] == {"data": 1, "fsdp": 4, "processes": 2}
     assert {"ocdbt.process_0", "ocdbt.process_1"} <= {
@@ -149,7 +154,7 @@ def test_one_killed_ends_all_and_they_go_on_together_or_elsewhere(together, conf
     """The launcher names the dead process; the same command goes on to the bit, another mesh up to rounding."""
     workdir = tmp_path / "run"
     process = start(config_file, workdir)
-    wait_until(lambda: 10 in checkpoint.saved_steps(workdir), process)
+    wait_until(lambda: 10 in reader.saved_steps(workdir), process)
     pids = children(process)
     os.kill(pids[number], signal.SIGKILL)
     begun = time.monotonic()
@@ -158,7 +163,7 @@ def test_one_killed_ends_all_and_they_go_on_together_or_elsewhere(together, conf
     assert code == 128 + signal.SIGKILL
     assert f"process {number} of 2 died (killed by SIGKILL)" in errors
     assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids.values())
-    reached = checkpoint.saved_steps(workdir)[-1]
+    reached = reader.saved_steps(workdir)[-1]
     assert 10 <= reached < 40
 
     if number == 0:
@@ -174,35 +179,47 @@ def test_one_killed_ends_all_and_they_go_on_together_or_elsewhere(together, conf
         )
         assert ended.returncode == 0, ended.stderr
         assert f"Resuming {tmp_path / 'elsewhere'} at step {reached}" in ended.stdout
-        told = f"Step {reached} was saved on data 1 × fsdp 4 × processes 2 and goes on on data 2 × fsdp 2 × processes 1"
-        assert ended.stderr.count(told) == 1
+        meshes = "data 1 × fsdp 4 × processes 2 and resumes on data 2 × fsdp 2 × processes 1"
+        assert ended.stderr.count(f"Step {reached} was saved on {meshes}") == 1
         assert losses(tmp_path / "elsewhere")[:reached] == losses(together)[:reached]
         np.testing.assert_allclose(losses(tmp_path / "elsewhere"), losses(together), atol=1e-3)
 
     code, out, errors = finish(start(config_file, workdir))
     assert code == 0, errors
     assert f"Resuming {workdir} at step {reached}" in out
-    assert "to the bit" not in errors
+    assert "bit for bit" not in errors
     assert_same_run(workdir, together)
 
 
 def test_one_told_to_stop_makes_all_save_the_same_step(together, config_file, tmp_path):
     workdir = tmp_path / "run"
     process = start(config_file, workdir)
-    wait_until(lambda: checkpoint.saved_steps(workdir) and len(records(workdir)) > 5, process)
+    wait_until(lambda: reader.saved_steps(workdir) and len(records(workdir)) > 5, process)
     os.kill(children(process)[1], signal.SIGTERM)
     code, out, errors = finish(process)
-    assert code == 0, errors
+    assert code == 143, errors
     stopped = int(re.search(r"Stopped by SIGTERM at step (\d+) of 40, which is saved", out)[1])
-    assert checkpoint.saved_steps(workdir)[-1] == stopped == len(records(workdir))
+    assert reader.saved_steps(workdir)[-1] == stopped == len(records(workdir))
 
     newest = workdir / "checkpoints" / str(stopped)
     file = max(newest.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
     file.write_bytes(file.read_bytes()[:-1])  # all have to agree on the one before it
     code, out, errors = finish(start(config_file, workdir))
     assert code == 0, errors
-    assert errors.count(f"Passing over the checkpoint of step {stopped}, which is damaged") == 1
+    assert errors.count(f"Skipping the checkpoint of step {stopped}, which is damaged") == 1
     assert_same_run(workdir, together)
+
+
+def test_two_processes_extend_a_run(together, config_file, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(together, workdir)
+    code, out, errors = finish(start(config_file, workdir, "--resume=extend", "--config.steps=42"))
+    assert code == 0, errors
+    assert out.count("Schedules hold: planned for 40 steps as before") == 1
+    assert [record["step"] for record in records(workdir)] == list(range(1, 43))
+    assert losses(workdir)[:40] == losses(together)
+    assert json.loads((workdir / "config.json").read_text())["schedule_steps"] == 40
+    assert len(json.loads((workdir / "extensions.json").read_text())) == 1
 
 
 def free_port():
@@ -228,5 +245,5 @@ def test_processes_started_differently_are_refused(config_file, tmp_path):
     ended = [finish(process) for process in both]
     assert all(code != 0 for code, *_ in ended)
     said = "".join(errors for *_, errors in ended)
-    assert "Process 1 was not started like process 0 (0 → 1):\n  given.config.seed: 0 → 1" in said
+    assert "Process 1 was started differently from process 0 (0 → 1):\n  given.config.seed: 0 → 1" in said
     assert not (tmp_path / "run").exists()

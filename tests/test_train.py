@@ -1,5 +1,6 @@
 """The training job: it goes on exactly where it stopped, and says what is wrong before it writes anything."""
 
+import functools
 import json
 import os
 import pathlib
@@ -17,8 +18,11 @@ import pytest
 import tiny_run
 
 from jepa_jax import data
-from jepa_jax.config import Config, ConfigError, parse
-from jepa_jax.training import checkpoint, loop, step
+from jepa_jax.checkpoints import manager, reader
+from jepa_jax.config import Config
+from jepa_jax.settings import ConfigError, parse
+from jepa_jax.training import loop, monitor, step
+from jepa_jax.training.setup import build_setup, init_state
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 SETTINGS = tiny_run.SETTINGS
@@ -37,9 +41,9 @@ def losses(workdir):
 
 
 def final_state(workdir, settings=None):
-    learner = step.build_learner(config_with() if settings is None else settings)
-    abstract = jax.eval_shape(lambda seed: step.init_state(learner, seed), 0)
-    with checkpoint.Checkpointer(workdir, keep=10) as checkpointer:
+    setup = build_setup(config_with() if settings is None else settings)
+    abstract = jax.eval_shape(lambda seed: init_state(setup, seed), 0)
+    with manager.Checkpointer(workdir, keep=10) as checkpointer:
         return checkpointer.restore(abstract)
 
 
@@ -54,7 +58,7 @@ def whole(tmp_path_factory):
 
 def test_a_run_leaves_metrics_and_checkpoints(whole):
     assert [record["step"] for record in records(whole)] == [1, 2, 3, 4, 5, 6]
-    assert checkpoint.saved_steps(whole) == [2, 4, 6]
+    assert reader.saved_steps(whole) == [2, 4, 6]
     last = records(whole)[-1]
     assert {"loss", "loss/prediction", "loss/context_prediction", "gradient_norm", "learning_rate"} <= set(last)
     assert last["ema_decay"] == pytest.approx(0.99925)
@@ -81,8 +85,8 @@ def test_stopped_by_a_signal_and_started_again_it_is_the_same_run(whole, tmp_pat
         outcome = loop.train(config_with(), tmp_path / "run")
     assert outcome.stopped_by == "SIGTERM"
     assert 0 < outcome.step < 6
-    assert "To go on, give the same command again" in capsys.readouterr().out
-    assert checkpoint.saved_steps(tmp_path / "run")[-1] == outcome.step
+    assert "Run the same command again to resume" in capsys.readouterr().out
+    assert reader.saved_steps(tmp_path / "run")[-1] == outcome.step
 
     assert loop.train(config_with(), tmp_path / "run").stopped_by is None
     assert losses(tmp_path / "run") == losses(whole)
@@ -96,6 +100,7 @@ def test_a_finished_run_has_nothing_left_to_do(whole, capsys):
     assert (whole / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_metrics_after_the_restored_step_are_cut_back(whole, tmp_path, monkeypatch):
     """As after a kill: the newest checkpoint is older than the last line, which is itself half written."""
     copy = tmp_path / "run"
@@ -107,6 +112,7 @@ def test_metrics_after_the_restored_step_are_cut_back(whole, tmp_path, monkeypat
     assert losses(copy) == losses(whole)
 
 
+@pytest.mark.slow
 def test_another_config_is_refused_and_overwrite_moves_the_old_run_aside(whole, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(whole, copy)
@@ -118,37 +124,41 @@ def test_another_config_is_refused_and_overwrite_moves_the_old_run_aside(whole, 
     assert losses(tmp_path / "run.old-1") == losses(whole)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path):
     optim = {"warmup_steps": 0, "peak_lr": 1e38, "final_lr": 1e38}
-    with pytest.raises(loop.NonFiniteLossError) as error:
+    with pytest.raises(monitor.NonFiniteLossError) as error:
         loop.train(config_with(optim=optim, checkpoint={"every": 1, "keep": 10}), tmp_path / "run")
     assert "not finite" in str(error.value)
-    for saved in checkpoint.saved_steps(tmp_path / "run"):
-        params = checkpoint.read_encoder(tmp_path / "run", saved).params
+    for saved in reader.saved_steps(tmp_path / "run"):
+        params = reader.read_encoder(tmp_path / "run", saved).params
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_step_checkpoint_and_clips(tmp_path, monkeypatch):
     monkeypatch.setattr(
         step.base,
         "total_loss",
-        lambda o, h, latents, moment: (1.0 / (1.0 - moment.step) * latents.target_BxNxD.mean(), {}),
+        lambda o, h, latents, context: (1.0 / (1.0 - context.step) * latents.target_BxNxD.mean(), {}),
     )
-    with pytest.raises(loop.NonFiniteLossError, match=r"not finite at step 2 \(step 1 was finite\)") as error:
+    with pytest.raises(monitor.NonFiniteLossError, match=r"not finite at step 2 \(step 1 was finite\)") as error:
         loop.train(config_with(checkpoint={"every": 1, "keep": 10}), tmp_path / "run")
     assert "The last good checkpoint is step 1." in str(error.value)
     assert len(re.findall(r"sprites:\d+", str(error.value))) == 8
-    assert checkpoint.saved_steps(tmp_path / "run") == [1]
+    assert reader.saved_steps(tmp_path / "run") == [1]
 
 
+@pytest.mark.slow
 def test_a_collapse_is_told_once(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(loop.collapse, "LEAST_STD", 1e6)
+    monkeypatch.setattr(monitor.collapse, "LEAST_STD", 1e6)
     loop.train(config_with(log={"every": 1, "features_every": 1}), tmp_path / "run")
     out = capsys.readouterr().err
     assert out.count("may have collapsed") == 1
     assert "Try a lower" in out
 
 
+@pytest.mark.slow
 def test_an_audit_is_written_when_due_and_changes_nothing(whole, tmp_path):
     loop.train(config_with(audit={"every": 4}), tmp_path / "run")
     audited = [record["step"] for record in records(tmp_path / "run") if "audit/prediction/loss" in record]
@@ -168,7 +178,10 @@ def test_an_audit_is_written_when_due_and_changes_nothing(whole, tmp_path):
         ({"batch_size": 9}, r"batch_size is 9, not a multiple of the 8 devices"),
         ({"mesh": {"fsdp": 3}}, "fsdp must divide"),
         ({"data": {"sources": {}}}, "source"),
-        ({"data": {"sources": {"v": {"path": "nowhere"}}}}, r"config\.data\.sources\.v\.path: there is no .*nowhere"),
+        (
+            {"data": {"sources": {"v": {"path": "nowhere"}}}},
+            r"sources\.v\.path: .*nowhere does not exist",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(changes, message, tmp_path):
@@ -179,7 +192,7 @@ def test_what_cannot_run_is_refused_before_anything_is_written(changes, message,
 
 @pytest.mark.parametrize(
     ("lines", "message"),
-    [("", "has no line in it"), ("a b.mp4 0\nno label.mp4\n", r"list\.csv:2: 'no label\.mp4' is not `path label`")],
+    [("", "list.csv is empty"), ("a b.mp4 0\nno label.mp4\n", r"list\.csv:2: 'no label\.mp4' is not `path label`")],
 )
 def test_a_bad_list_of_videos_is_refused_before_anything_is_written(tmp_path, lines, message):
     (tmp_path / "a b.mp4").touch()
@@ -200,7 +213,8 @@ def test_settings_that_change_no_result_may_change_on_resume(whole, capsys):
 
 
 CONFIG_FILE = """
-from jepa_jax.config import Config, parse, to_config_dict
+from jepa_jax.config import Config
+from jepa_jax.settings import parse, to_config_dict
 
 def get_config(recipe="baseline"):
     return to_config_dict(parse(Config, {settings}))
@@ -231,8 +245,27 @@ def run(folder, settings, *flags):
         (["--config.dtype=float16"], "config.dtype is 'float16'; expected one of 'float32', 'bfloat16'"),
         (["surplus"], "Unexpected argument 'surplus'"),
         (["--config.masks.short.spatial_scale=0.0"], "config.masks.short: spatial_scale is 0.0; expected a share"),
-        (["--config.recipe=amg"], "choose it there: --config=FILE:RECIPE"),
-        (["--config.probe=nowhere.py"], "config.probe: there is no nowhere.py"),
+        (["--config.recipe=amg"], "choose the recipe with --config=FILE:RECIPE"),
+        (["--schedules=stretch"], "--schedules=stretch needs --resume=extend"),
+        (["--resume=extend"], "run to extend. Check --workdir"),
+        (["--config.probe=nowhere.py"], "config.probe is nowhere.py, which is neither a file"),
+        (["--config.probe=eval/sprits"], "Did you mean 'eval/sprites'? Known here: eval/diving48, "),
+        (
+            ["--config.learning_rate=0.5"],
+            "not a setting. Did you mean --config.optim.peak_lr? Known in config: aud",
+        ),
+        (["--config.objectives.foo.coefficient=1"], "config.objectives.foo is not a setting. Known in config.objectiv"),
+        (["--config.masks.shrt.blocks=3"], 'config.masks.shrt is not a setting. Did you mean "short"? Known in conf'),
+        (["--config.optim.batch_size=3"], "not a setting. Did you mean --config.batch_size? Known in config.optim: a"),
+        (["--config.optim.peak_lr.x=3"], "config.optim.peak_lr is a single setting; it has no 'x'"),
+        (["--config.optim=3"], "config.optim is a group of settings; set one of config.optim.accumulate, "),
+        (["--config.steps=abc"], "Error: --config.steps is 'abc'; expected a whole number."),
+        (["--config.optim.peak_lr=fast"], "Error: --config.optim.peak_lr is 'fast'; expected a number."),
+        (["--config.ema.enabled=maybe"], "Error: --config.ema.enabled is 'maybe'; expected true or false."),
+        (["--noconfig.steps"], "--noconfig.steps: only true/false settings"),
+        (["--steps=3"], "Unknown flag --steps. Did you mean --config.steps?"),
+        (["--resume=overwritten"], "--resume is 'overwritten'; "),
+        (["--processes=two"], "--processes is 'two'; expected a whole number."),
     ],
 )
 def test_a_mistaken_command_is_told_in_a_line(tmp_path, flags, message):
@@ -306,7 +339,7 @@ def test_killed_anywhere_and_started_again_it_is_the_same_run(tmp_path, video_se
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_saves_and_exits_well(tmp_path, video_settings, whole_on_video, number):
+def test_asked_to_stop_it_saves_and_exits_with_the_code_of_the_signal(tmp_path, video_settings, whole_on_video, number):
     """To the whole process group, workers included, as a terminal's Ctrl-C does."""
     process = subprocess.Popen(
         command(tmp_path, video_settings),
@@ -319,11 +352,11 @@ def test_asked_to_stop_it_saves_and_exits_well(tmp_path, video_settings, whole_o
     wait_for(lambda: lines(tmp_path / "run") >= 3, process)
     os.killpg(process.pid, number)
     out, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
+    assert process.returncode == 128 + number, errors
     assert f"Stopped by {number.name} at step" in out
     assert "Traceback" not in errors
     stopped = int(re.search(r"at step (\d+) of 40", out)[1])
-    assert checkpoint.saved_steps(tmp_path / "run")[-1] == stopped
+    assert reader.saved_steps(tmp_path / "run")[-1] == stopped
     assert run(tmp_path, video_settings).returncode == 0
     assert_same_run(tmp_path / "run", whole_on_video, video_settings)
 
@@ -342,6 +375,35 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, video_settings, wh
     file.write_bytes(content)
     ended = run(tmp_path, video_settings)
     assert ended.returncode == 0, ended.stderr
-    assert "Passing over the checkpoint of step 40, which is damaged" in ended.stderr
+    assert "Skipping the checkpoint of step 40, which is damaged" in ended.stderr
     assert "Resuming" in ended.stdout
+    assert_same_run(tmp_path / "run", whole_on_video, video_settings)
+
+
+def is_held_by(pid, lock):
+    return lock.exists() and f'"pid": {pid},' in lock.read_text()
+
+
+@pytest.mark.slow
+def test_a_second_command_in_the_same_workdir_is_refused_in_a_line(tmp_path, video_settings, whole_on_video):
+    """The first one ends as if it had been alone; killed before that, it is taken over without waiting."""
+    for killed in (True, False):
+        process = subprocess.Popen(
+            command(tmp_path, video_settings),
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        wait_for(functools.partial(is_held_by, process.pid, tmp_path / "run" / "lock.json"), process)
+        os.kill(process.pid, signal.SIGSTOP)  # it must not end before the other has looked
+        refused = run(tmp_path, video_settings)
+        os.kill(process.pid, signal.SIGCONT)
+        assert refused.returncode == 1
+        assert f"run is in use by process {process.pid} on" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        if killed:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=120)
+    assert process.returncode == 0
     assert_same_run(tmp_path / "run", whole_on_video, video_settings)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from jepa_jax.training.workdir import load_config
+from jepa_jax.run_dir.workdir import load_config
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 GIB = 2**20  # in the kilobytes of getrusage
@@ -31,7 +31,7 @@ def run(*command, timeout):
     return done
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_quickstart_learns_the_order_of_events(tmp_path):
     """Trained and probed by one command, within 4 GiB; beyond the untrained encoder by far more than chance allows."""
     done = run("jepa_jax.train", "--config=configs/quickstart.py", f"--workdir={tmp_path / 'run'}", timeout=900)
@@ -44,7 +44,7 @@ def test_quickstart_learns_the_order_of_events(tmp_path):
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 4 * GIB
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_own_videos_and_images_are_trained_on_and_probed(tmp_path, real_data):
     """A few steps of a small model on real clips and images mixed, then probes on held-out sequences and on images."""
     videos, images, workdir = real_data / "ut_interaction", real_data / "cifar10_small", tmp_path / "run"
@@ -96,7 +96,7 @@ def test_own_videos_and_images_are_trained_on_and_probed(tmp_path, real_data):
         assert all(0 <= r["accuracy"] <= 1 for r in results)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_real_clips_in_many_formats_are_decoded_or_written_down(tmp_path, real_data):
     """Training meets every file of the folder; whatever is not decoded has to be in skipped.jsonl with a reason."""
     workdir = tmp_path / "run"

@@ -1,14 +1,14 @@
-"""Something-Something V2: what is done with things over time. 174 classes, 168,913 training and 24,777 test videos.
+"""Something-Something V2: actions with objects. 174 classes, 168,913 training and 24,777 test videos.
 
     python -m jepa_jax.prepare something_something_v2 …    (once)
     python -m jepa_jax.evaluate --config configs/eval/ssv2.py[:PROTOCOL] --checkpoint WORKDIR --out results.json \
         --config.data.root=DATA
 
-PROTOCOL `paper` (as if left out): arXiv:2605.17165. A video's tokens averaged to one, then the attentive probe on that
-one, 100 epochs of batch 16, AdamW 1e-3.
+PROTOCOL `paper` (the default): arXiv:2605.17165, in float32. The attentive probe on the mean of a video's tokens, 100
+epochs of batch 16, AdamW 1e-3.
 PROTOCOL `vjepa2`: V-JEPA 2 (arXiv:2506.09985). Its probe of four blocks on all tokens, 20 epochs of batch 256, 20
-settings; two stretches of every fourth frame × three crops of a test video. Of a ViT-B all tokens are 407 GB a view:
-where the disk has no room for them, clips are encoded anew in each epoch.
+settings; two segments of every fourth frame × three crops per test video. All tokens of a ViT-B take 407 GB per view;
+if the disk has too little space, clips are encoded again in each epoch.
 Hardware: not yet run. Expected: `paper` 8.39 % for the study's baseline (mixed regime, seed 42). Not yet measured with
 this code.
 `--config.beside_untrained=True` adds the untrained encoder.
@@ -16,9 +16,10 @@ this code.
 
 import ml_collections
 
-from jepa_jax.config import ViewsConfig, to_config_dict
-from jepa_jax.probing import protocols
-from jepa_jax.probing.config import ProbeConfig
+from jepa_jax.config import ViewsConfig
+from jepa_jax.evaluation import protocols
+from jepa_jax.evaluation.eval_config import ProbeConfig
+from jepa_jax.settings import to_config_dict
 
 
 def get_config(protocol: str = "paper") -> ml_collections.ConfigDict:

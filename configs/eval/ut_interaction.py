@@ -3,11 +3,12 @@
     python -m jepa_jax.evaluate --config configs/eval/ut_interaction.py --checkpoint WORKDIR --out results.json \
         --config.train.path=UT
 
-UT is a folder of CLASS/clip.avi whose names hold the sequence, as in hug/set1_seq02_id10.avi. Each of the 20 sequences
-is held out once and its six clips are told by probes trained on the other 19, so that all 120 clips are test clips:
-neither scene nor time of recording is shared. The first frame and the frame differences say how far looks and mere
-movement go. Probes come after training, which saw the clips of all sequences if WORKDIR was trained on them (but no
-label); --config.data.sources.videos.exclude in training holds sequences out there too.
+UT is a folder of CLASS/clip.avi with the sequence in the file name, as in hug/set1_seq02_id10.avi. Each of the 20
+sequences is held out once, and its six clips are classified by probes trained on the other 19, so that all 120 clips
+are test clips, and training and test clips never share a scene or a recording. The penalty of the linear probe is also
+chosen by holding out sequences. The controls `first frame` and `frame differences` measure how far appearance or motion
+alone suffices. If WORKDIR was trained on these videos, the encoder has seen all clips (without labels); hold out
+sequences there too with --config.data.sources.videos.exclude.
 
 Source: UT-Interaction (Ryoo and Aggarwal, ICPR 2010 contest on human interaction), whose protocol leaves out one
 sequence at a time.
@@ -15,8 +16,9 @@ sequence at a time.
 
 import ml_collections
 
-from jepa_jax.config import SourceConfig, defaults, to_config_dict
-from jepa_jax.probing.config import EvalConfig, ProbeConfig
+from jepa_jax.config import SourceConfig, defaults
+from jepa_jax.evaluation.eval_config import EvalConfig, ProbeConfig, logistic_probe
+from jepa_jax.settings import to_config_dict
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -26,7 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.fold_by = r"seq(\d+)"
     config.probes = to_config_dict(
         {
-            "linear": ProbeConfig(standardise=True),
+            "linear": logistic_probe(),
             "knn": ProbeConfig(kind="knn", neighbours=(5,)),
         }
     )

@@ -1,4 +1,4 @@
-"""Decoded frames → clips of the model's size: the random crop of training and the fixed one of evaluation."""
+"""Resizing and cropping of decoded frames: random crops for training, fixed crops for evaluation."""
 
 import math
 from typing import NamedTuple
@@ -22,12 +22,21 @@ class Box(NamedTuple):
     width: int
 
 
-def random_box(height: int, width: int, settings: config.AugmentConfig, rng: np.random.Generator) -> Box:
-    """A crop with a uniform share of the area and a log-uniform aspect ratio (width : height), placed uniformly.
+def random_box(
+    height: int, width: int, settings: config.AugmentConfig, rng: np.random.Generator, view_aspect: float = 1.0
+) -> Box:
+    """Draws a crop with uniform area, log-uniform aspect ratio (width : height) and uniform position.
 
-    After ten draws that do not fit, the largest centred box whose aspect ratio lies within `settings.crop_aspect`.
+    If ten draws do not fit, returns the largest centred box with an aspect ratio within `settings.crop_aspect`.
+
+    Args:
+        height: height of the frame, in pixels.
+        width: width of the frame, in pixels.
+        settings: `crop_aspect` is relative to `view_aspect`; 1 preserves shapes.
+        rng: the random generator.
+        view_aspect: width : height of the view to which the crop is resized.
     """
-    low, high = settings.crop_aspect
+    low, high = (view_aspect * aspect for aspect in settings.crop_aspect)
     for _ in range(CROP_TRIES):
         area = height * width * rng.uniform(*settings.crop_area)
         aspect = math.exp(rng.uniform(math.log(low), math.log(high)))
@@ -43,43 +52,44 @@ def random_box(height: int, width: int, settings: config.AugmentConfig, rng: np.
 
 
 class RandomView:
-    """One random resized crop and perhaps a flip, drawn at a clip's first frame and the same for all its frames.
+    """A random resized crop and random flip, drawn at a clip's first frame and applied to all of its frames.
 
-    Bilinear without antialiasing. Frames are to have one size.
+    Bilinear without antialiasing. All frames must have the same size.
     """
 
-    def __init__(self, size: int, settings: config.AugmentConfig, rng: np.random.Generator):
-        """Views of `size`×`size` pixels."""
-        self._size, self._settings, self._rng = size, settings, rng
+    def __init__(self, height: int, width: int, settings: config.AugmentConfig, rng: np.random.Generator):
+        """The view has `height`×`width` pixels."""
+        self._height, self._width, self._settings, self._rng = height, width, settings, rng
         self._box: Box | None = None
         self._flip = False
 
     def __call__(self, frame_YxXxC: UInt8[np.ndarray, "Y X 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
-        """The view of a frame, [size, size, 3]."""
+        """Returns the view of a frame, [height, width, 3]."""
         if self._box is None:
             height, width, _ = frame_YxXxC.shape
-            self._box = random_box(height, width, self._settings, self._rng)
+            self._box = random_box(height, width, self._settings, self._rng, self._width / self._height)
             self._flip = self._rng.random() < self._settings.flip_probability
         top, left, height, width = self._box
         crop_YxXxC = frame_YxXxC[top : top + height, left : left + width]
-        view_YxXxC = cv2.resize(crop_YxXxC, (self._size, self._size), interpolation=cv2.INTER_LINEAR)
+        view_YxXxC = cv2.resize(crop_YxXxC, (self._width, self._height), interpolation=cv2.INTER_LINEAR)
         return cv2.flip(view_YxXxC, 1) if self._flip else view_YxXxC
 
 
 def centre_view(
-    frames_FxYxXxC: UInt8[np.ndarray, "F Y X 3"], size: int, crop: int = 0, crops: int = 1
-) -> Float32[np.ndarray, "F {size} {size} 3"]:
-    """Short side resized to `size`, centre square cut out; values 0…255, not rounded and not normalised.
+    frames_FxYxXxC: UInt8[np.ndarray, "F Y X 3"], height: int, width: int, crop: int = 0, crops: int = 1
+) -> Float32[np.ndarray, "F {height} {width} 3"]:
+    """Resizes frames to cover `height`×`width` and takes a centre crop.
 
-    Bilinear with half-pixel centres, no antialiasing, in float: the evaluation view of arXiv:2605.17165. With several
-    `crops`, the square number `crop` (from 0) of those spread from one end of the long side to the other.
+    Values are 0…255, not rounded and not normalised. Bilinear with half-pixel centres, no antialiasing, in float: the
+    evaluation view of arXiv:2605.17165. With several `crops`, returns crop number `crop` (from 0) of those evenly
+    spaced along the long side.
     """
-    _, height, width, _ = frames_FxYxXxC.shape
+    _, tall, wide, _ = frames_FxYxXxC.shape
     rows, columns = (
-        _taps(old, new, size, (new - size) * crop // (crops - 1) if crops > 1 else (new - size) // 2)
-        for old, new in zip((height, width), _resized(height, width, size), strict=True)
+        _taps(before, new, size, (new - size) * crop // (crops - 1) if crops > 1 else (new - size) // 2)
+        for before, new, size in zip((tall, wide), _covering(tall, wide, height, width), (height, width), strict=True)
     )
-    clip_FxYxXxC = np.empty((len(frames_FxYxXxC), size, size, 3), np.float32)
+    clip_FxYxXxC = np.empty((len(frames_FxYxXxC), height, width, 3), np.float32)
     for frame_YxXxC, out_YxXxC in zip(frames_FxYxXxC, clip_FxYxXxC, strict=True):
         tall_YxXxC = _blend(frame_YxXxC[rows.low], frame_YxXxC[rows.high], rows.share[:, None, None])
         out_YxXxC[...] = _blend(tall_YxXxC[:, columns.low], tall_YxXxC[:, columns.high], columns.share[:, None])
@@ -87,7 +97,7 @@ def centre_view(
 
 
 class _Taps(NamedTuple):
-    """For each output pixel of one axis the two input pixels it lies between, and the share of the higher one."""
+    """For each output pixel of an axis, the two neighbouring input pixels and the weight of the higher one."""
 
     low: Int[np.ndarray, "S"]
     high: Int[np.ndarray, "S"]
@@ -95,31 +105,33 @@ class _Taps(NamedTuple):
 
 
 def _taps(old: int, new: int, size: int, start: int) -> _Taps:
-    """Of `size` pixels from `start` on where `old` are resized to `new`; beyond the edge the last pixel repeats.
+    """Taps of output pixels `start` … `start` + `size` − 1 for a resize from `old` to `new`; edge pixels repeat.
 
-    Places are float32, as in PyTorch: what that rounds off shows at 1e-5 in the normalised clip.
+    Coordinates are float32, as in PyTorch: the rounding is visible at 1e-5 in the normalised clip.
     """
-    place = np.float32(old / new) * (np.arange(start, start + size, dtype=np.float32) + np.float32(0.5))
-    place = np.maximum(place - np.float32(0.5), np.float32(0))
-    low = place.astype(np.int64)
-    return _Taps(low, np.minimum(low + 1, old - 1), place - low.astype(np.float32))
+    position = np.float32(old / new) * (np.arange(start, start + size, dtype=np.float32) + np.float32(0.5))
+    position = np.maximum(position - np.float32(0.5), np.float32(0))
+    low = position.astype(np.int64)
+    return _Taps(low, np.minimum(low + 1, old - 1), position - low.astype(np.float32))
 
 
 def _blend(low: np.ndarray, high: np.ndarray, share: np.ndarray) -> np.ndarray:
     return low * (1 - share) + high * share
 
 
-def centre_view_of_image(image_YxXxC: UInt8[np.ndarray, "Y X 3"], size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """Short side resized to `size` (bicubic, antialiased, as Pillow does it), centre square cut out."""
-    height, width, _ = image_YxXxC.shape
-    height, width = _resized(height, width, size)
-    top, left = (height - size) // 2, (width - size) // 2
-    resized = Image.fromarray(image_YxXxC).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(resized)[top : top + size, left : left + size]
+def centre_view_of_image(
+    image_YxXxC: UInt8[np.ndarray, "Y X 3"], height: int, width: int
+) -> UInt8[np.ndarray, "{height} {width} 3"]:
+    """Resizes an image to cover `height`×`width` (bicubic, antialiased, by Pillow) and takes the centre crop."""
+    old_height, old_width, _ = image_YxXxC.shape
+    tall, wide = _covering(old_height, old_width, height, width)
+    top, left = (tall - height) // 2, (wide - width) // 2
+    resized = Image.fromarray(image_YxXxC).resize((wide, tall), Image.Resampling.BICUBIC)
+    return np.asarray(resized)[top : top + height, left : left + width]
 
 
-def _resized(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """The new height and width; the long side is truncated to whole pixels."""
-    if width < height:
-        return int(short_side * height / width), short_side
-    return short_side, int(short_side * width / height)
+def _covering(old_height: int, old_width: int, height: int, width: int) -> tuple[int, int]:
+    """The height and width of a frame resized to cover `height`×`width`; the longer side is rounded down."""
+    if old_width * height < old_height * width:
+        return int(width * old_height / old_width), width
+    return height, int(height * old_width / old_height)

@@ -1,4 +1,4 @@
-"""Batches put on devices ahead of the step that takes them."""
+"""Prefetching of batches to devices."""
 
 import queue
 import threading
@@ -6,21 +6,21 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar, runtime_checkable
 
-from jepa_jax.data import stages
-from jepa_jax.data.loader import Batch
+from jepa_jax.data.train_batches import Batch
+from jepa_jax.data.workers import timing
 
-_LOOK_S = 0.002  # how often a waiting caller looks whether the device is still busy
-_PATIENCE_S = 10.0  # for the batch under way when closing
+_POLL_S = 0.002  # interval at which a waiting caller checks whether the device is still busy
+_CLOSE_TIMEOUT_S = 10.0  # to wait for the current batch when closing
 
 
 @runtime_checkable
 class HostBatches(Protocol):
-    """An iterator of batches that can be told to end."""
+    """An iterator of batches that can be closed."""
 
     def __next__(self) -> Batch: ...
 
     def close(self) -> None:
-        """Frees what makes the batches."""
+        """Frees the iterator's resources."""
         ...
 
 
@@ -28,15 +28,18 @@ T = TypeVar("T")
 
 
 class DevicePrefetch(Iterator[T]):
-    """Puts batches on devices ahead of the step, from a thread of its own; close() ends it and its source."""
+    """Transfers batches to devices ahead of the training step, in a background thread."""
 
     def __init__(
-        self, batches: HostBatches, put: Callable[[Batch], T], size: int, throughput: stages.Throughput | None = None
+        self, batches: HostBatches, put: Callable[[Batch], T], size: int, throughput: timing.Throughput | None = None
     ):
-        """Keeps up to `size` results of `put` ready; 0 does all in the caller's thread. Tells `throughput` of waits."""
+        """Keeps up to `size` results of `put` ready; with 0, everything runs in the caller's thread.
+
+        `throughput` records stage times and device waits.
+        """
         self._batches = batches
         self._put = put
-        self._throughput = throughput or stages.Throughput(0, 1)
+        self._throughput = throughput or timing.Throughput(0, 1)
         self._ready: queue.SimpleQueue[tuple[T | None, int, BaseException | None]] = queue.SimpleQueue()
         self._free = threading.Semaphore(size)
         self._stop = threading.Event()
@@ -53,26 +56,26 @@ class DevicePrefetch(Iterator[T]):
                 return
             try:
                 self._ready.put((*self._make(), None))
-            except BaseException as error:  # handed to the caller, StopIteration too
+            except BaseException as error:  # re-raised in the caller, including StopIteration
                 self._ready.put((None, 0, error))
                 return
 
     def _make(self) -> tuple[T, int]:
-        """The next batch on devices and how many clips it has."""
+        """Returns the next batch on devices and its number of clips."""
         batch = next(self._batches)
-        watch = stages.Stopwatch(stages.TRANSFER)
+        watch = timing.Stopwatch(timing.TRANSFER)
         on_device = self._put(batch)
-        self._throughput.spent(watch.stop())
+        self._throughput.add_seconds(watch.stop())
         return on_device, len(batch["item"])
 
     def __next__(self) -> T:
-        """The next batch on devices; raises what the source or `put` raised."""
+        """Returns the next batch on devices; re-raises errors of the source and of `put`."""
         return self.take(lambda: True)
 
     def take(self, idle: Callable[[], bool]) -> T:
-        """The next batch, as `next` gives it; `idle()` says whether the device has nothing left to do.
+        """Like `next`, but measures how long the device waits; `idle()` returns whether the device is idle.
 
-        Only what the caller waits while the device is idle counts as the device's waiting.
+        Time during which the caller waits and the device is still busy is not counted.
         """
         if self._end is not None:
             raise self._end
@@ -86,30 +89,32 @@ class DevicePrefetch(Iterator[T]):
             if self._end is not None:
                 raise self._end
             self._free.release()
-        self._throughput.took(clips, ready=ready, waited=0.0 if since is None else time.perf_counter() - since)
+        self._throughput.add_batch(clips, ready=ready, waited=0.0 if since is None else time.perf_counter() - since)
         return batch  # pyright: ignore[reportReturnType]
 
     def _wait(self, idle: Callable[[], bool]) -> float | None:
-        """Returns when a batch is ready, or else as soon as the device is idle, with the time of that."""
+        """Waits until a batch is ready (returns None) or the device is idle (returns the time of that)."""
         while self._ready.empty():
             if idle():
                 return time.perf_counter()
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
         return None
 
     def close(self) -> None:
-        """Ends the thread, drops what was ready and closes the source. A second call does nothing."""
+        """Stops the thread, drops ready batches and closes the source. A second call has no effect."""
         self._stop.set()
         self._free.release()
         if self._thread is not None:
-            self._thread.join(timeout=_PATIENCE_S)  # a worker may hang on a dead disk: closing its source ends it
+            self._thread.join(
+                timeout=_CLOSE_TIMEOUT_S
+            )  # may time out if a worker hangs on a dead disk; closing the source stops it
         self._end = self._end or StopIteration()
         self._ready = queue.SimpleQueue()
         self._batches.close()
 
 
 def device_prefetch(
-    batches: HostBatches, put: Callable[[Batch], T], size: int, throughput: stages.Throughput | None = None
+    batches: HostBatches, put: Callable[[Batch], T], size: int, throughput: timing.Throughput | None = None
 ) -> DevicePrefetch[T]:
-    """Batches on devices: `put(host batch)` is called up to `size` batches ahead of the one last asked for."""
+    """Calls `put(host batch)` up to `size` batches ahead and iterates over the results."""
     return DevicePrefetch(batches, put, size, throughput)

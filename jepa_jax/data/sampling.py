@@ -1,7 +1,7 @@
-"""Which clip stands at which place of a run: everything here is a pure function of (seed, global index).
+"""Deterministic sampling order: a pure function of (seed, global index).
 
-The global index of a clip is step · batch size + row. Nothing is replayed to get to a place, so a run can start
-anywhere, with any number of worker processes and hosts.
+The global index of a clip is step · batch size + row. Any index is computed in constant time, without replaying earlier
+ones, so a run can resume at any step with any number of worker processes and hosts.
 """
 
 import math
@@ -12,51 +12,52 @@ import grain
 import numpy as np
 from jaxtyping import Int
 
-# Streams alternate in fixed proportion; within stretches of this many places their order is shuffled.
+# Streams alternate in fixed proportion; their order is shuffled within windows of this many positions.
 MIXING_WINDOW = 256
 _SHUFFLE_ROUNDS = 4
-_TURNS = 1  # keeps the seed of the turns apart from those of the orders
-_CROP = 1  # and that of crops from that of windows
+_STEP_MIXER = 1  # makes the step mixer's seed differ from the seeds of the orders
+_CROP = 1  # makes the seed of crops differ from that of windows
 
 
-class Draw(NamedTuple):
-    """A clip of the run: an item of a source, and the seed of its window, crop and flip."""
+class Sample(NamedTuple):
+    """One training example: an item of a source and the seed of its window, crop and flip."""
 
-    source: int  # index among the sources of the run
-    epoch: int  # how often the source has been gone through before
+    source: int  # index into the sources of the run
+    epoch: int  # completed passes over the source
     item: int  # index within the source
     seed: tuple[int, int]  # (seed of the run, global index)
 
     def generators(self) -> tuple[np.random.Generator, np.random.Generator]:
-        """Fresh random generators for this draw alone: of its window, and of its crop and flip."""
+        """Returns two random generators for this sample: one for its window, one for its crop and flip."""
         return np.random.default_rng(self.seed), np.random.default_rng((*self.seed, _CROP))
 
 
 class Mix:
-    """Several endless streams as one: at every place an element of one of them, as often as its weight says.
+    """Interleaves several infinite streams in proportion to their weights.
 
-    Shares are exact in the long run and at random within MIXING_WINDOW places. Every element of a stream has one place.
+    Proportions are exact in the long run; the order is random within MIXING_WINDOW positions. Every element of a stream
+    appears exactly once.
     """
 
     def __init__(self, streams: Sequence[grain.MapDataset], weights: Sequence[float], seed: int):
-        """Weights are above 0."""
-        # An element of stream s is (s, its number in the stream, what stands there).
+        """All weights must be above 0."""
+        # An element of stream s is (s, its index in the stream, its value).
         numbered = [elements.map_with_index(_Numbered(s)) for s, elements in enumerate(streams)]
         self._mixed = grain.MapDataset.mix(numbered, weights)
         self._seed = seed if len(streams) > 1 else None
 
-    def __getitem__(self, place: int) -> tuple[int, int, int]:
-        """(stream, number of the element in it, the element)."""
+    def __getitem__(self, position: int) -> tuple[int, int, int]:
+        """Returns (stream, index within the stream, element)."""
         if self._seed is not None:
-            window, offset = divmod(place, MIXING_WINDOW)
-            place = window * MIXING_WINDOW + grain.experimental.index_shuffle(
+            window, offset = divmod(position, MIXING_WINDOW)
+            position = window * MIXING_WINDOW + grain.experimental.index_shuffle(
                 offset,
                 max_index=MIXING_WINDOW - 1,
                 seed=(self._seed + window) % 2**32,
                 rounds=_SHUFFLE_ROUNDS,
             )
-        element = self._mixed[place]
-        assert element is not None  # nothing is filtered out
+        element = self._mixed[position]
+        assert element is not None  # the dataset has no filter
         return element
 
 
@@ -69,14 +70,14 @@ class _Numbered:
 
 
 class Order:
-    """`order[global index]` is the `Draw` there; any index ≥ 0, in constant time.
+    """`order[global index]` is the `Sample` at that index (≥ 0), computed in constant time.
 
-    Each source is shuffled anew every epoch and gives each item once an epoch; sources take turns by weight. (The
+    Each source is reshuffled every epoch and yields each item once per epoch; sources are interleaved by weight. (The
     study, arXiv:2605.17165, draws source and item of every clip independently, with replacement.)
     """
 
     def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int):
-        """Sizes are numbers of items; a source with weight 0 is never drawn."""
+        """`sizes` are numbers of items. A source with weight 0 is never sampled."""
         self._seed = seed
         mixing_seed, *shuffle_seeds = np.random.SeedSequence(seed).generate_state(1 + len(sizes)).tolist()
         self._drawn = [s for s, weight in enumerate(weights) if weight > 0]
@@ -84,17 +85,17 @@ class Order:
         shuffled = [grain.MapDataset.range(sizes[s]).shuffle(seed=shuffle_seeds[s]).repeat() for s in self._drawn]
         self._mix = Mix(shuffled, [weights[s] for s in self._drawn], mixing_seed)
 
-    def __getitem__(self, index: int) -> Draw:
+    def __getitem__(self, index: int) -> Sample:
         drawn, count, item = self._mix[index]
-        return Draw(self._drawn[drawn], count // self._sizes[drawn], item, (self._seed, index))
+        return Sample(self._drawn[drawn], count // self._sizes[drawn], item, (self._seed, index))
 
 
-class Turns:
-    """Whose turn each step is, where whole steps alternate: `turns[step]` is (which order, how many steps it had)."""
+class StepMixer:
+    """Assigns each step to one of several orders: `mixer[step]` is (order, number of earlier steps of that order)."""
 
     def __init__(self, weights: Sequence[float], seed: int):
-        """Weights are above 0."""
-        (seed,) = np.random.SeedSequence((seed, _TURNS)).generate_state(1).tolist()
+        """All weights must be above 0."""
+        (seed,) = np.random.SeedSequence((seed, _STEP_MIXER)).generate_state(1).tolist()
         self._mix = Mix([grain.MapDataset.range(1).repeat() for _ in weights], weights, seed)
 
     def __getitem__(self, step: int) -> tuple[int, int]:
@@ -102,10 +103,11 @@ class Turns:
         return order, count
 
 
-class Rows:
-    """The clips that one process holds, step after step: local place j → `Draw`.
+class LocalRows:
+    """The samples of one process, step by step: local index → `Sample`.
 
-    Where there are several orders, each step belongs to one of them, by weight; every order goes on where it stopped.
+    With several orders, each step takes its whole batch from one of them, chosen by weight; each order continues where
+    its previous step ended.
     """
 
     def __init__(
@@ -118,9 +120,9 @@ class Rows:
         start_step: int,
         stop_step: int,
     ):
-        """Rows are those of the global batch of `batch_size` clips that the process holds, in their order."""
+        """`rows` are the rows of the global batch of `batch_size` clips that this process holds, in order."""
         self._orders = tuple(orders)
-        self._turns = Turns(weights, seed)
+        self._mixer = StepMixer(weights, seed)
         self._seed = seed
         self._batch_size = batch_size
         self._rows = tuple(rows)
@@ -130,31 +132,53 @@ class Rows:
     def __len__(self) -> int:
         return max(0, self._stop_step - self._start_step) * len(self._rows)
 
-    def __getitem__(self, index: int) -> Draw:
+    def __getitem__(self, index: int) -> Sample:
         step, row = divmod(index, len(self._rows))
         step, row = self._start_step + step, self._rows[row]
-        order, count = self._turns[step]
+        order, count = self._mixer[step]
         draw = self._orders[order][count * self._batch_size + row]
         return draw._replace(seed=(self._seed, step * self._batch_size + row))
 
 
 def stride(fps: float, frame_step: int, target_fps: int) -> int:
-    """Every how many frames one is taken: ⌈fps⌉ // target_fps (at least 1) if a target is set, else `frame_step`."""
+    """The step between sampled frames: ⌈fps⌉ // target_fps (at least 1) if a target is set, else `frame_step`."""
     return max(1, math.ceil(fps) // target_fps) if target_fps > 0 else frame_step
 
 
 def random_window(count: int, frames: int, step: int, rng: np.random.Generator) -> Int[np.ndarray, "{frames}"]:
-    """Indices of `frames` frames, `step` apart, from a uniform start; a video of fewer repeats its last frame."""
+    """Indices of `frames` frames, `step` apart, from a uniformly drawn start; a short video repeats its last frame."""
     span = (frames - 1) * step + 1
     start = int(rng.integers(max(1, count - span + 1)))
     return np.minimum(start + step * np.arange(frames), count - 1)
 
 
-def nth_window(count: int, frames: int, step: int, number: int, windows: int) -> Int[np.ndarray, "{frames}"]:
-    """Indices of `frames` frames, `step` apart: window `number` (from 0) of several, equally far apart.
+def random_linspace_window(count: int, frames: int, step: int, rng: np.random.Generator) -> Int[np.ndarray, "{frames}"]:
+    """Indices as in the study's code (arXiv:2605.17165, commit 3588723, after V-JEPA's video dataset).
 
-    The first window starts with the video and the last ends with it, a single one lies in the middle; a video of fewer
-    frames repeats its last.
+    `frames` positions are evenly spaced over a span of frames · step frames, both ends included, and truncated: 16
+    frames with step 2 are 0, 2, … 14, 17, 19, … 31, and with step 1 every frame. In a video no longer than the span,
+    count // step positions are evenly spaced over the whole video, and its last frame is repeated after them.
+    """
+    span = frames * step
+    start = 0
+    if count > span:
+        start = int(rng.integers(count - span))
+        offset = np.minimum(np.linspace(0, span, frames), span - 1)
+    else:
+        spread = np.linspace(0, count, min(count // step, frames))
+        offset = np.concatenate([spread, np.full(frames - len(spread), count)])
+    return np.minimum(start + offset.astype(np.int64), count - 1)
+
+
+# Keyed by the `window` setting of a source.
+RANDOM_WINDOWS = {"even": random_window, "linspace": random_linspace_window}
+
+
+def nth_window(count: int, frames: int, step: int, number: int, windows: int) -> Int[np.ndarray, "{frames}"]:
+    """Indices of `frames` frames, `step` apart: window `number` (from 0) of `windows` evenly spaced ones.
+
+    The first window starts at the first frame and the last ends at the last frame; a single window is centred. A short
+    video repeats its last frame.
     """
     span = (frames - 1) * step + 1
     room = max(0, count - span)
@@ -163,7 +187,7 @@ def nth_window(count: int, frames: int, step: int, number: int, windows: int) ->
 
 
 def spread_window(count: int, frames: int) -> Int[np.ndarray, "{frames}"]:
-    """Indices of `frames` frames spread over a video from first to last; a shorter video repeats its last frame."""
+    """Indices of `frames` frames evenly spaced from first to last; a shorter video repeats its last frame."""
     if count < frames:
         return np.minimum(np.arange(frames), count - 1)
     return np.linspace(0, count - 1, frames).astype(np.int64)

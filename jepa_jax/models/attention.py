@@ -10,7 +10,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jaxtyping import Array, Float
 
 from jepa_jax.config import Attention
-from jepa_jax.models import by_clip
+from jepa_jax.models import batch_sharding
 
 LANES = 128  # what a TPU computes on at once: its kernel takes tokens in multiples of it
 LONGEST = 2048  # keys in a block
@@ -39,7 +39,7 @@ def attend(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, kind: Attent
 
 def splash_attention(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, *, interpret: bool = False) -> Tokens:
     """The TPU kernel of that name, from jax. With `interpret` its program runs on any device, slowly."""
-    return by_clip.apart(functools.partial(_splash, interpret=interpret))(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
+    return batch_sharding.per_device(functools.partial(_splash, interpret=interpret))(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
 
 
 def _splash(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, *, interpret: bool) -> Tokens:

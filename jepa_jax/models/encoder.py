@@ -7,14 +7,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from jepa_jax.config import Attention, EncoderConfig, Remat
-from jepa_jax.models import by_clip, layers, rope
+from jepa_jax.models import batch_sharding, layers, rope
 from jepa_jax.models.sizes import Size, parse_size
 
 modality_init = nn.initializers.normal(1e-6)
 
 
-def level_ends(depth: int, levels: int) -> list[int]:
-    """How many blocks have run at the end of each level: 3, 6, 9, 12 for depth 12 and 4 levels."""
+def level_ends(depth: int, levels: int, explicit: tuple[int, ...] = ()) -> list[int]:
+    """How many blocks have run at the end of each level: 3, 6, 9, 12 for depth 12 and 4 levels.
+
+    Raises:
+        ValueError: more levels than blocks, or explicit ends of which the last is not the depth.
+    """
+    if explicit:
+        if explicit[-1] != depth:
+            raise ValueError(
+                f"level_ends is {explicit}; expected the last to be the encoder's depth, {depth}, so that every block "
+                "is used"
+            )
+        return list(explicit)
     if not 1 <= levels <= depth:
         raise ValueError(f"levels is {levels}; expected between 1 and the encoder's depth, {depth}")
     return [depth * (level + 1) // levels for level in range(levels)]
@@ -23,6 +34,11 @@ def level_ends(depth: int, levels: int) -> list[int]:
 def gather_tokens(tokens_BxNxE: Float[Array, "B N E"], index_BxS: Int[Array, "B S"]) -> Float[Array, "B S E"]:
     """The tokens at the given positions of each clip."""
     return jnp.take_along_axis(tokens_BxNxE, index_BxS[..., None], axis=1)
+
+
+def _nearest(number: int, divisor: int) -> int:
+    """The positive multiple of the divisor nearest to a number."""
+    return max((2 * number + divisor) // (2 * divisor), 1) * divisor
 
 
 class PatchEmbedding(nn.Module):
@@ -38,7 +54,7 @@ class PatchEmbedding(nn.Module):
         kernel = self.param("kernel", layers.trunc_normal, (*self.shape, self.width))
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
         x, kernel, bias = flax.linen.dtypes.promote_dtype(patches_BxSxV, kernel, bias, dtype=self.dtype)
-        return by_clip.split(x @ kernel.reshape(-1, self.width) + bias)
+        return batch_sharding.shard_batch(x @ kernel.reshape(-1, self.width) + bias)
 
 
 class Encoder(nn.Module):
@@ -53,10 +69,11 @@ class Encoder(nn.Module):
     remat: Remat
     attention: Attention
     dtype: DTypeLike
+    level_ends: tuple[int, ...] = ()
 
     def setup(self) -> None:
         """Modules, in the order they run."""
-        ends = level_ends(self.size.depth, self.levels)
+        ends = level_ends(self.size.depth, self.levels, self.level_ends)
         size, patch = self.size, self.patch
         self.patch_embedding = PatchEmbedding(size.width, (self.tubelet, patch, patch, 3), self.dtype)
         self.image_patch_embedding = PatchEmbedding(size.width, (1, patch, patch, 3), self.dtype)
@@ -66,7 +83,8 @@ class Encoder(nn.Module):
             layers.Blocks(size, first, end - first, self.scan, self.remat, self.attention, self.dtype)
             for first, end in zip([0, *ends], ends, strict=False)
         ]
-        self.norms = [nn.LayerNorm(layers.EPSILON, dtype=self.dtype) for _ in ends]
+        # Features leave in float32 whatever the blocks compute in, as LayerNorm's output does under PyTorch's autocast.
+        self.norms = [nn.LayerNorm(layers.EPSILON, dtype=jnp.float32) for _ in ends]
 
     def grid(self, clips: Float[Array, "B F Y X C"] | jax.ShapeDtypeStruct) -> tuple[int, int, int]:
         """Tokens of these clips in time, height and width."""
@@ -75,7 +93,8 @@ class Encoder(nn.Module):
         if frames % tubelet or height % self.patch or width % self.patch:
             raise ValueError(
                 f"clips of {frames} frames, {height}×{width} pixels do not divide into tubelets of {tubelet} frames, "
-                f"{self.patch}×{self.patch} pixels"
+                f"{self.patch}×{self.patch} pixels; the nearest that do have {_nearest(frames, tubelet)} frames, "
+                f"{_nearest(height, self.patch)}×{_nearest(width, self.patch)} pixels"
             )
         return frames // tubelet, height // self.patch, width // self.patch
 
@@ -93,7 +112,7 @@ class Encoder(nn.Module):
         *,
         all_levels: bool = False,
     ) -> Float[Array, "B S width"]:
-        """Features of the tokens at `index_BxK` (all N if None), which see each other and nothing else.
+        """Features (float32) of the tokens at `index_BxK` (all N if None), which see each other and nothing else.
 
         Args:
             clips: normalised clips; sides divisible by the patch, frames by the tubelet (or a single frame).
@@ -136,4 +155,5 @@ def build_encoder(config: EncoderConfig, dtype: DTypeLike = jnp.float32) -> Enco
         remat=config.remat,
         attention=config.attention,
         dtype=jnp.dtype(dtype),
+        level_ends=config.level_ends,
     )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from jepa_jax.config import Attention, EncoderConfig, PredictorConfig, Remat
-from jepa_jax.models import by_clip, layers, rope
+from jepa_jax.models import batch_sharding, layers, rope
 from jepa_jax.models.encoder import modality_init
 from jepa_jax.models.sizes import Size, parse_size
 
@@ -56,7 +56,7 @@ class Predictor(nn.Module):
 
         def dense(features: int, name: str, x: jax.Array) -> jax.Array:
             linear = nn.Dense(features, dtype=self.dtype, kernel_init=layers.trunc_normal, name=name)
-            return by_clip.split(linear(x))
+            return batch_sharding.shard_batch(linear(x))
 
         x_BxKxE = z_BxKxD
         if self.levels > 1:

@@ -1,25 +1,28 @@
-"""What an objective is, and what it gets to see."""
+"""The base class of objectives, what they are given, and the loss."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import jax
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jepa_jax.objectives import channel_split
 
 Params = Any  # nested dict of arrays
-ArrayLeaf = Any  # a jax.Array; while a pytree is taken apart, whatever jax puts in its place
+ArrayLeaf = Any  # a jax.Array; inside jax's transformations of pytrees it may be another object
 Metrics = dict[str, jax.Array]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One mask's view of the batch: what was seen, and what was made of it."""
+    """The batch under one mask: B clips with K context tokens and M target tokens each, D features a token."""
 
     context_index_BxK: ArrayLeaf  # int32 positions, time-major
     target_index_BxM: ArrayLeaf
-    context_BxKxD: ArrayLeaf  # online encoder, all levels, not normalised
+    context_BxKxD: ArrayLeaf  # from the online encoder; all levels, not normalised
     predicted_target_BxMxD: ArrayLeaf
     predicted_context_BxKxD: ArrayLeaf
 
@@ -27,65 +30,137 @@ class View:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """All that objectives see of a step: never the model, never the encoders' inputs but as a mean colour a token."""
+    """What objectives are given in a step. They never see the model, and of its input only a mean colour a token."""
 
-    views: tuple[View, ...]
-    target_BxNxD: ArrayLeaf  # each level normalised; no gradient unless EMA is off
+    views: tuple[View, ...]  # one a mask
+    target_BxNxD: ArrayLeaf  # from the target encoder; each level normalised; no gradient unless EMA is off
     colour_BxNxC: ArrayLeaf  # mean normalised RGB of a token's pixels
-    grid: tuple[int, int, int] = dataclasses.field(metadata={"static": True})
-    levels: int = dataclasses.field(metadata={"static": True})  # D is this many equal parts, end to end
+    grid: tuple[int, int, int] = dataclasses.field(metadata={"static": True})  # T, H, W; N = T·H·W
+    levels: int = dataclasses.field(metadata={"static": True})  # D is the concatenation of this many equal parts
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Moment:
-    """When in the run this step is, and a key of its own."""
+class StepContext:
+    """The step's number, and a random key for this step."""
 
     step: ArrayLeaf  # int32 scalar, 0-based
     key: ArrayLeaf
-    steps: int = dataclasses.field(metadata={"static": True})  # the run's length
+    steps: int = dataclasses.field(metadata={"static": True})  # the length that schedules are planned for
 
     @property
     def progress(self) -> jax.Array:
-        """Share of the run done, in [0, 1]."""
-        return self.step / self.steps
+        """The completed share of the schedules' length, in [0, 1]."""
+        return jnp.minimum(self.step / self.steps, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dims:
-    """Sizes a head may need."""
+    """Sizes that a head may need."""
 
     features: int  # D
-    levels: int  # D is this many equal parts, end to end
+    levels: int  # D is the concatenation of this many equal parts
     colours: int = 3
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """A frozen dataclass of settings with these two methods and a coefficient; 0 leaves the objective out."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A factor in [0, 1] on a coefficient, as a function of the completed share of the run.
 
-    @property
-    def coefficient(self) -> float:
-        """Its weight in the loss."""
-        ...
+    `constant` is 1. `cosine` falls as ½(1 + cos πx) and `ramp` rises as x. Between the shares `start` and `end`, x goes
+    linearly from 0 to 1; before `start` it is 0, after `end` 1. The study's cosine changes once an epoch (100 a run),
+    this one every step; the two agree at the first step of each epoch.
+    """
+
+    shape: Literal["constant", "cosine", "ramp"] = "constant"
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.end:
+            raise ValueError(f"start is {self.start}, end {self.end}; expected 0 ≤ start ≤ end (shares of the run)")
+
+    def __call__(self, progress: Float[Array, "*S"]) -> Float[Array, "*S"]:
+        """Returns the factor at a share of the run."""
+        if self.shape == "constant":
+            return jnp.ones_like(progress)
+        x = jnp.clip((progress - self.start) / max(self.end - self.start, 1e-9), 0.0, 1.0)
+        x = jnp.where(progress >= self.end, 1.0, x)
+        return 0.5 * (1 + jnp.cos(jnp.pi * x)) if self.shape == "cosine" else x
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Base class of objectives: a frozen dataclass of settings with a loss.
+
+    A subclass defines `view_value`, the loss of one mask, or `value`, the loss of a step; one with a head also defines
+    `init`. Every setting has a default.
+
+    Attributes:
+        coefficient: the weight of the loss. An objective with coefficient 0 is left out of the run.
+        schedule: scales the coefficient over the run.
+    """
+
+    coefficient: float = 1.0
+    schedule: Schedule = Schedule()
 
     def init(self, key: jax.Array, dims: Dims) -> Params:
-        """Parameters of the objective's head ({} without one)."""
-        ...
+        """Returns initial parameters of the head; {} if there is none."""
+        return {}
 
-    def __call__(self, head: Params, latents: Latents, moment: Moment) -> tuple[Float[Array, ""], Metrics]:
-        """The loss, coefficient included, and what else to log."""
-        ...
+    def check_beside(self, objectives: Mapping[str, Any]) -> None:
+        """Raises ValueError if the objectives of a run, this one among them, cannot be used together."""
+        channel_split.check_equal(objectives)
+
+    def weight(self, progress: Float[Array, "*S"]) -> Float[Array, "*S"]:
+        """Returns the scheduled coefficient at a share of the run."""
+        return self.coefficient * self.schedule(progress)
+
+    def value(self, head: Params, latents: Latents, context: StepContext) -> Float[Array, ""]:
+        """Returns the loss of a step, without coefficient: by default the mean of `view_value` over the masks."""
+        return mean_over_masks(lambda view: self.view_value(head, view, latents), latents)
+
+    def view_value(self, head: Params, view: View, latents: Latents) -> Float[Array, ""]:
+        """Returns the loss of one mask, without coefficient."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither value nor view_value.")
+
+    def __call__(self, head: Params, latents: Latents, context: StepContext) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the loss, coefficient included, and metrics: the coefficient as `weight` if it has a schedule."""
+        weight = self.weight(context.progress)
+        metrics = {} if self.schedule.shape == "constant" else {"weight": weight}
+        return weight * self.value(head, latents, context), metrics
 
 
 def total_loss(
-    objectives: Mapping[str, Objective], heads: Mapping[str, Params], latents: Latents, moment: Moment
+    objectives: Mapping[str, Objective], heads: Mapping[str, Params], latents: Latents, context: StepContext
 ) -> tuple[Float[Array, ""], Metrics]:
-    """The sum of all objectives, and metrics `loss/NAME` and `NAME/…`."""
-    total, metrics = jax.numpy.zeros(()), {}
+    """Returns the sum of all objectives, and the metrics `loss/NAME` and `NAME/…`.
+
+    Profiles show the operations of each objective in the scope `objective/NAME`.
+    """
+    total, metrics = jnp.zeros(()), {}
     for name, objective in objectives.items():
-        loss, extra = objective(heads[name], latents, moment)
+        with jax.named_scope(f"objective/{name}"):
+            loss, extra = objective(heads[name], latents, context)
         total += loss
         metrics[f"loss/{name}"] = loss
         metrics |= {f"{name}/{key}": value for key, value in extra.items()}
     return total, metrics
+
+
+def require_positive(objective: Any, *names: str) -> None:
+    """Raises ValueError unless each of these settings is more than 0."""
+    for name in names:
+        if not (value := getattr(objective, name)) > 0:
+            raise ValueError(f"{name} is {value}; expected more than 0")
+
+
+def mean_over_masks(value: Callable[[View], Float[Array, ""]], latents: Latents) -> Float[Array, ""]:
+    """Returns the mean of a loss over the masks of a step."""
+    return jnp.stack([value(view) for view in latents.views]).mean()
+
+
+def mean_where(x_BxSxR: Float[Array, "B S R"], valid_BxS: Bool[Array, "B S"]) -> Float[Array, ""]:
+    """Returns the mean over valid tokens and their channels; 0 if no token is valid."""
+    count = jnp.maximum(valid_BxS.sum(), 1) * x_BxSxR.shape[-1]
+    return jnp.where(valid_BxS[..., None], x_BxSxR, 0.0).sum() / count

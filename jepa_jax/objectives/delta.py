@@ -5,21 +5,16 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jepa_jax.objectives import base, temporal_pairs, term
+from jepa_jax.objectives import base, temporal_pairs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Delta(term.Term):
+class Delta(base.Objective):
     """Mean over temporal pairs of |(z(t+1) − z(t)) − (h(t+1) − h(t))| (arXiv:2605.17165)."""
 
     coefficient: float = 0.5
 
-    def value(self, head: base.Params, latents: base.Latents, moment: base.Moment) -> Float[Array, ""]:
-        """The loss over the temporal pairs of each mask."""
-
-        def of_view(view: base.View) -> Float[Array, ""]:
-            pairs = temporal_pairs.pairs(view, latents.grid)
-            error_BxKxD = pairs.change(view.context_BxKxD) - pairs.change_at(latents.target_BxNxD)
-            return term.mean_where(jnp.abs(error_BxKxD), pairs.valid)
-
-        return term.mean_over_masks(of_view, latents)
+    def view_value(self, head: base.Params, view: base.View, latents: base.Latents) -> Float[Array, ""]:
+        """Returns the mean error over the temporal pairs."""
+        pairs = temporal_pairs.pairs(view, latents.grid)
+        return pairs.mean(jnp.abs(pairs.change(view.context_BxKxD) - pairs.change_at(latents.target_BxNxD)))

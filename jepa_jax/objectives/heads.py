@@ -1,4 +1,4 @@
-"""The small networks of objectives: Linears with GELU between, as nested dicts of arrays."""
+"""The heads of objectives: small networks of Linears with GELU between them, as nested dicts of arrays."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from jepa_jax.objectives import base
 
 
 def init_mlp(key: jax.Array, widths: Sequence[int]) -> base.Params:
-    """{fc1: {kernel, bias}, fc2: …} for these widths, input first, with PyTorch's default for a Linear.
+    """Returns {fc1: {kernel, bias}, fc2: …} for these widths, input first.
 
-    That is uniform in ±1/√fan_in, kernel and bias.
+    Kernels and biases are uniform in ±1/√fan_in, PyTorch's default for a Linear.
     """
     params = {}
     for i, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
@@ -27,9 +27,9 @@ def init_mlp(key: jax.Array, widths: Sequence[int]) -> base.Params:
 
 
 def mlp(params: base.Params, *x: Float[Array, "*S part"]) -> Float[Array, "*S outputs"]:
-    """The network's output, computed in the type of `x`; exact GELU.
+    """Returns the network's output, computed in the dtype of `x`, with the exact GELU.
 
-    An input in several parts stands for these end to end, and the gradient of one part costs no more than its share.
+    Several inputs stand for their concatenation; the gradient of one of them costs only its share.
     """
     first, *others = (params[f"fc{i + 1}"] for i in range(len(params)))
     kernels = jnp.split(first["kernel"], list(itertools.accumulate(part.shape[-1] for part in x))[:-1])

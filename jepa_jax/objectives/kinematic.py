@@ -6,16 +6,16 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jepa_jax.objectives import base, term
+from jepa_jax.objectives import base
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Kinematic(term.Term):
-    """Mean over all positions of a penalty on how the targets h move (arXiv:2605.17165).
+class Kinematic(base.Objective):
+    """Mean over all positions of a penalty on the motion of the targets h (arXiv:2605.17165).
 
     `l1`: |h(t+1) − h(t)|. `huber` of the same x: ½x² where |x| < threshold, threshold·(|x| − threshold/2) beyond.
-    `acceleration`: |h(t+2) − 2h(t+1) + h(t)|. Only the first ⌊share·D⌋ channels count. Targets have no gradient, so
-    this does nothing, unless EMA is off. The study's `anneal` is a cosine schedule of the coefficient.
+    `acceleration`: |h(t+2) − 2h(t+1) + h(t)|. Only the first ⌊share·D⌋ channels count. While EMA is on, targets have no
+    gradient and the loss trains nothing. The study's `anneal` is a cosine schedule of the coefficient.
     """
 
     kind: Literal["l1", "huber", "acceleration"] = "l1"
@@ -23,12 +23,11 @@ class Kinematic(term.Term):
     threshold: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuses a share outside (0, 1]."""
         if not 0 < self.share <= 1:
             raise ValueError(f"share is {self.share}; expected a share in (0, 1]")
 
-    def value(self, head: base.Params, latents: base.Latents, moment: base.Moment) -> Float[Array, ""]:
-        """The loss over all positions, seen or not: the same for every mask."""
+    def value(self, head: base.Params, latents: base.Latents, context: base.StepContext) -> Float[Array, ""]:
+        """Returns the loss over all positions, visible or not; it does not depend on the masks."""
         time = latents.grid[0]
         batch, tokens, features = latents.target_BxNxD.shape
         h_BxTxHWxD = latents.target_BxNxD.reshape(batch, time, tokens // time, features)

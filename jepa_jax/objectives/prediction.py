@@ -1,4 +1,4 @@
-"""The two losses of the baseline: prediction at masked positions, and, later in training, at visible ones."""
+"""The losses of the baseline: prediction at masked positions and, in the second half of training, at visible ones."""
 
 import dataclasses
 
@@ -6,79 +6,70 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jepa_jax.objectives import base, temporal_pairs, term
+from jepa_jax.objectives import base, temporal_pairs
+from jepa_jax.settings import at_least
 
-SECOND_HALF = term.Schedule(shape="ramp", start=0.5, end=1.0)
+SECOND_HALF = base.Schedule(shape="ramp", start=0.5, end=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prediction(term.Term):
+class Prediction(base.Objective):
     """Mean over masks of mean|ẑ − h[target]|^p / p (arXiv:2605.17165)."""
 
     exponent: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses an exponent that has no loss."""
-        _check_exponent(self.exponent)
+        at_least(self, 1, "exponent")
 
-    def value(self, head: base.Params, latents: base.Latents, moment: base.Moment) -> Float[Array, ""]:
-        """The loss over target tokens."""
-
-        def of_view(view: base.View) -> Float[Array, ""]:
-            h_BxMxD = temporal_pairs.at(latents.target_BxNxD, view.target_index_BxM)
-            return power(view.predicted_target_BxMxD - h_BxMxD, self.exponent).mean()
-
-        return term.mean_over_masks(of_view, latents)
+    def view_value(self, head: base.Params, view: base.View, latents: base.Latents) -> Float[Array, ""]:
+        """Returns the loss over the target tokens."""
+        return target_error(view, latents, self.exponent).mean()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ContextPrediction(term.Term):
+class ContextPrediction(base.Objective):
     """Mean over masks of mean(|c − h[context]|^p / √d) / p, d the distance to the nearest target token.
 
-    It comes in during the second half of the run: the study starts at step 15,000 and ends at 30,000, whatever the
-    run's length; at 30,000 steps the two agree.
+    Its weight ramps up over the second half of the run. The study ramps it from step 15,000 to step 30,000 whatever the
+    length of the run; the two agree in a run of 30,000 steps.
     """
 
     coefficient: float = 0.5
-    schedule: term.Schedule = SECOND_HALF
+    schedule: base.Schedule = SECOND_HALF
     exponent: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses an exponent that has no loss."""
-        _check_exponent(self.exponent)
+        at_least(self, 1, "exponent")
 
-    def value(self, head: base.Params, latents: base.Latents, moment: base.Moment) -> Float[Array, ""]:
-        """The loss over context tokens."""
-
-        def of_view(view: base.View) -> Float[Array, ""]:
-            h_BxKxD = temporal_pairs.at(latents.target_BxNxD, view.context_index_BxK)
-            distance_BxN = distance_to_target(view.target_index_BxM, latents.grid)
-            distance_BxK = jnp.take_along_axis(distance_BxN, view.context_index_BxK, axis=1)
-            error_BxKxD = power(view.predicted_context_BxKxD - h_BxKxD, self.exponent)
-            return (error_BxKxD.mean(-1) / jnp.sqrt(distance_BxK)).mean()
-
-        return term.mean_over_masks(of_view, latents)
+    def view_value(self, head: base.Params, view: base.View, latents: base.Latents) -> Float[Array, ""]:
+        """Returns the loss over the context tokens."""
+        h_BxKxD = temporal_pairs.at(latents.target_BxNxD, view.context_index_BxK)
+        distance_BxN = distance_to_target(view.target_index_BxM, latents.grid)
+        distance_BxK = jnp.take_along_axis(distance_BxN, view.context_index_BxK, axis=1)
+        error_BxKxD = power(view.predicted_context_BxKxD - h_BxKxD, self.exponent)
+        return (error_BxKxD.mean(-1) / jnp.sqrt(distance_BxK)).mean()
 
 
-def _check_exponent(exponent: float) -> None:
-    if not exponent >= 1:
-        raise ValueError(f"exponent is {exponent}; expected at least 1")
+def target_error(view: base.View, latents: base.Latents, exponent: float) -> Float[Array, "B M D"]:
+    """Returns |ẑ − h[target]|^p / p at the target tokens."""
+    h_BxMxD = temporal_pairs.at(latents.target_BxNxD, view.target_index_BxM)
+    return power(view.predicted_target_BxMxD - h_BxMxD, exponent)
 
 
 def power(error: Float[Array, "*S"], exponent: float) -> Float[Array, "*S"]:
-    """|error|^p / p, in float32."""
+    """Returns |error|^p / p in float32."""
     error = jnp.abs(error.astype(jnp.float32))
     return error if exponent == 1.0 else error**exponent / exponent
 
 
 def distance_to_target(target_index_BxM: Int[Array, "B M"], grid: tuple[int, int, int]) -> Float[Array, "B N"]:
-    """Euclidean distance, in grid units (t, y, x), from every position to the nearest target token of its clip.
+    """Returns the Euclidean distance in grid units (t, y, x) from every position to the nearest target token.
 
-    An exact distance transform, one axis at a time: cost N·(T+H+W) a clip, where comparing every context token with
-    every target token would cost K·M.
+    An exact distance transform, one axis at a time, costs N·(T+H+W) a clip; comparing every context token with every
+    target token would cost K·M.
     """
     batch, (time, height, width) = target_index_BxM.shape[0], grid
-    # Clip by clip, which a compiler for many devices splits as it is; indices of the batch it would gather first.
+    # vmap over clips, because the compiler for several devices would gather a scatter with indices of the whole batch.
     nowhere = jnp.zeros(time * height * width, bool)
     is_target: Bool[Array, "B N"] = jax.vmap(lambda index_M: nowhere.at[index_M].set(True))(target_index_BxM)
     square = jnp.where(is_target, 0.0, jnp.inf).reshape(batch, time, height, width)

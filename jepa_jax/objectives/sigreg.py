@@ -1,4 +1,4 @@
-"""SIGReg: visible tokens are spread like a standard normal distribution, seen from any direction."""
+"""SIGReg: projected on any direction, visible tokens follow a standard normal distribution."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jepa_jax.objectives import base, term
+from jepa_jax.objectives import base
 
 KNOTS, LAST_KNOT = 17, 3.0
 
@@ -16,36 +16,36 @@ Point = tuple[jax.Array, jax.Array]  # cosine and sine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SIGReg(term.Term):
-    """Distance of the samples' characteristic function from a standard normal's along random directions.
+class SIGReg(base.Objective):
+    """Distance between the characteristic functions of the samples and of a standard normal, along random directions.
 
-    Samples are the visible tokens of all masks, together. New directions each step, the same on every device; means
-    are over the global batch (arXiv:2605.17165, after LeJEPA, arXiv:2511.08544).
+    The samples are the visible tokens of all masks together. Each step draws new directions, the same on every device.
+    Means are over the global batch (arXiv:2605.17165, after LeJEPA, arXiv:2511.08544).
     """
 
     directions: int = 1024
 
     def draw_directions(self, key: jax.Array, features: int) -> Float[Array, "D R"]:
-        """Random unit directions, as columns."""
+        """Returns random unit directions, as columns."""
         normal_DxR = jax.random.normal(key, (features, self.directions))
         return normal_DxR / jnp.linalg.norm(normal_DxR, axis=0, keepdims=True)
 
-    def value(self, head: base.Params, latents: base.Latents, moment: base.Moment) -> Float[Array, ""]:
-        """The mean over directions of the statistic."""
+    def value(self, head: base.Params, latents: base.Latents, context: base.StepContext) -> Float[Array, ""]:
+        """Returns the mean over directions of the statistic."""
         features = latents.target_BxNxD.shape[-1]
         samples_BxSxD = jnp.concatenate([view.context_BxKxD for view in latents.views], axis=1)
-        directions_DxR = self.draw_directions(moment.key, features).astype(samples_BxSxD.dtype)
+        directions_DxR = self.draw_directions(context.key, features).astype(samples_BxSxD.dtype)
         projected_BxSxR = jnp.einsum("bsd,dr->bsr", samples_BxSxD, directions_DxR, preferred_element_type=jnp.float32)
         return statistic(projected_BxSxR)
 
 
 @jax.custom_vjp
 def statistic(projected_BxSxR: Float[Array, "B S R"]) -> Float[Array, ""]:
-    """Mean over R of n·Σ_k w_k[(mean cos t_k x − e^{−t_k²/2})² + (mean sin t_k x)²], n = B·S samples.
+    """Returns the mean over R of n·Σ_k w_k[(mean cos t_k x − e^{−t_k²/2})² + (mean sin t_k x)²], n = B·S samples.
 
-    17 knots t_k on [0, 3]; w is the trapezoid rule, doubled for the negative half, times e^{−t²/2}. The knots are
-    multiples of one angle, so one cosine and one sine a sample give those of all by rotation; the gradient is written
-    out, so that the backward pass turns again and nothing 17 times the projections is ever held.
+    There are 17 knots t_k on [0, 3]; w is the trapezoid rule, doubled for the negative half, times e^{−t²/2}. The knots
+    are multiples of one angle, so one cosine and one sine a sample give all others by rotation. The gradient is written
+    out by hand and rotates again, so no array 17 times the size of the projections is ever stored.
     """
     return _statistic_forward(projected_BxSxR)[0]
 
@@ -90,7 +90,7 @@ statistic.defvjp(_statistic_forward, _statistic_backward)
 
 
 def _rotation(x: jax.Array) -> tuple[Callable[[Point], Point], Point]:
-    """From (cos t_k x, sin t_k x) to those of the next knot; and where this begins, at t = 0."""
+    """Returns the function from (cos t_k x, sin t_k x) to the next knot's, and the values at t = 0."""
     angle = LAST_KNOT / (KNOTS - 1) * x
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
 
@@ -101,7 +101,7 @@ def _rotation(x: jax.Array) -> tuple[Callable[[Point], Point], Point]:
 
 
 def quadrature() -> tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"], Float[np.ndarray, "k"]]:
-    """Knots, their weights, and the normal distribution's characteristic function there."""
+    """Returns the knots, their weights, and the normal distribution's characteristic function at them."""
     knot = np.linspace(0, LAST_KNOT, KNOTS)
     normal = np.exp(-np.square(knot) / 2)
     weight = np.full(KNOTS, 2 * LAST_KNOT / (KNOTS - 1))

@@ -1,7 +1,7 @@
-"""Which visible tokens have a visible successor: the token at the same place one time step later.
+"""Temporal pairs: a visible token and its visible successor, the token at the same place one time step later.
 
-Only small integer tables are as long as the grid. Features are gathered, K at a time, and, since no two tokens share a
-successor, so are their gradients: neither pass scatters features.
+Only small integer tables have the size of the grid. Features are gathered, K a clip. No two tokens share a successor,
+so gradients are gathered too: neither pass scatters features.
 """
 
 import dataclasses
@@ -17,39 +17,43 @@ ABSENT = -1
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """The temporal pairs of one mask, one for each context token that has a successor."""
+    """The temporal pairs of one mask: one for each context token with a successor."""
 
     index_BxK: Int[Array, "B K"]  # positions of the context tokens
-    successor_BxK: Int[Array, "B K"]  # place in the context of the token one step later, or ABSENT
-    predecessor_BxK: Int[Array, "B K"]  # the other way round
-    step: int  # positions from one time step to the next, H·W
+    successor_BxK: Int[Array, "B K"]  # index in the context of the token one time step later, or ABSENT
+    predecessor_BxK: Int[Array, "B K"]  # the inverse
+    step: int  # difference in position from one time step to the next, H·W
 
     @property
     def valid(self) -> Bool[Array, "B K"]:
-        """Whether a token is the first of a pair."""
+        """Whether each token is the first of a pair."""
         return self.successor_BxK != ABSENT
 
+    def mean(self, x_BxKxR: Float[Array, "B K R"]) -> Float[Array, ""]:
+        """Returns the mean over the pairs, by their first tokens, and channels; 0 without pairs."""
+        return base.mean_where(x_BxKxR, self.valid)
+
     def later(self, z_BxKxD: Float[Array, "B K D"]) -> Float[Array, "B K D"]:
-        """Each context token's successor; 0 where it has none."""
+        """Returns each context token's successor; 0 if it has none."""
         return take(z_BxKxD, self.successor_BxK, self.predecessor_BxK)
 
     def change(self, z_BxKxD: Float[Array, "B K D"]) -> Float[Array, "B K D"]:
-        """z(t+1) − z(t) in float32; meaningless where there is no pair."""
+        """Returns z(t+1) − z(t) in float32; undefined for tokens without a pair."""
         z_BxKxD = z_BxKxD.astype(jnp.float32)
         return self.later(z_BxKxD) - z_BxKxD
 
     def change_at(self, h_BxNxD: Float[Array, "B N D"]) -> Float[Array, "B K D"]:
-        """h(t+1) − h(t), of an array over all positions, at the context tokens; meaningless without a pair."""
+        """Returns h(t+1) − h(t) at the context tokens, from an array over all positions; undefined without a pair."""
         return self.at_later(h_BxNxD) - at(h_BxNxD, self.index_BxK)
 
     def at_later(self, h_BxNxD: Float[Array, "B N D"]) -> Float[Array, "B K D"]:
-        """h(t+1), of an array over all positions, at the context tokens; meaningless without a pair."""
+        """Returns h(t+1) at the context tokens, from an array over all positions; undefined without a pair."""
         last = h_BxNxD.shape[1] - 1
         return at(h_BxNxD, jnp.minimum(self.index_BxK + self.step, last))
 
 
 def pairs(view: base.View, grid: tuple[int, int, int]) -> Pairs:
-    """The temporal pairs among the context tokens of a view; tube masks and ragged ones alike."""
+    """Returns the temporal pairs among the context tokens of a view, for tube masks and ragged masks alike."""
     place_BxN = places(view.context_index_BxK, grid)
     step = grid[1] * grid[2]
     index_BxK = view.context_index_BxK
@@ -63,14 +67,14 @@ def pairs(view: base.View, grid: tuple[int, int, int]) -> Pairs:
 
 
 def places(context_index_BxK: Int[Array, "B K"], grid: tuple[int, int, int]) -> Int[Array, "B N"]:
-    """Of every position, which context token it holds, or ABSENT."""
+    """Returns the index of the context token at every position, or ABSENT."""
     nowhere = jnp.full(grid[0] * grid[1] * grid[2], ABSENT, jnp.int32)
     numbers = jnp.arange(context_index_BxK.shape[1], dtype=jnp.int32)
     return jax.vmap(lambda index_K: nowhere.at[index_K].set(numbers))(context_index_BxK)
 
 
 def at(h_BxNxD: Float[Array, "B N D"], index_BxS: Int[Array, "B S"]) -> Float[Array, "B S D"]:
-    """Rows of an array over all positions, in float32."""
+    """Returns rows of an array over all positions, in float32."""
     return jnp.take_along_axis(h_BxNxD, index_BxS[..., None], axis=1).astype(jnp.float32)
 
 
@@ -78,12 +82,12 @@ def at(h_BxNxD: Float[Array, "B N D"], index_BxS: Int[Array, "B S"]) -> Float[Ar
 def take(
     z_BxKxD: Float[Array, "B K D"], to_BxS: Int[Array, "B S"], back_BxK: Int[Array, "B K"]
 ) -> Float[Array, "B S D"]:
-    """Rows of z, 0 where `to` is ABSENT; no row may be taken twice.
+    """Returns rows of z, and 0 where `to` is ABSENT. No row may be taken twice.
 
     Args:
         z_BxKxD: features.
-        to_BxS: which row comes to each place.
-        back_BxK: the inverse, where each row goes, or ABSENT: so the gradient is a gather too.
+        to_BxS: the row to take for each of S places.
+        back_BxK: the inverse: the place of each row, or ABSENT. It makes the gradient a gather too.
     """
     found = jnp.take_along_axis(z_BxKxD, jnp.maximum(to_BxS, 0)[..., None], axis=1)
     return jnp.where((to_BxS != ABSENT)[..., None], found, 0)

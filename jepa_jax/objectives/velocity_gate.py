@@ -1,4 +1,4 @@
-"""Velocity gate: visible tokens stand still where their targets move slowly."""
+"""Velocity gate: visible tokens stay constant where their targets move slowly."""
 
 import dataclasses
 
@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jepa_jax.objectives import base, temporal_pairs, term
+from jepa_jax.objectives import base, temporal_pairs
+from jepa_jax.settings import share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VelocityGate(term.Term):
-    """Mean over temporal pairs of gate·|z(t+1) − z(t)|, closed gates counting as zeros (arXiv:2605.17165).
+class VelocityGate(base.Objective):
+    """Mean over temporal pairs of gate·|z(t+1) − z(t)|, closed gates count as zeros (arXiv:2605.17165).
 
     A gate is 1 where ‖h(t+1) − h(t)‖₂ is at most its quantile over all H·W positions of that clip and time step.
     """
@@ -19,12 +20,10 @@ class VelocityGate(term.Term):
     quantile: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuses a quantile outside [0, 1]."""
-        if not 0 <= self.quantile <= 1:
-            raise ValueError(f"quantile is {self.quantile}; expected a share in [0, 1]")
+        share(self, "quantile")
 
-    def value(self, head: base.Params, latents: base.Latents, moment: base.Moment) -> Float[Array, ""]:
-        """The loss over the temporal pairs of each mask."""
+    def value(self, head: base.Params, latents: base.Latents, context: base.StepContext) -> Float[Array, ""]:
+        """Returns the mean over the temporal pairs of each mask. All masks share the gates."""
         if latents.grid[0] < 2:
             return jnp.zeros(())
         gate_BxNx1 = gates(latents.target_BxNxD, latents.grid, self.quantile)
@@ -32,13 +31,16 @@ class VelocityGate(term.Term):
         def of_view(view: base.View) -> Float[Array, ""]:
             pairs = temporal_pairs.pairs(view, latents.grid)
             gate_BxKx1 = temporal_pairs.at(gate_BxNx1, pairs.index_BxK)
-            return term.mean_where(gate_BxKx1 * jnp.abs(pairs.change(view.context_BxKxD)), pairs.valid)
+            return pairs.mean(gate_BxKx1 * jnp.abs(pairs.change(view.context_BxKxD)))
 
-        return term.mean_over_masks(of_view, latents)
+        return base.mean_over_masks(of_view, latents)
 
 
 def gates(h_BxNxD: Float[Array, "B N D"], grid: tuple[int, int, int], quantile: float) -> Float[Array, "B N 1"]:
-    """1 where a position moves at most as fast as the quantile of its clip and time step, else 0 (and at the last)."""
+    """Returns 1 where a position moves at most as fast as the quantile of its clip and time step, else 0.
+
+    The last time step has no motion; its gates are 0.
+    """
     time, height, width = grid
     h_BxTxHWxD = jax.lax.stop_gradient(h_BxNxD).astype(jnp.float32).reshape(-1, time, height * width, h_BxNxD.shape[-1])
     speed_BxTxHW = jnp.linalg.norm(h_BxTxHWxD[:, 1:] - h_BxTxHWxD[:, :-1], axis=-1)

@@ -1,7 +1,7 @@
-"""What each objective does to the model: the size and direction of its own gradient.
+"""Gradient audit: the size and direction of each objective's own gradient.
 
-An objective can lower its loss without the encoder learning from it, or fight the prediction loss; the sum of all
-losses shows neither.
+An objective can lower its loss without training the encoder, or conflict with the prediction loss. The total loss shows
+neither.
 """
 
 from typing import Any
@@ -11,33 +11,32 @@ import jax.numpy as jnp
 import optax
 
 from jepa_jax.objectives import base
-from jepa_jax.training.state import TrainState
-from jepa_jax.training.step import Batch, Learner, for_batch, make_latents, prepare
+from jepa_jax.training import schedules
+from jepa_jax.training.setup import TrainSetup, TrainState
+from jepa_jax.training.step import Batch, for_batch, make_latents, prepare
 
-MAIN = "prediction"  # whose gradient the others are compared with
+MAIN = "prediction"  # the objective whose gradient the others are compared with
 
 
-def audit(learner: Learner, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
-    """Metrics of each objective on the clips and masks of the step that `state` is about to make.
+def audit(setup: TrainSetup, state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+    """Metrics of each objective on the clips and masks of the next step.
 
-    One forward pass for all, one backward pass each.
+    All objectives share one forward pass; each has its own backward pass.
 
     Returns:
-        `audit/NAME/loss`; `audit/NAME/gradient_encoder`, `…_predictor`, `…_head`: L2 norms; and
-        `audit/NAME/cosine_with_prediction`: of the gradients on the encoder (0 where either has none).
+        `audit/NAME/loss`; the L2 norms `audit/NAME/gradient_encoder`, `…_predictor` and `…_head`; and
+        `audit/NAME/cosine_with_prediction`, the cosine similarity of the encoder gradients (0 if either is zero).
     """
-    learner = for_batch(learner, batch)
-    clips, indices, key = prepare(learner, state, batch)
-    moment = base.Moment(step=state.step, key=key, steps=learner.config.steps)
+    setup = for_batch(setup, batch)
+    clips, indices, key = prepare(setup, state, batch)
+    context = base.StepContext(step=state.step, key=key, steps=schedules.length(setup.config))
     model = {name: state.params[name] for name in ("encoder", "predictor")}
-    latents, pull_back = jax.vjp(
-        lambda params: make_latents(learner, params, state.target_params, clips, indices), model
-    )
+    latents, pull_back = jax.vjp(lambda params: make_latents(setup, params, state.target_params, clips, indices), model)
     losses, gradients, heads = {}, {}, {}
-    for name, objective in learner.config.objectives.items():
+    for name, objective in setup.config.objectives.items():
 
         def loss_of(latents: base.Latents, head: Any, objective: base.Objective = objective) -> jax.Array:
-            return objective(head, latents, moment)[0]
+            return objective(head, latents, context)[0]
 
         losses[name], (of_latents, heads[name]) = jax.value_and_grad(loss_of, argnums=(0, 1), allow_int=True)(
             latents, state.params["heads"][name]
@@ -56,7 +55,7 @@ def audit(learner: Learner, state: TrainState, batch: Batch) -> dict[str, jax.Ar
 
 
 def without_gradient(metrics: dict[str, float]) -> list[str]:
-    """Objectives that have a loss, and whose gradient on the encoder is exactly zero."""
+    """Objectives with a nonzero loss whose encoder gradient is exactly zero."""
     names = [key.split("/")[1] for key in metrics if key.startswith("audit/") and key.endswith("/loss")]
     return [name for name in names if metrics[f"audit/{name}/loss"] and not metrics[f"audit/{name}/gradient_encoder"]]
 

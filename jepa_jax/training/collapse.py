@@ -1,18 +1,16 @@
-"""Has the representation collapsed? Spread and effective rank of features, without labels."""
+"""Collapse detection: spread and effective rank of features, without labels."""
 
 import numpy as np
 from jaxtyping import Float
 
+from jepa_jax.config import Config
+
 LEAST_STD = 0.02
 LEAST_RANK = 1.5
-ADVICE = (
-    "Try a lower --config.optim.peak_lr, a slower target (--config.ema.decay nearer 1), a larger batch, "
-    "or an objective that spreads features."
-)
 
 
 def feature_std(features_SxD: Float[np.ndarray, "S D"]) -> float:
-    """Standard deviation over tokens, averaged over channels: 0 when all tokens are alike."""
+    """Standard deviation over tokens, averaged over channels; 0 if all tokens are equal."""
     return float(features_SxD.std(axis=0).mean())
 
 
@@ -35,12 +33,23 @@ def measure(features: dict[str, Float[np.ndarray, "S D"]]) -> dict[str, float]:
     return measures
 
 
-def alarm(measures: dict[str, float]) -> str | None:
-    """What to tell the user if these measures show a collapse."""
+def alarm(measures: dict[str, float], config: Config | None = None) -> str | None:
+    """A warning with advice for this config if the measures indicate a collapse; None otherwise."""
     signs = [
         f"{name} is {value:.3g} (below {limit})"
         for kind, limit in (("feature_std", LEAST_STD), ("rank", LEAST_RANK))
         for name, value in measures.items()
         if name.startswith(kind) and value < limit
     ]
-    return f"The features may have collapsed: {'; '.join(signs)}. {ADVICE}" if signs else None
+    return f"The features may have collapsed: {'; '.join(signs)}. {_advice(config or Config())}" if signs else None
+
+
+def _advice(config: Config) -> str:
+    ways = ["a lower --config.optim.peak_lr", "a larger --config.batch_size"]
+    if config.target == "online":
+        ways.append("a separate target encoder (--config.target=ema)")
+    elif config.target == "ema" and config.ema.decay < 1:
+        ways.append(f"a slower target (--config.ema.decay nearer 1 than {config.ema.decay:g})")
+    if "sigreg" not in config.objectives:
+        ways.append("an objective that spreads features (--config.objectives.sigreg.coefficient)")
+    return f"Try {', '.join(ways[:-1])} or {ways[-1]}."

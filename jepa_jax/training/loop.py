@@ -1,36 +1,70 @@
-"""A training run from start to end: the only place of training that touches files, devices, signals and clocks.
+"""A training run from start to end. Only this module and `monitor` touch files, devices, signals and clocks.
 
-Order within a step is a contract: check finite → save → next batch → step. The metrics of a step are read after the
-next one has been dispatched, so the device never waits for the host.
+The order of operations is fixed: check that the last step is finite, save if due, take the next batch, dispatch the
+step. The metrics of a step are read after the next one has been dispatched, so the device never waits for the host.
 """
 
+import contextlib
 import dataclasses
 import functools
-import math
-import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 
 from jepa_jax import data
-from jepa_jax.config import Config, to_dict
-from jepa_jax.progress import Progress
-from jepa_jax.training import audit, collapse, processes, sharding, step
-from jepa_jax.training.checkpoint import Checkpointer
-from jepa_jax.training.interrupt import StopRequest, stop_on_signal
-from jepa_jax.training.metrics import MetricsWriter, metrics_file
-from jepa_jax.training.spool import Spool
-from jepa_jax.training.state import TrainState
-from jepa_jax.training.workdir import open_workdir, versions
+from jepa_jax.checkpoints import frozen_target
+from jepa_jax.checkpoints.manager import Checkpointer
+from jepa_jax.checkpoints.reader import EncoderCheckpoint
+from jepa_jax.config import Config
+from jepa_jax.distributed import processes, sharding
+from jepa_jax.distributed.interrupt import StopRequest, stop_on_signal
+from jepa_jax.files.write_errors import while_writing
+from jepa_jax.run_dir import data_identity, run_lock
+from jepa_jax.run_dir.workdir import load_config, open_workdir, versions
+from jepa_jax.settings import ConfigError, to_dict
+from jepa_jax.training import audit, extension, step
+from jepa_jax.training.monitor import Monitor, Pending
+from jepa_jax.training.setup import TrainSetup, TrainState, build_setup, init_state
 
 
-class NonFiniteLossError(RuntimeError):
-    """The loss or the state is NaN or infinite."""
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """The steps to trace.
+
+    Attributes:
+        first: the first traced step (1-based).
+        steps: number of traced steps.
+    """
+
+    first: int
+    steps: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Profile":
+        """Parses STEP:STEPS.
+
+        Raises:
+            ConfigError: the text has another form.
+        """
+        if not re.fullmatch(r"0*[1-9]\d*:0*[1-9]\d*", text):
+            raise ConfigError(
+                f"--profile is {text!r}; expected STEP:STEPS, the first step to trace and the number of steps, both at "
+                "least 1, as in 100:5."
+            )
+        first, _, steps = text.partition(":")
+        return cls(int(first), int(steps))
+
+    def require_within(self, start: int, steps: int) -> None:
+        """Raises ConfigError unless a run from `start` to `steps` includes the first traced step."""
+        if not start < self.first <= steps:
+            raise ConfigError(
+                f"--profile={self.first}:{self.steps} starts at step {self.first}, but this run trains steps "
+                f"{start + 1} to {steps}; choose one of these."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,223 +72,223 @@ class Outcome:
     """How a run ended."""
 
     step: int
-    stopped_by: str | None = None  # the name of a signal, if one came
+    stopped_by: str | None = None  # name of the signal that stopped it; None if it finished
 
 
-def train(config: Config, workdir: epath.PathLike, overwrite: bool = False) -> Outcome:
-    """Trains until `config.steps`, or until a signal; goes on with what `workdir` holds, or moves it aside first.
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """Everything that a run needs before its folder is opened.
 
-    With several processes all of them call this with the same arguments.
+    Attributes:
+        config: of the run.
+        mesh: all devices of all processes.
+        sources: in the order of the config; None for a source of weight 0.
+        identities: what each source contains, by its name.
+        target: the frozen target encoder, if there is one.
+        setup: modules, masks and optimizer.
+        init: makes the initial state from a seed.
+        abstract: shapes, dtypes and shardings of the state.
+        shardings: of the state.
+    """
+
+    config: Config
+    mesh: jax.sharding.Mesh
+    sources: Sequence[data.Source | None]
+    identities: data_identity.Identities
+    target: EncoderCheckpoint | None
+    setup: TrainSetup
+    init: Callable[[int], TrainState]
+    abstract: TrainState
+    shardings: TrainState
+
+
+def train(
+    config: Config,
+    workdir: epath.PathLike,
+    overwrite: bool = False,
+    extend: extension.Schedules | None = None,
+    profile: Profile | None = None,
+) -> Outcome:
+    """Trains until `config.steps`, or until a signal. Collective.
+
+    Args:
+        config: of the run.
+        workdir: its folder. If it contains a run, that run is resumed.
+        overwrite: moves that run aside and starts again.
+        extend: accepts more steps and other schedules for that run (see `extension`).
+        profile: the steps to trace, to WORKDIR/profile.
 
     Raises:
-        ConfigError: settings that cannot be used, before anything is written, another run's folder, or processes that
-            were not started alike.
-        CheckpointError: checkpoints of another model, or none that is whole.
+        ConfigError: invalid settings (before anything is written), another run's folder, or processes that were not
+            started with the same command, code and data.
+        CheckpointError: the checkpoints are of another model, or all are damaged.
         NonFiniteLossError: the loss became NaN or infinite.
-        TooManySkippedError: too much of a source cannot be decoded.
+        OwnershipError: another process is training in that folder.
+        WorkdirLostError: the folder was deleted, replaced or taken over while training.
+        TooManySkippedError: too many items of a source cannot be decoded.
+        WriteError: the folder cannot be written.
     """
-    mesh = sharding.make_mesh(config.mesh, config.batch_size)
-    opened = data.open_sources(config.data)
-    learner = step.build_learner(config)
-    init = functools.partial(step.init_state, learner)
-    abstract = jax.eval_shape(init, config.seed)
-    started = {"workdir": str(workdir), "overwrite": overwrite, "data": data.describe(opened), "versions": versions()}
-    processes.require_same(started | {"config": to_dict(config)})
+    given = {"workdir": str(workdir), "overwrite": overwrite, "extend": extend, "config": to_dict(config)}
+    if not overwrite:
+        planned = processes.from_main(lambda: extension.schedule_steps(config, workdir, extend))
+        config = dataclasses.replace(config, schedule_steps=planned)
+    job = _build(config, given)
     # From here on, files are written.
-    folder = processes.from_main(lambda: open_workdir(workdir, config, overwrite=overwrite))
-    shardings = sharding.state_shardings(abstract, mesh)
-    with Checkpointer(folder, keep=config.checkpoint.keep) as checkpointer, stop_on_signal() as stop:
-        restored = checkpointer.restore(
-            jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
-        )
-        if restored is None:
-            start, state = 0, jax.jit(init, out_shardings=shardings)(config.seed)
-        else:
-            start, state = restored
+    with contextlib.ExitStack() as stack:
+        extending = extend is not None
+        with while_writing("the settings of the run", workdir, lambda: "Nothing was trained."):
+            lock = stack.enter_context(run_lock.held(workdir))
+            folder = processes.from_main(lambda: open_workdir(workdir, config, overwrite=overwrite, extend=extending))
+        recorded = processes.from_main(lambda: load_config(folder))
+        changed_data = _check_inputs(job, folder, extending)
+        checkpointer = stack.enter_context(Checkpointer(folder, keep=config.checkpoint.keep, lock=lock))
+        stop = stack.enter_context(stop_on_signal())
+        start, state = _restore_or_init(job, checkpointer)
+        _record_changes(job, folder, extension.Extension(start, recorded, config, tuple(changed_data)))
         if start >= config.steps:
-            processes.say(f"{folder} is already at step {start} of {config.steps}: nothing to do.")
-            return Outcome(start)
-        if restored is not None:
-            processes.say(f"Resuming {folder} at step {start}.")
-        processes.say(f"Training on {data.describe(opened)}.")
-
-        run = _Run(config, folder, checkpointer, opened, start)
-        batches = data.device_prefetch(
-            data.TrainBatches(
-                config,
-                start_step=start,
-                rows=sharding.local_rows(mesh, config.batch_size),
-                ledger=run.ledger,
-                opened=opened,
-                throughput=run.throughput,
-            ),
-            functools.partial(sharding.put_batch, mesh=mesh),
-            config.data.prefetch,
-            run.throughput,
-        )
-        try:
-            train_step = step.jitted(learner, shardings, mesh)
-            audited = jax.jit(
-                sharding.on_mesh(mesh, functools.partial(audit.audit, learner)),
-                out_shardings=sharding.replicated(mesh),
+            processes.say(
+                f"{folder} is already at step {start} of {config.steps}: nothing to do. To train it longer, add "
+                "--resume=extend and a larger --config.steps."
             )
-            done = _iterate(run, train_step, audited, state, batches, stop)
-        finally:
-            batches.close()
-            run.close()
+            return Outcome(start)
+        if profile is not None:
+            profile.require_within(start, config.steps)
+        if start > 0:
+            processes.say(f"Resuming {folder} at step {start}.")
+        processes.say(f"Training on {data.describe(job.sources)}.")
+        monitor = Monitor(config, folder, lock, checkpointer, job.sources, start)
+        done = _run(job, monitor, state, stop, profile)
+        processes.from_main(lambda: lock.require(done))
     if stop.received is None:
         return Outcome(done)
     processes.say(f"Stopped by {stop.received.name} at step {done} of {config.steps}, which is saved.")
     if done < config.steps:
-        processes.say("To go on, give the same command again.")
+        processes.say("Run the same command again to resume.")
     return Outcome(done, stop.received.name)
 
 
+def _build(config: Config, given: dict[str, Any]) -> _Job:
+    """Builds everything that does not need the run's folder, and checks that all processes built the same. Collective.
+
+    Args:
+        config: of the run.
+        given: the arguments that this process was started with.
+    """
+    mesh = sharding.make_mesh(config.mesh, config.batch_size)
+    ways = mesh.size * config.optim.accumulate
+    if config.batch_size % ways:
+        raise ConfigError(
+            f"config.batch_size is {config.batch_size}, which {mesh.size} devices × config.optim.accumulate "
+            f"{config.optim.accumulate} do not divide; use a multiple of {ways}."
+        )
+    sources = data.open_sources(config.data)
+    target = frozen_target.load(config)
+    setup = build_setup(config, None if target is None else target.config.encoder)
+    init = functools.partial(init_state, setup)
+    abstract = jax.eval_shape(init, config.seed)
+    identities = data_identity.identify_all(sources)
+    content = {name: identity.digest for name, identity in identities.items()}
+    processes.require_same(given | {"data": data.describe(sources), "data_content": content, "versions": versions()})
+    shardings = sharding.state_shardings(abstract, mesh)
+    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+    return _Job(config, mesh, sources, identities, target, setup, init, abstract, shardings)
+
+
+def _check_inputs(job: _Job, folder: epath.Path, extending: bool) -> list[str]:
+    """Compares the frozen target and the data with those the run began with. Collective.
+
+    Returns:
+        A line for each source whose data changed, which `extending` allows.
+    """
+    config, target = job.config, job.target
+    if target is not None:
+        processes.from_main(lambda: frozen_target.require_same(folder, config.target_checkpoint, target))
+    return processes.from_main(lambda: data_identity.require_same(folder, config, job.identities, extend=extending))
+
+
+def _restore_or_init(job: _Job, checkpointer: Checkpointer) -> tuple[int, TrainState]:
+    """The number of steps done and the state after them: from the newest good checkpoint, or the initial state."""
+    restored = checkpointer.restore(job.abstract)
+    if restored is not None:
+        return restored
+    state = jax.jit(job.init, out_shardings=job.shardings)(job.config.seed)
+    if job.target is not None:
+        params = jax.device_put(jax.tree.map(np.asarray, job.target.params), job.shardings.target_params)
+        state = dataclasses.replace(state, target_params=params)
+    return 0, state
+
+
+def _record_changes(job: _Job, folder: epath.Path, change: extension.Extension) -> None:
+    """Records and describes what changes when the run is extended, and records its data. Collective."""
+    if change.lines:
+        processes.say(processes.from_main(lambda: extension.begin(change, folder)))
+    processes.from_main(lambda: extension.warn_if_before(folder, change.step))
+    processes.from_main(lambda: data_identity.record(folder, job.identities, changed=bool(change.data)))
+
+
+def _run(job: _Job, monitor: Monitor, state: TrainState, stop: StopRequest, profile: Profile | None) -> int:
+    """Compiles the step and trains on the input pipeline; returns the number of updates made, all of them saved."""
+    config, mesh = job.config, job.mesh
+    batches = data.device_prefetch(
+        data.TrainBatches(
+            config,
+            start_step=monitor.first_step,
+            rows=sharding.local_rows(mesh, config.batch_size),
+            ledger=monitor.ledger,
+            opened=job.sources,
+            throughput=monitor.throughput,
+        ),
+        functools.partial(sharding.put_batch, mesh=mesh),
+        config.data.prefetch,
+        monitor.throughput,
+    )
+    try:
+        train_step = step.jitted(job.setup, job.shardings, mesh)
+        audit_step = jax.jit(
+            sharding.on_mesh(mesh, functools.partial(audit.audit, job.setup)),
+            out_shardings=sharding.replicated(mesh),
+        )
+        return _iterate(monitor, train_step, audit_step, state, batches, stop, profile)
+    finally:
+        batches.close()
+        monitor.close()
+
+
 def _iterate(
-    run: "_Run",
+    monitor: Monitor,
     train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]],
-    audited: Callable[[TrainState, Any], dict[str, jax.Array]],
+    audit_step: Callable[[TrainState, Any], dict[str, jax.Array]],
     state: TrainState,
     batches: data.DevicePrefetch[dict[str, jax.Array]],
     stop: StopRequest,
+    profile: Profile | None,
 ) -> int:
-    """Steps until the end or a signal; returns the number of updates made, all of them saved."""
-    config, done = run.config, run.first_step
+    """Steps until the end or a signal; returns the number of updates made, all of them saved.
+
+    Implicit transfers between host and device are errors while a step is dispatched.
+    """
+    config, done = monitor.config, monitor.first_step
     while True:
-        batch = batches.take(run.device_idle)
-        # Before the step, which takes the state's memory over.
-        findings = audited(state, batch) if config.audit.every and done % config.audit.every == 0 else {}
-        state, metrics = train_step(state, batch)
-        metrics |= findings
+        batch = batches.take(monitor.device_idle)
+        if profile is not None and done + 1 == profile.first:
+            jax.profiler.start_trace(str(monitor.folder / "profile"))
+        with jax.transfer_guard("disallow"):
+            # Before the step, which donates the state.
+            audits = audit_step(state, batch) if config.audit.every and done % config.audit.every == 0 else {}
+            state, metrics = train_step(state, batch)
+        metrics |= audits
         done += 1
-        run.read_pending()
-        images = config.data.images == "frames" and batch["video"].shape[1] == 1
-        run.pending = _Pending(done, metrics, batch["source"], batch["item"], "images/" if images else "")
+        monitor.read_pending()
+        images = config.data.images == "frames" and "video" in batch and batch["video"].shape[1] == 1
+        monitor.pending = Pending(done, metrics, batch["source"], batch["item"], "images/" if images else "")
         last = stop.after(done) or done == config.steps
+        if profile is not None and profile.first <= done and (last or done == profile.first + profile.steps - 1):
+            jax.block_until_ready(metrics)
+            jax.profiler.stop_trace()
+            profile = None
         if last or done % config.checkpoint.every == 0:
-            run.read_pending()
-            run.save(done, state)
-        run.report_saved()
+            monitor.read_pending()
+            monitor.save(done, state)
+        monitor.report_saved()
         if last:
             return done
-
-
-@dataclasses.dataclass(frozen=True)
-class _Pending:
-    """Metrics of an update that have not been read from the device."""
-
-    step: int
-    metrics: dict[str, Any]
-    source: jax.Array
-    item: jax.Array
-    prefix: str  # of the names of metrics: steps of single frames have their own
-
-
-class _Run:
-    """What a run tells: metrics, progress, checkpoints saved, and why it stopped."""
-
-    def __init__(
-        self,
-        config: Config,
-        folder: epath.Path,
-        checkpointer: Checkpointer,
-        opened: Sequence[data.Source | None],
-        step: int,
-    ):
-        self.config, self.first_step = config, step
-        self.pending: _Pending | None = None
-        self._folder, self._checkpointer = folder, checkpointer
-        main = processes.is_main()
-        own = metrics_file(jax.process_index())
-        self._spool = Spool(folder, *([own, "skipped.jsonl"] if main else [own]))
-        self._writer = MetricsWriter(self._spool.folder, step, jax.process_index())
-        self.ledger = data.new_ledger(config.data, opened, self._spool.folder / "skipped.jsonl" if main else None)
-        self.throughput = data.Throughput(config.data.workers, os.cpu_count() or 1)
-        self._progress = Progress(config.steps, "step", done=step, clips_each=config.batch_size, shown=main)
-        self._alarmed = self._audited = False
-        self._all_finite = jax.jit(_all_finite)
-
-    def device_idle(self) -> bool:
-        """Whether the device has done all it was given."""
-        return self.pending is None or self.pending.metrics["loss"].is_ready()
-
-    def read_pending(self) -> None:
-        """Reads the last update's metrics: checks that they are finite, shows and writes them."""
-        if self.pending is None:
-            return
-        pending, self.pending = self.pending, None
-        features = pending.metrics.pop("features")
-        scalars = {name: float(value) for name, value in jax.device_get(pending.metrics).items()}
-        if not all(map(math.isfinite, scalars.values())):
-            self._stop_non_finite(pending, [name for name, value in scalars.items() if not math.isfinite(value)])
-        log, now = self.config.log, pending.step
-        audited = any(name.startswith("audit/") for name in scalars)
-        if audited and not self._audited:
-            self._audited = True
-            for name in audit.without_gradient(scalars):
-                self._progress.say(
-                    f"Step {now}: objective {name!r} has a loss and no gradient on the encoder: the encoder learns "
-                    "nothing from it."
-                )
-        self._progress.update(now, f"loss {scalars['loss']:.4f}, lr {scalars['learning_rate']:.2e}")
-        if now % log.features_every == 0 or now == self.config.steps:
-            measures = collapse.measure({name: np.asarray(value) for name, value in features.items()})
-            scalars |= measures
-            message = collapse.alarm(measures)
-            if message and not self._alarmed:
-                self._alarmed = True
-                self._progress.say(f"Step {now}: {message}")
-        if message := self.throughput.complaint():
-            self._progress.say(f"Step {now}: {message}")
-        if audited or now % log.every == 0 or now % log.features_every == 0 or now == self.config.steps:
-            named = {pending.prefix + name: value for name, value in scalars.items()}
-            speed = {"clips_per_second": self._progress.clips_per_second}
-            self._writer.write(now, named | speed | self.throughput.metrics())
-
-    def save(self, step: int, state: TrainState) -> None:
-        """Starts saving the state, if all of it is finite, after what has been told of the steps up to it."""
-        if not self._all_finite(state):
-            raise NonFiniteLossError(
-                f"The state after step {step} holds values that are not finite; it is not saved. {self._last_good()}"
-            )
-        for skips in processes.gather(self.ledger.take_unshared()):
-            self.ledger.add(skips)
-        self.ledger.take_unshared()
-        self._spool.publish()
-        self._checkpointer.save(step, state)
-
-    def report_saved(self) -> None:
-        """Says which checkpoints have been completed since the last call."""
-        for saved in self._checkpointer.finished():
-            self._progress.say(f"Saved step {saved} in {self._folder}.")
-
-    def close(self) -> None:
-        """Completes what is being saved and closes the files."""
-        try:
-            self._checkpointer.wait()
-            self.report_saved()
-        finally:
-            self._progress.close()
-            self._writer.close()
-            self._spool.close()
-
-    def _stop_non_finite(self, pending: _Pending, names: list[str]) -> None:
-        names_of = list(self.config.data.sources)
-        rows = multihost_utils.process_allgather((pending.source, pending.item), tiled=True)
-        drawn = zip(*(part.tolist() for part in rows), strict=True)
-        clips = ", ".join(f"{names_of[source]}:{item}" for source, item in drawn)
-        raise NonFiniteLossError(
-            f"{', '.join(names)} not finite at step {pending.step} (step {pending.step - 1} was finite). "
-            f"{self._last_good()} Clips of that batch (source:item): {clips}. "
-            "Nothing of it was saved. Try a lower --config.optim.peak_lr or --config.dtype=float32."
-        )
-
-    def _last_good(self) -> str:
-        self._checkpointer.wait()
-        last = self._checkpointer.last_good
-        return f"The last good checkpoint is step {last}." if last is not None else "There is no checkpoint yet."
-
-
-def _all_finite(state: TrainState) -> jax.Array:
-    floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.stack([jnp.isfinite(x).all() for x in floats]).all()

@@ -3,11 +3,11 @@
 #
 #   launch/gpu_docker/run.sh [--image IMAGE] [--mount DIR]… [--dry-run] --config FILE[:RECIPE] [flags of jepa_jax.train]
 #
-#   --image IMAGE  its name; default jepa_jax
-#   --mount DIR    a folder of this machine that training sees under the same path: data, workdir
-#   --dry-run      prints the commands, runs nothing
+#   --image IMAGE  name of the image; default jepa_jax
+#   --mount DIR    a folder of this machine to mount at the same path, for data or the workdir
+#   --dry-run      prints the commands without running them
 #
-# Ctrl-C or `docker stop` makes training save its step; the same command goes on.
+# Ctrl-C or `docker stop` makes training save a checkpoint. Run the same command again to resume.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 
@@ -41,7 +41,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[[ " ${train[*]+"${train[*]}"} " == *" --config"[\ =]* ]] || fail "--config is missing (--help tells more)"
+[[ " ${train[*]+"${train[*]}"} " == *" --config"[\ =]* ]] || fail "--config is missing (see --help)"
 
 do_() {
   if [ -n "$dry_run" ]; then
@@ -53,5 +53,5 @@ do_() {
 }
 
 do_ docker build "--file=$root/launch/gpu_docker/Dockerfile" "--tag=$image" "$root"
-# Decoding workers hand clips over in shared memory; two minutes are for saving.
+# --ipc=host: decoding workers use shared memory. --stop-timeout: two minutes to save a checkpoint.
 do_ docker run --rm --init --gpus=all --ipc=host --stop-timeout=120 ${mounts[@]+"${mounts[@]}"} "$image" "${train[@]}"

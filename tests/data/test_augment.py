@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jepa_jax import config, pixels
+from jepa_jax import config
 from jepa_jax.data import augment, sampling
+from jepa_jax.models import pixels
 
 SETTINGS = config.AugmentConfig()
 
 
 def views(frames, size, settings, rng):
-    view = augment.RandomView(size, settings, rng)
+    view = augment.RandomView(size, size, settings, rng)
     return np.stack([view(frame) for frame in frames])
 
 
@@ -20,7 +21,7 @@ def test_evaluation_view_agrees_with_the_reference(golden, case):
     frames = arrays["frames_uint8"][:count]
     window = sampling.spread_window(count, 16)
     np.testing.assert_array_equal(window, arrays[f"indices_{case.split('_')[0]}"])
-    clip = augment.centre_view(frames[window], int(case.split("crop")[1]))
+    clip = augment.centre_view(frames[window], *[int(case.split("crop")[1])] * 2)
     expected_FxYxXxC = np.moveaxis(arrays[f"clip_{case}"], 0, -1)
     np.testing.assert_allclose(pixels.normalise(clip[None])[0], expected_FxYxXxC, atol=1e-5, rtol=0)
 
@@ -32,19 +33,19 @@ def test_the_8_bit_view_of_training_is_near_the_exact_one(golden):
     square = config.AugmentConfig(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip_probability=0.0)
     for size in (side // 2, side, side + 7):
         rounded = views(frames[:, :side, :side], size, square, np.random.default_rng(0)).astype(float)
-        assert np.abs(rounded - augment.centre_view(frames[:, :side, :side], size)).max() <= 1.5
+        assert np.abs(rounded - augment.centre_view(frames[:, :side, :side], size, size)).max() <= 1.5
 
 
 def test_images_are_antialiased_and_cut_from_the_centre():
     stripes = np.zeros((400, 800, 3), np.uint8)
     stripes[:, ::2] = 255
     stripes[:, :100] = stripes[:, 700:] = 0
-    view = augment.centre_view_of_image(stripes, 40)
+    view = augment.centre_view_of_image(stripes, 40, 40)
     assert view.shape == (40, 40, 3)
     assert abs(view[:, 2:-2].astype(int) - 127).max() <= 2
     picture = np.random.default_rng(0).integers(0, 255, (50, 30, 3), np.uint8)
     whole = np.asarray(Image.fromarray(picture).resize((20, 33), Image.Resampling.BICUBIC))
-    np.testing.assert_array_equal(augment.centre_view_of_image(picture, 20), whole[6:26])
+    np.testing.assert_array_equal(augment.centre_view_of_image(picture, 20, 20), whole[6:26])
 
 
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (32, 32), (320, 180), (2, 3)])
@@ -118,8 +119,49 @@ def test_resizing_is_bilinear_with_half_pixel_centres_and_no_antialiasing():
 @pytest.mark.parametrize("shape", [(12, 30), (30, 12)])
 def test_crops_go_from_one_end_of_the_long_side_to_the_other(shape):
     frames = np.random.default_rng(0).integers(256, size=(1, *shape, 3), dtype=np.uint8)
-    crops = [augment.centre_view(frames, 12, crop, 3)[0] for crop in range(3)]
+    crops = [augment.centre_view(frames, 12, 12, crop, 3)[0] for crop in range(3)]
     axis = int(np.argmax(shape))
     for crop, start in zip(crops, (0, 9, 18), strict=True):
         np.testing.assert_array_equal(crop, np.take(frames[0], range(start, start + 12), axis))
-    np.testing.assert_array_equal(crops[1], augment.centre_view(frames, 12)[0])
+    np.testing.assert_array_equal(crops[1], augment.centre_view(frames, 12, 12)[0])
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 40), (40, 24), (32, 32)])
+def test_training_views_have_the_size_and_the_shape_of_the_view(height, width):
+    """With an aspect of 1, a crop has the aspect ratio of its view, so that a square stays square."""
+    undistorted = config.AugmentConfig(crop_area=(0.3, 0.5), crop_aspect=(1.0, 1.0), flip_probability=0.0)
+    boxes = [
+        augment.random_box(240, 320, undistorted, np.random.default_rng(seed), width / height) for seed in range(50)
+    ]
+    assert all(abs(box.width / width - box.height / height) <= 1 / min(height, width) for box in boxes)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), np.uint8)
+    view = augment.RandomView(height, width, SETTINGS, np.random.default_rng(0))
+    assert [view(frame).shape for frame in frames] == [(height, width, 3)] * 2
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 40), (40, 24), (33, 47)])
+@pytest.mark.parametrize("old", [(48, 64), (64, 48), (40, 40), (20, 100)])
+def test_evaluation_views_cover_their_rectangle(old, height, width):
+    """Of a frame that is a ramp along one axis, the centre of the view is the centre of the frame."""
+    for axis in (0, 1):
+        ramp = np.linspace(0, 250, old[axis]).astype(np.uint8)
+        picture = np.broadcast_to(np.expand_dims(ramp, (1 - axis, 2)), (*old, 3))
+        view = augment.centre_view(np.ascontiguousarray(picture)[None], height, width)[0]
+        image = augment.centre_view_of_image(np.ascontiguousarray(picture), height, width)
+        for shown in (view, image.astype(np.float32)):
+            assert shown.shape == (height, width, 3)
+            assert abs(np.mean(shown) - 125) <= 8
+    # The axis that just fits keeps both of its ends, the other one is cut evenly.
+    tight = 0 if old[1] * height >= old[0] * width else 1
+    ramp = np.linspace(0, 250, old[tight]).astype(np.uint8)
+    picture = np.ascontiguousarray(np.broadcast_to(np.expand_dims(ramp, (1 - tight, 2)), (*old, 3)))
+    shown = augment.centre_view(picture[None], height, width)[0].mean((1 - tight, 2))
+    assert shown[0] < 250 / min(height, width, *old)
+    assert shown[-1] > 250 - 2 * 250 / min(height, width, *old)
+
+
+def test_crops_of_a_rectangle_are_spread_over_the_long_side():
+    frames = np.random.default_rng(0).integers(0, 255, (1, 12, 40, 3), np.uint8)
+    crops = [augment.centre_view(frames, 12, 16, crop, 3)[0] for crop in range(3)]
+    for crop, start in zip(crops, (0, 12, 24), strict=True):
+        np.testing.assert_array_equal(crop, frames[0, :, start : start + 16])

@@ -1,12 +1,12 @@
+import dataclasses
 import pickle
 import struct
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
 
-from jepa_jax.data import decode
+from jepa_jax.data.decode import packet_index, videos
 
 
 def all_frames(count, fps):
@@ -26,7 +26,7 @@ def test_every_container_gives_the_frames_asked_for(tmp_path, suffix, write_vide
         seen.append((count, fps))
         return np.array([3, 13, 14, 22, 22])
 
-    frames = decode.read_clip(path, choose)
+    frames = videos.read_clip(path, choose)
     assert seen == [(24, 25.0)]
     assert frames.shape == (5, 48, 64, 3)
     assert frames.dtype == np.uint8
@@ -39,10 +39,11 @@ def test_seeking_changes_no_pixel(tmp_path, suffix, gop, write_video):
     rng = np.random.default_rng(0)
     texture = rng.integers(0, 255, (48, 200, 3), np.uint8)
     path = write_video(tmp_path / f"clip{suffix}", gop=gop, picture=lambda k: texture[:, 4 * k : 4 * k + 64])
-    every, count = decode._read_by_count(path, np.arange(24), decode.whole)
-    assert count == 24
+    with videos.open_frames(path) as video:
+        every = list(video.frames)
+    assert len(every) == 24
     for wanted in ([23], [12], [11, 13], [0, 8, 16, 23], [5, 6, 7]):
-        frames = decode.read_clip(path, at(*wanted))
+        frames = videos.read_clip(path, at(*wanted))
         for frame, k in zip(frames, wanted, strict=True):
             np.testing.assert_array_equal(frame, every[k])
 
@@ -54,7 +55,7 @@ def test_only_frames_wanted_are_converted_and_each_once(tmp_path, write_video, n
         seen.extend(numbers(frame[None]))
         return frame[:4, :6]
 
-    frames = decode.read_clip(path, at(5, 9, 9, 20, 20, 20), transform)
+    frames = videos.read_clip(path, at(5, 9, 9, 20, 20, 20), transform)
     assert seen == [5, 9, 20]
     assert frames.shape == (6, 4, 6, 3)
     assert numbers(frames) == [5, 9, 9, 20, 20, 20]
@@ -65,7 +66,7 @@ def test_only_frames_from_the_key_frame_on_are_decoded(tmp_path, write_video):
     rng = np.random.default_rng(0)
     path = tmp_path / "clip.mp4"
     write_video(path, frames=60, gop=6, picture=lambda k: rng.integers(0, 255, (48, 64, 3), np.uint8))
-    whole = decode.read_clip(str(path), at(14, 15))
+    whole = videos.read_clip(str(path), at(14, 15))
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
     key = max(i for i, packet in enumerate(packets[:15]) if packet.is_keyframe)
@@ -75,26 +76,26 @@ def test_only_frames_from_the_key_frame_on_are_decoded(tmp_path, write_video):
         assert packet.pos is not None
         content[packet.pos : packet.pos + packet.size] = bytes(packet.size)
     path.write_bytes(content)
-    np.testing.assert_array_equal(decode.read_clip(str(path), at(14, 15)), whole)
+    np.testing.assert_array_equal(videos.read_clip(str(path), at(14, 15)), whole)
 
 
 def test_variable_frame_rate_goes_by_frame_number(tmp_path, write_video, numbers):
     times = np.cumsum([40 if k % 3 else 200 for k in range(24)]).tolist()
     path = write_video(tmp_path / "clip.mkv", times=times)
-    assert numbers(decode.read_clip(path, all_frames)) == list(range(24))
-    assert numbers(decode.read_clip(path, at(7, 20))) == [7, 20]
+    assert numbers(videos.read_clip(path, all_frames)) == list(range(24))
+    assert numbers(videos.read_clip(path, at(7, 20))) == [7, 20]
 
 
 def test_a_sound_track_does_not_matter(tmp_path, write_video, numbers):
     path = write_video(tmp_path / "clip.mkv", sound=True)
-    assert numbers(decode.read_clip(path, all_frames)) == list(range(24))
+    assert numbers(videos.read_clip(path, all_frames)) == list(range(24))
 
 
 @pytest.mark.parametrize("fps", [1, 12, 30, 60, 120])
 def test_frame_rate_is_that_of_the_file(tmp_path, fps, write_video):
     rates = []
     path = write_video(tmp_path / "clip.mp4", frames=8, fps=fps)
-    decode.read_clip(path, lambda count, rate: rates.append(rate) or np.array([0]))
+    videos.read_clip(path, lambda count, rate: rates.append(rate) or np.array([0]))
     assert rates == [fps]
 
 
@@ -114,7 +115,7 @@ def test_a_turned_video_is_shown_upright(tmp_path, write_video, grey):
     assert struct.unpack_from(">9i", content, matrix)[0] == one
     struct.pack_into(">9i", content, matrix, 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
-    frames = decode.read_clip(str(path), at(1))
+    frames = videos.read_clip(str(path), at(1))
     assert frames.shape == (1, 64, 48, 3)
     assert frames[0, :6].mean() > 240
     assert frames[0, 12:].mean() < 120
@@ -122,22 +123,21 @@ def test_a_turned_video_is_shown_upright(tmp_path, write_video, grey):
 
 def test_a_stream_shorter_than_its_packets_promise_is_asked_about_again(tmp_path, monkeypatch, write_video, numbers):
     path = write_video(tmp_path / "clip.avi", frames=10)
-    index = decode._index
     # What packed B-frames of DivX do: more packets than frames, and times that tell nothing.
-    monkeypatch.setattr(decode, "_index", lambda *a: index(*a)._replace(frames=14, times=None, keys=[]))
-    assert numbers(decode.read_clip(path, lambda count, fps: np.array([0, count - 1]))) == [0, 9]
+    promising = packet_index.PacketIndex(frames=14, fps=25.0, times=None, keys=np.zeros(0, np.int64))
+    monkeypatch.setattr(videos, "_index", lambda *a: promising)
+    assert numbers(videos.read_clip(path, lambda count, fps: np.array([0, count - 1]))) == [0, 9]
 
 
 def test_times_that_no_frame_has_fall_back_to_counting(tmp_path, monkeypatch, write_video, numbers):
     path = write_video(tmp_path / "clip.mp4")
-    index = decode._index
 
-    def shifted(*arguments):
-        found = index(*arguments)
-        return found._replace(times=[time + 1 for time in found.times])
+    def shifted(path, container, stream):
+        index = packet_index.of_packets(container, stream)
+        return dataclasses.replace(index, times=index.times + 1)
 
-    monkeypatch.setattr(decode, "_index", shifted)
-    assert numbers(decode.read_clip(path, at(2, 20))) == [2, 20]
+    monkeypatch.setattr(videos, "_index", shifted)
+    assert numbers(videos.read_clip(path, at(2, 20))) == [2, 20]
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mpg", ".avi"])
@@ -147,7 +147,7 @@ def test_a_file_cut_short_gives_what_is_left(tmp_path, suffix, write_video):
     write_video(path, frames=30, picture=lambda k: rng.integers(0, 255, (48, 64, 3), np.uint8))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 2 // 3])
-    frames = decode.read_clip(str(path), all_frames)
+    frames = videos.read_clip(str(path), all_frames)
     assert 5 < len(frames) < 28
 
 
@@ -179,45 +179,19 @@ def bad_files(folder, write_video):
 def test_an_undecodable_video_says_why(tmp_path, write_video):
     for name, reason in bad_files(tmp_path, write_video).items():
         path = str(tmp_path / name)
-        with pytest.raises(decode.DecodeError, match=reason) as caught:
-            decode.read_clip(path, all_frames)
+        with pytest.raises(videos.DecodeError, match=reason) as caught:
+            videos.read_clip(path, all_frames)
         assert caught.value.path == path
         assert str(caught.value).startswith(f"{path}: ")
         again = pickle.loads(pickle.dumps(caught.value))
         assert (again.path, again.reason) == (path, caught.value.reason)
 
 
-def test_images_of_every_mode_become_rgb(tmp_path, grey):
-    rgb = Image.fromarray(grey(4))
-    for mode, name in [("RGB", "a.png"), ("L", "b.jpg"), ("P", "c.gif"), ("RGBA", "d.png"), ("CMYK", "e.jpg")]:
-        (rgb.quantize(4) if mode == "P" else rgb.convert(mode)).save(tmp_path / name)
-        image = decode.read_image(str(tmp_path / name))
-        assert image.shape == (48, 64, 3)
-        assert abs(image.astype(int) - 40).max() <= 3
-
-
-def test_an_image_taken_sideways_is_turned(tmp_path, grey):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(grey(4)).save(tmp_path / "a.jpg", exif=exif)
-    assert decode.read_image(str(tmp_path / "a.jpg")).shape == (64, 48, 3)
-
-
-def test_an_undecodable_image_says_why(tmp_path):
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "cut.jpg")
-    content = (tmp_path / "cut.jpg").read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
-    (tmp_path / "text.png").write_text("hello")
-    for name, reason in [("cut.jpg", "truncated"), ("text.png", "cannot identify"), ("none.png", "No such file")]:
-        with pytest.raises(decode.DecodeError, match=reason):
-            decode.read_image(str(tmp_path / name))
-
-
 def test_real_formats_decode(real_data):
     files = sorted((real_data / "formats").iterdir())
     assert len(files) > 10
     for file in files:
-        frames = decode.read_clip(str(file), lambda count, fps: np.linspace(count // 2, count - 1, 4).astype(int))
+        frames = videos.read_clip(str(file), lambda count, fps: np.linspace(count // 2, count - 1, 4).astype(int))
         assert frames.std() > 5, file
 
 
@@ -236,11 +210,11 @@ def test_damaged_files_decode_or_say_why(tmp_path, suffix, write_video):
         end = rng.integers(len(content) // 4, len(content)) if rng.random() < 0.3 else len(content)
         path.write_bytes(damaged[:end].tobytes())
         try:
-            frames = decode.read_clip(str(path), lambda count, fps: np.arange(min(count, 8)) + max(0, count - 8) // 2)
+            frames = videos.read_clip(str(path), lambda count, fps: np.arange(min(count, 8)) + max(0, count - 8) // 2)
             assert frames.dtype == np.uint8
             assert len(frames)
             decoded += 1
-        except decode.DecodeError as error:
+        except videos.DecodeError as error:
             reasons.append(error.reason)
     assert decoded
     assert reasons

@@ -1,3 +1,5 @@
+import os
+import runpy
 import shutil
 
 import numpy as np
@@ -5,6 +7,9 @@ import pytest
 
 from jepa_jax import config, data
 from jepa_jax.data import sprites
+from jepa_jax.data.workers import pool as workers
+from jepa_jax.data.workers import shared_buffers
+from jepa_jax.settings import ConfigError
 
 SourceConfig = config.SourceConfig
 CLIP = config.ClipConfig(frames=4, size=16)
@@ -50,6 +55,49 @@ def test_images_are_repeated_to_clips(pictures):
     assert video[:, :, 0, 0, 0].tolist() == [[level] * 4 for level in (8, 24, 40, 16, 32, 48)]
 
 
+class ReservationError(Exception):
+    pass
+
+
+@pytest.fixture
+def reserved(monkeypatch):
+    """reserved(iterator): (workers, bytes of a batch) that the first batch asks for."""
+
+    def ask(dataset, count, batch_bytes):
+        raise ReservationError(count, batch_bytes)
+
+    def read_first(batches):
+        monkeypatch.setattr(workers, "BatchPrefetcher", ask)
+        with pytest.raises(ReservationError) as caught:
+            next(batches)
+        return caught.value.args
+
+    return read_first
+
+
+def test_shared_memory_is_reserved_for_what_travels(clips, pictures, reserved):
+    """By configs/eval/imagenet100.py twelve workers pass one uint8 frame of each image: not 17 GiB, but 0.3."""
+    settings = runpy.run_path("configs/eval/imagenet100.py")["get_config"]()
+    clip = config.ClipConfig(frames=16, size=224)
+    images = opened(clip, kind="images", path=str(pictures))
+    count, batch_bytes = reserved(images.batches(32, settings.workers))
+    assert (count, batch_bytes) == (12, 32 * 224 * 224 * 3)
+    assert 12 * 5 * batch_bytes < 0.3 * 2**30
+    videos = opened(clip, path=str(clips))
+    assert reserved(videos.batches(8, 2)) == (2, 8 * 16 * 224 * 224 * 3 * 4)
+
+
+@pytest.mark.parametrize("kind", ["videos", "images"])
+def test_what_is_reserved_for_a_batch_is_what_one_takes(kind, clips, pictures, monkeypatch):
+    evaluation = opened(kind=kind, path=str(clips if kind == "videos" else pictures))
+    asked, made, ahead, copy_out = [], [], workers.BatchPrefetcher, shared_buffers.copy_out
+    monkeypatch.setattr(workers, "BatchPrefetcher", lambda *given: asked.append(given[2]) or ahead(*given))
+    monkeypatch.setattr(shared_buffers, "copy_out", lambda *given: made.append(copy_out(*given)) or made[-1])
+    read(evaluation)
+    assert {batch["video"].nbytes for batch in made} == set(asked)
+
+
+@pytest.mark.slow
 def test_workers_change_nothing(clips):
     wanted, got = read(opened(path=str(clips))), read(opened(path=str(clips)), workers=1)
     for a, b in zip(wanted, got, strict=True):
@@ -76,12 +124,12 @@ def test_labels_follow_the_classes_of_the_training_set(clips):
     assert test_set.classes == {"class": ("a", "b", "c")}
     assert set(valid(read(test_set), "item").tolist()) == {0, 1, 2}
     assert set(read(test_set)[0]["labels"]["class"].tolist()) == {1}
-    with pytest.raises(config.ConfigError, match=r"a/0.mp4 is of class 'a'.*They have: b"):
+    with pytest.raises(ConfigError, match=r"a/0.mp4 has class 'a'.*Its classes: b"):
         opened(path=str(clips), classes={"class": ("b",)})
 
 
 def test_clips_without_a_class_are_an_error(clips):
-    with pytest.raises(config.ConfigError, match=r"config.test.path: .*/0.mp4 has no class"):
+    with pytest.raises(ConfigError, match=r"config.test.path: .*/0.mp4 has no class"):
         opened(path=str(clips / "a"))
 
 
@@ -116,7 +164,7 @@ def test_views_of_a_video_follow_each_other(clips):
 
 def test_only_videos_have_several_views(pictures):
     for settings in (SourceConfig(kind="images", path=str(pictures)), SourceConfig(kind="sprites")):
-        with pytest.raises(config.ConfigError, match=r"config\.views: .* have one view only"):
+        with pytest.raises(ConfigError, match=r"config\.views: .* have one view only"):
             data.EvaluationSet(settings, clip=CLIP, views=config.ViewsConfig(crops=3))
 
 
@@ -130,3 +178,58 @@ def test_names_do_not_depend_on_where_the_clips_lie(clips, tmp_path):
         for split, seed in (("train", 0), ("test", 0), ("test", 1))
     ]
     assert len({name for names in sprites_of for name in names}) == 6
+
+
+def test_one_broken_link_is_one_clip_skipped(clips, tmp_path):
+    folder = shutil.copytree(clips, tmp_path / "clips")
+    (folder / "a" / "gone.mp4").symlink_to("nowhere")
+    (folder / "b" / "self").symlink_to(".")
+    evaluation = opened(path=str(folder), max_skip_fraction=0.5)
+    assert valid(read(evaluation), "item").tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
+    (skip,) = evaluation.skipped
+    assert skip.path == f"{folder}/a/gone.mp4"
+    assert "leads nowhere" in skip.reason
+    broken = evaluation.identity
+    (folder / "a" / "gone.mp4").unlink()
+    shutil.copy(folder / "a" / "0.mp4", folder / "a" / "gone.mp4")
+    assert opened(path=str(folder)).identity != broken
+
+
+def test_a_pipe_is_one_clip_skipped(clips, tmp_path):
+    folder = shutil.copytree(clips, tmp_path / "clips")
+    os.mkfifo(folder / "a" / "pipe.mp4")
+    evaluation = opened(path=str(folder), max_skip_fraction=0.5)
+    assert len(valid(read(evaluation), "item")) == 8  # opening the pipe would never return
+    assert [skip.path for skip in evaluation.skipped] == [f"{folder}/a/pipe.mp4"]
+
+
+def lists(folder, clips, **labels):
+    """A CSV file by name, with a clip for each label."""
+    for name, given in labels.items():
+        (folder / f"{name}.csv").write_text("".join(f"{clips}/a/{k}.mp4 {label}\n" for k, label in enumerate(given)))
+    return {name: SourceConfig(path=str(folder / f"{name}.csv")) for name in labels}
+
+
+def test_classes_of_lists_are_matched_by_name(clips, tmp_path):
+    """Their ids differ between lists, as each has its own classes."""
+    settings = lists(tmp_path, clips, train=[20240131, 4294967296, 3, "walk"], test=[4294967296, "walk", "0003"])
+    train = data.EvaluationSet(settings["train"], clip=CLIP)
+    assert train.classes == {"class": ("20240131", "3", "4294967296", "walk")}
+    test = data.EvaluationSet(settings["test"], clip=CLIP, classes=train.classes)
+    assert test.classes == train.classes
+    assert read(test)[0]["labels"]["class"].tolist() == [2, 3, 1]
+    strange = lists(tmp_path, clips, strange=[20240131, 5])["strange"]
+    with pytest.raises(ConfigError, match=r"a/1.mp4 has class '5', which .* Its classes: 20240131, 3"):
+        data.EvaluationSet(strange, clip=CLIP, classes=train.classes)
+
+
+def test_an_error_does_not_list_thousands_of_classes(clips):
+    names = tuple(f"class {k}" for k in range(5000))
+    with pytest.raises(ConfigError, match=r"class 9 and 4,990 more\.$"):
+        opened(path=str(clips), classes={"class": names})
+
+
+def test_evaluation_needs_labels_in_a_list(clips, tmp_path):
+    (tmp_path / "list.csv").write_text(f"{clips}/a/0.mp4 1\n{clips}/a/1.mp4\n")
+    with pytest.raises(ConfigError, match=r"a/1.mp4 has no class, which evaluation needs; .* label on each line"):
+        opened(path=str(tmp_path / "list.csv"))

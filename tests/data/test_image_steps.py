@@ -1,9 +1,12 @@
 """Still images in training: as still clips among the others, or as single frames in steps of their own."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from jepa_jax import config, data
+from jepa_jax.data.workers import pool
 
 SourceConfig = config.SourceConfig
 
@@ -43,6 +46,7 @@ def test_a_batch_is_of_single_frames_or_of_clips(settings):
         assert set(batch["source"].tolist()) <= ({1} if single else {0, 2})
 
 
+@pytest.mark.slow
 def test_steps_of_images_come_by_weight_and_every_item_once_an_epoch(settings):
     batches = read(settings(256))
     images = [batch for batch in batches if batch["video"].shape[1] == 1]
@@ -52,6 +56,7 @@ def test_steps_of_images_come_by_weight_and_every_item_once_an_epoch(settings):
     assert sorted(np.bincount(np.concatenate([batch["item"] for batch in images])).tolist()) == [42] * 2 + [43] * 4
 
 
+@pytest.mark.slow
 def test_steps_do_not_depend_on_start_rows_or_workers(settings):
     whole = read(settings(20))
     for batch, other in zip(whole[7:], read(settings(20, workers=2), start_step=7, rows=[3, 1]), strict=True):
@@ -66,3 +71,14 @@ def test_without_images_or_with_nothing_else_all_steps_are_alike(clips, pictures
     assert_same = read(settings(5, sources=only)), read(settings(5, sources=only, images="clips"))
     for ours, theirs in zip(*assert_same, strict=True):
         np.testing.assert_array_equal(ours["video"], theirs["video"])
+
+
+def test_memory_for_batches_is_that_of_single_frames_where_all_sources_are_images(settings, pictures, monkeypatch):
+    asked, ahead = [], pool.BatchPrefetcher
+    monkeypatch.setattr(pool, "BatchPrefetcher", lambda *given: asked.append(given[2]) or ahead(*given))
+    mixed = settings(4)
+    images = {"pictures": mixed.data.sources["pictures"]}
+    for sources in (mixed.data.sources, images):
+        (batch, *_) = read(dataclasses.replace(mixed, data=dataclasses.replace(mixed.data, sources=sources)))
+        assert batch["video"].nbytes <= asked[-1]
+    assert asked == [4 * 4 * 16 * 16 * 3, 4 * 16 * 16 * 3]

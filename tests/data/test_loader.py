@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jepa_jax import config, data
-from jepa_jax.data import loader, sprites
+from jepa_jax.data import sprites, train_batches
+from jepa_jax.settings import ConfigError
 
 SourceConfig = config.SourceConfig
 
@@ -77,6 +78,14 @@ def test_target_fps_sets_the_stride(clips):
     np.testing.assert_allclose(np.diff(batch["video"].astype(float).mean(axis=(2, 3, 4)), axis=1), 32, atol=3)
 
 
+def test_windows_are_drawn_as_the_source_says(clips, numbers):
+    source = SourceConfig(path=str(clips / "a"), frame_step=4, window="linspace")  # 24 frames; the stretch is 16
+    for batch in read(run({"a": source}, steps=3)):
+        for video_FxYxXxC in batch["video"]:
+            frames = np.array(numbers(video_FxYxXxC))
+            assert (frames - frames[0]).tolist() == [0, 5, 10, 15]
+
+
 def test_batches_are_the_same_for_any_start_and_any_split_of_rows(mixed):
     settings = run(mixed)
     whole = read(settings)
@@ -143,11 +152,11 @@ def test_sprites_alone_leave_rendering_to_the_step(clips):
     items = np.concatenate([batch["item"] for batch in batches])
     assert np.bincount(items).tolist() == [2] * 10
     assert "video" in read(run(only, steps=1, render_in_step=False))[0]
-    assert not loader.renders_in_step(config.DataConfig(sources=only | {"v": SourceConfig(path=str(clips))}))
+    assert not train_batches.renders_in_step(config.DataConfig(sources=only | {"v": SourceConfig(path=str(clips))}))
 
 
 def test_bad_sources_are_errors_before_the_first_batch(tmp_path):
-    with pytest.raises(config.ConfigError, match="no videos in"):
+    with pytest.raises(ConfigError, match="no videos in"):
         data.TrainBatches(run({"mine": SourceConfig(path=str(tmp_path))}))
 
 

@@ -1,5 +1,4 @@
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -39,27 +38,38 @@ def test_prefetch_keeps_order_and_ends(size):
 
 
 def test_prefetch_stays_as_far_ahead_as_asked():
-    numbers = Numbers(stop=100)
+    """Each batch is taken once three are made; the source records how far ahead of the taken ones it ever is."""
+    changed, taken, ahead = threading.Condition(), 0, []
+
+    class Watched(Numbers):
+        def __next__(self):
+            with changed:
+                batch = super().__next__()
+                ahead.append(self.given - taken)
+                changed.notify_all()
+            return batch
+
+    numbers = Watched(stop=50)
     batches = data.device_prefetch(numbers, put, 3)
-    for taken in range(4):
-        deadline = time.monotonic() + 5
-        while numbers.given < taken + 3 and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(0.05)
-        assert numbers.given == taken + 3
-        next(batches)
+    for number in range(47):
+        with changed:
+            assert changed.wait_for(lambda n=number: numbers.given >= n + 3, timeout=60)
+            taken += 1
+        assert next(batches) == number + 1
+    assert list(batches) == [48, 49, 50]
     batches.close()
+    assert max(ahead) == 3
 
 
 def test_closing_ends_thread_and_source():
     numbers = Numbers(stop=100)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     batches = data.device_prefetch(numbers, put, 2)
     next(batches)
     batches.close()
     batches.close()
     assert numbers.closed
-    assert threading.active_count() == before
+    assert not set(threading.enumerate()) - before
     with pytest.raises(StopIteration):
         next(batches)
 

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 from jepa_jax import config, data
-from jepa_jax.data import decode, prepared, sampling, sources
-from jepa_jax.preparation import frames, job, sets
+from jepa_jax.data import sampling, sources
+from jepa_jax.data.decode import videos
+from jepa_jax.data.preparation import build, frames, sets
+from jepa_jax.data.sources import array_record
+from jepa_jax.settings import ConfigError
 
 SourceConfig = config.SourceConfig
 
 
 def prepare(raw, out):
-    job.prepare(sets.OPEN["folder"](pathlib.Path(raw)), out, frames.JpegSettings(), 0)
+    build.prepare(sets.OPEN["folder"](pathlib.Path(raw)), out, frames.JpegSettings(), 0)
     return str(out)
 
 
@@ -103,17 +106,17 @@ def test_evaluation_images_are_those_of_the_files(pictures, prepared_pictures):
 
 def test_only_the_records_and_frames_used_are_opened(tmp_path, write_video, monkeypatch):
     write_video(tmp_path / "raw" / "a" / "long.mp4", frames=100, picture=lambda k: np.full((32, 32, 3), k, np.uint8))
-    found = prepared.open_set(prepare(tmp_path / "raw", tmp_path / "out"), "train")
+    found = array_record.open_set(prepare(tmp_path / "raw", tmp_path / "out"), "train")
     opened, decoded = [], []
-    records, decode_jpeg = prepared.records("%s" % (tmp_path / "out"), "train"), prepared.decode_jpeg
+    records, decode_jpeg = array_record.records("%s" % (tmp_path / "out"), "train"), array_record.decode_jpeg
 
     class Counted:
         def __getitem__(self, number):
             opened.append(number)
             return records[number]
 
-    monkeypatch.setattr(prepared, "records", lambda *_: Counted())
-    monkeypatch.setattr(prepared, "decode_jpeg", lambda jpeg: decoded.append(1) or decode_jpeg(jpeg))
+    monkeypatch.setattr(array_record, "records", lambda *_: Counted())
+    monkeypatch.setattr(array_record, "decode_jpeg", lambda jpeg: decoded.append(1) or decode_jpeg(jpeg))
     clip = found.read_clip(0, lambda count, fps: np.array([30, 31, 33, 33, 70]))
     assert opened == [0, 1, 2]
     assert len(decoded) == 4
@@ -121,8 +124,8 @@ def test_only_the_records_and_frames_used_are_opened(tmp_path, write_video, monk
 
 
 def test_a_video_that_promises_more_frames_than_it_has_is_asked_about_again(prepared_clips):
-    found = prepared.open_set(prepared_clips, "train")
-    found.index.promised_I[0] = 30  # of 24
+    found = array_record.open_set(prepared_clips, "train")
+    found.index.nominal_I[0] = 30  # of 24
     asked = []
 
     def last(count, fps):
@@ -138,7 +141,7 @@ def test_a_video_that_promises_more_frames_than_it_has_is_asked_about_again(prep
 def test_indices_of_real_clips_are_those_of_the_files(real_data, tmp_path):
     """Containers and codecs of many kinds, AVI files that promise a frame too many among them."""
     folder = real_data / "formats"
-    found = prepared.open_set(prepare(folder, tmp_path / "out"), "train")
+    found = array_record.open_set(prepare(folder, tmp_path / "out"), "train")
     assert len(found.index.ids) == len(sources.scan_folder(folder, "videos"))
     for item, id in enumerate(found.index.ids):
         for choose in (
@@ -159,7 +162,7 @@ def test_indices_of_real_clips_are_those_of_the_files(real_data, tmp_path):
 
                 return ask
 
-            raw = decode.read_clip(str(folder / id), noting("raw"))
+            raw = videos.read_clip(str(folder / id), noting("raw"))
             stored = found.read_clip(item, noting("prepared"))
             assert asked["raw"] == asked["prepared"]
             wanted = np.stack([frames.shrink(frame, 256) for frame in raw])
@@ -169,15 +172,15 @@ def test_indices_of_real_clips_are_those_of_the_files(real_data, tmp_path):
 def test_many_items_are_opened_at_once_and_stay_small(tmp_path):
     """As many as Something-Something V2 has: half a second, and some megabytes that go to each worker."""
     count = 170_000
-    index = prepared.Index(
-        prepared.Strings.of([f"video/{k}" for k in range(count)]),
+    index = array_record.Index(
+        array_record.Strings.of([f"video/{k}" for k in range(count)]),
         np.arange(count, dtype=np.int32) % 174,
         np.full(count, 12.0),
         np.full(count, 45, np.int32),
         np.full(count, 45, np.int32),
     )
     index.save(tmp_path / "index-train.npz")
-    description = {"format": prepared.FORMAT, "kind": "videos", "splits": {"train": [["train"]]}}
+    description = {"format": array_record.FORMAT, "kind": "videos", "splits": {"train": [["train"]]}}
     classes = {"classes": [str(k) for k in range(174)]}
     (tmp_path / "prepared.json").write_text(json.dumps(description | classes))
     start = time.perf_counter()
@@ -210,7 +213,7 @@ def test_a_damaged_record_goes_to_the_ledger(clips, tmp_path):
 
 def test_what_cannot_be_used_is_said(tmp_path, prepared_clips):
     def refused(**settings):
-        with pytest.raises(config.ConfigError) as caught:
+        with pytest.raises(ConfigError) as caught:
             sources.open_source(SourceConfig(**settings), "mine")
         return str(caught.value)
 
@@ -232,13 +235,23 @@ def test_what_cannot_be_used_is_said(tmp_path, prepared_clips):
 
 def test_strings():
     given = ["", "a", "señor/1.avi", "z" * 300]
-    strings = prepared.Strings.of(given)
+    strings = array_record.Strings.of(given)
     assert list(strings) == given
     assert strings[-1] == given[-1]
     assert strings[1:3] == given[1:3]
     assert list(strings.select(np.array([2, 0]))) == [given[2], ""]
-    assert list(strings.below("d/")) == [f"d/{name}" for name in given]
-    assert list(prepared.Strings.joined([strings.select(np.array([2])), strings])) == [given[2], *given]
-    assert list(prepared.Strings.of([])) == []
+    assert list(strings.with_prefix("d/")) == [f"d/{name}" for name in given]
+    assert list(array_record.Strings.concatenate([strings.select(np.array([2])), strings])) == [given[2], *given]
+    assert list(array_record.Strings.of([])) == []
     with pytest.raises(IndexError):
         strings[4]
+
+
+@pytest.mark.parametrize("label", [2, 4294967, -2])
+def test_a_label_beyond_the_classes_is_damage(prepared_clips, tmp_path, label):
+    folder = shutil.copytree(prepared_clips, tmp_path / "set")
+    index = array_record.Index.load(folder / "index-train.npz")
+    index.label_I[3] = label
+    index.save(folder / "index-train.npz")
+    with pytest.raises(ConfigError, match=rf"is damaged: its index has the label {label}, .* among the 2 of"):
+        sources.open_source(SourceConfig(path=str(folder)), "mine")

@@ -54,7 +54,7 @@ def test_any_place_of_any_run_is_found_at_once(seed):
 
 
 def rows_of(order, *arguments):
-    return sampling.Rows([order], [1.0], 1, *arguments)
+    return sampling.LocalRows([order], [1.0], 1, *arguments)
 
 
 def test_processes_hold_disjoint_rows_that_make_up_the_batch():
@@ -124,3 +124,30 @@ def test_windows_from_one_end_of_a_video_to_the_other(count, starts):
     for number, start in enumerate(starts):
         expected = np.minimum(start + 2 * np.arange(4), count - 1)
         np.testing.assert_array_equal(sampling.nth_window(count, 4, 2, number, len(starts)), expected)
+
+
+def test_linspace_windows_are_those_of_the_study():
+    first = sampling.random_linspace_window(33, 16, 2, np.random.default_rng(0))  # one start is possible
+    assert first.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31]
+    rng = np.random.default_rng(0)
+    windows = np.stack([sampling.random_linspace_window(40, 16, 2, rng) for _ in range(2000)])
+    assert (windows - windows[:, :1] == first).all()
+    np.testing.assert_allclose(np.bincount(windows[:, 0], minlength=8) / 2000, 1 / 8, atol=0.03)
+    consecutive = sampling.random_linspace_window(17, 16, 1, np.random.default_rng(0))
+    assert consecutive.tolist() == list(range(16))
+
+
+def test_linspace_windows_of_short_videos_are_spread_over_them_and_repeat_the_last_frame():
+    rng = np.random.default_rng(0)
+    spread = [0, 2, 4, 6, 8, 11, 13, 15, 17, 19]
+    assert sampling.random_linspace_window(20, 16, 2, rng).tolist() == spread + [19] * 6
+    assert sampling.random_linspace_window(1, 4, 2, rng).tolist() == [0, 0, 0, 0]
+
+
+@given(st.integers(1, 400), st.integers(1, 20), st.integers(1, 10), st.integers(0, 2**32))
+def test_linspace_windows_stay_inside(count, frames, step, seed):
+    window = sampling.random_linspace_window(count, frames, step, np.random.default_rng(seed))
+    assert window.shape == (frames,)
+    assert window.min() >= 0
+    assert window.max() < count
+    assert (np.diff(window) >= 0).all()

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from jepa_jax.data import decode, skipped
+from jepa_jax.data import faults, skipped_files
 
 PATHS = tuple(f"{k}.mp4" for k in range(10))
 
@@ -11,43 +11,43 @@ def reader(bad):
     def read(item):
         path = PATHS[item]
         if path in bad:
-            raise decode.DecodeError(path, "broken")
+            raise faults.DecodeError(path, "broken")
         return path
 
     return read
 
 
 def skip(item, source="a"):
-    return skipped.Skip(source, item, f"/x/{item}.mp4", "broken")
+    return skipped_files.Skip(source, item, f"/x/{item}.mp4", "broken")
 
 
 def test_the_next_decodable_item_stands_in():
     read = reader({"3.mp4", "4.mp4", "9.mp4"})
-    find = lambda item: skipped.first_decodable("a", len(PATHS), item, read, 0.5)  # noqa: E731
+    find = lambda item: skipped_files.first_decodable("a", len(PATHS), item, read, 0.5)  # noqa: E731
     assert find(2) == (2, "2.mp4", ())
     assert find(3) == (5, "5.mp4", (("a", 3, "3.mp4", "broken"), ("a", 4, "4.mp4", "broken")))
     assert find(9) == (0, "0.mp4", (("a", 9, "9.mp4", "broken"),))
 
 
 def test_the_search_ends_where_the_source_is_refused_anyway():
-    _, clip, skips = skipped.first_decodable("a", len(PATHS), 0, reader(set(PATHS)), 0.25)
+    _, clip, skips = skipped_files.first_decodable("a", len(PATHS), 0, reader(set(PATHS)), 0.25)
     assert clip is None
     assert len(skips) == 3
-    with pytest.raises(skipped.TooManySkippedError):
-        skipped.SkipLedger(None, {"a": 10}, 0.25).add(skips)
-    _, clip, skips = skipped.first_decodable("a", len(PATHS), 0, reader(set(PATHS)), 1.0)
+    with pytest.raises(skipped_files.TooManySkippedError):
+        skipped_files.SkipLedger(None, {"a": 10}, 0.25).add(skips)
+    _, clip, skips = skipped_files.first_decodable("a", len(PATHS), 0, reader(set(PATHS)), 1.0)
     assert clip is None
     assert len(skips) == 10
 
 
 def test_each_file_is_written_down_once(tmp_path):
     file = tmp_path / "skipped.jsonl"
-    ledger = skipped.SkipLedger(file, {"a": 100, "b": 100}, 0.05)
+    ledger = skipped_files.SkipLedger(file, {"a": 100, "b": 100}, 0.05)
     ledger.add([])
     assert not file.exists()
     ledger.add([skip(1), skip(2), skip(1)])
     ledger.add([skip(2), skip(1, "b")])
-    skipped.SkipLedger(file, {"a": 100, "b": 100}, 0.05).add([skip(1), skip(7)])
+    skipped_files.SkipLedger(file, {"a": 100, "b": 100}, 0.05).add([skip(1), skip(7)])
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(line["source"], line["item"]) for line in lines] == [("a", 1), ("a", 2), ("b", 1), ("a", 7)]
     assert lines[0] == {"source": "a", "item": 1, "path": "/x/1.mp4", "reason": "broken"}
@@ -56,61 +56,61 @@ def test_each_file_is_written_down_once(tmp_path):
 def test_a_line_torn_by_a_kill_is_written_again(tmp_path):
     file = tmp_path / "skipped.jsonl"
     sizes = {"a": 100}
-    skipped.SkipLedger(file, sizes, 1.0).add([skip(1), skip(2)])
+    skipped_files.SkipLedger(file, sizes, 1.0).add([skip(1), skip(2)])
     whole = file.read_text()
     for cut in (len(whole) - 5, len(whole) - 1, 10):
         file.write_text(whole[:cut])
-        ledger = skipped.SkipLedger(file, sizes, 1.0)
+        ledger = skipped_files.SkipLedger(file, sizes, 1.0)
         ledger.add([skip(1), skip(2)])
         assert file.read_text() == whole
         assert ledger.skips == [skip(1), skip(2)]
 
 
 def test_too_many_are_an_error_that_lists_the_first_ten(tmp_path):
-    ledger = skipped.SkipLedger(tmp_path / "skipped.jsonl", {"a": 300, "b": 10}, 0.05)
+    ledger = skipped_files.SkipLedger(tmp_path / "skipped.jsonl", {"a": 300, "b": 10}, 0.05)
     ledger.add([skip(i) for i in range(15)])
-    with pytest.raises(skipped.TooManySkippedError) as caught:
+    with pytest.raises(skipped_files.TooManySkippedError) as caught:
         ledger.add([skip(15)])
     message = str(caught.value)
     assert "'a': 16 of 300" in message
     assert "0.05" in message
     assert message.splitlines()[1:] == [f"  /x/{i}.mp4: broken" for i in range(10)]
     assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 16
-    with pytest.raises(skipped.TooManySkippedError, match="'b': 1 of 10"):
+    with pytest.raises(skipped_files.TooManySkippedError, match="'b': 1 of 10"):
         ledger.add([skip(0, "b")])
 
 
 def test_a_run_refused_is_refused_again(tmp_path):
     for _ in range(2):
-        ledger = skipped.SkipLedger(tmp_path / "skipped.jsonl", {"a": 10}, 0.05)
-        with pytest.raises(skipped.TooManySkippedError, match="1 of 10"):
+        ledger = skipped_files.SkipLedger(tmp_path / "skipped.jsonl", {"a": 10}, 0.05)
+        with pytest.raises(skipped_files.TooManySkippedError, match="1 of 10"):
             ledger.add([skip(3)])
 
 
 def test_a_run_that_goes_on_counts_what_it_skipped_before(tmp_path):
     file = tmp_path / "skipped.jsonl"
-    skipped.SkipLedger(file, {"a": 100}, 0.05).add([skip(i) for i in range(5)])
-    with pytest.raises(skipped.TooManySkippedError, match="6 of 100"):
-        skipped.SkipLedger(file, {"a": 100}, 0.05).add([skip(50)])
+    skipped_files.SkipLedger(file, {"a": 100}, 0.05).add([skip(i) for i in range(5)])
+    with pytest.raises(skipped_files.TooManySkippedError, match="6 of 100"):
+        skipped_files.SkipLedger(file, {"a": 100}, 0.05).add([skip(50)])
 
 
 def test_ledgers_of_several_processes_add_up(tmp_path):
     """Each meets its own; told of the others', together they are too many."""
     ledgers = [
-        skipped.SkipLedger(tmp_path / "skipped.jsonl", {"a": 100}, 0.05),
-        skipped.SkipLedger(None, {"a": 100}, 0.05),
+        skipped_files.SkipLedger(tmp_path / "skipped.jsonl", {"a": 100}, 0.05),
+        skipped_files.SkipLedger(None, {"a": 100}, 0.05),
     ]
     ledgers[0].add([skip(i) for i in range(3)])
     ledgers[1].add([skip(i) for i in range(2, 5)])
-    new = [ledger.take_unshared() for ledger in ledgers]
+    new = [ledger.pop_unshared() for ledger in ledgers]
     assert [[s.item for s in part] for part in new] == [[0, 1, 2], [2, 3, 4]]
     for ledger in ledgers:
         for part in new:
             ledger.add(part)
         assert sorted(s.item for s in ledger.skips) == [0, 1, 2, 3, 4]
     assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 5
-    ledgers[1].take_unshared()
+    ledgers[1].pop_unshared()
     ledgers[1].add([skip(1)])
-    assert ledgers[1].take_unshared() == []  # known already
-    with pytest.raises(skipped.TooManySkippedError, match="6 of 100"):
+    assert ledgers[1].pop_unshared() == []  # known already
+    with pytest.raises(skipped_files.TooManySkippedError, match="6 of 100"):
         ledgers[0].add([skip(9)])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jepa_jax.config import ConfigError
 from jepa_jax.data import sprites
-from jepa_jax.data.sprite_scene import EVENTS, ORDERS, TURN, Pose
+from jepa_jax.data.sprites.scene import EVENTS, ORDERS, TURN, Pose
+from jepa_jax.settings import ConfigError
 
 DIFFICULTIES = ("easy", "standard")
 MOTIONS = sprites.CLASSES["motion"]

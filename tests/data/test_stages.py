@@ -2,43 +2,49 @@ import re
 
 import pytest
 
-from jepa_jax.data import stages
+from jepa_jax.data.workers import timing
+
+
+class Clock:
+    """A clock that only `advance` moves."""
+
+    def __init__(self):
+        self.seconds = 100.0
+
+    def __call__(self):
+        return self.seconds
+
+    def advance(self, seconds):
+        self.seconds += seconds
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """clock(seconds) lets time pass."""
-    now = [100.0]
-    monkeypatch.setattr(stages.time, "perf_counter", lambda: now[0])
-
-    def pass_time(seconds):
-        now[0] += seconds
-
-    return pass_time
+def clock():
+    return Clock()
 
 
 def test_a_stopwatch_counts_one_stage_at_a_time(clock):
-    watch = stages.Stopwatch(stages.READ)
-    clock(1)
-    watch.switch(stages.DECODE)
-    clock(2)
-    watch.switch(stages.AUGMENT)
-    clock(4)
-    watch.switch(stages.DECODE)
-    clock(8)
+    watch = timing.Stopwatch(timing.READ, clock)
+    clock.advance(1)
+    watch.switch(timing.DECODE)
+    clock.advance(2)
+    watch.switch(timing.AUGMENT)
+    clock.advance(4)
+    watch.switch(timing.DECODE)
+    clock.advance(8)
     assert watch.stop() == {"read": 1, "decode": 10, "augment": 4}
 
 
 def go(throughput, clock, *, steps, seconds, waited, spent, clips=8, ready=1):
     """Steps of so many seconds, of which the device waited some, while each stage took what `spent` says."""
     for _ in range(steps):
-        throughput.spent(spent)
-        clock(seconds)
-        throughput.took(clips, ready=ready, waited=waited)
+        throughput.add_seconds(spent)
+        clock.advance(seconds)
+        throughput.add_batch(clips, ready=ready, waited=waited)
 
 
 def test_metrics_are_those_of_the_time_since_the_last_line(clock):
-    throughput = stages.Throughput(workers=2, cores=4)
+    throughput = timing.Throughput(workers=2, cores=4, clock=clock)
     assert throughput.metrics() == {}
     go(throughput, clock, steps=1, seconds=50, waited=50.0, spent={})  # until the first batch, nothing counts
     go(throughput, clock, steps=10, seconds=2, waited=0.5, spent={"decode": 0.8}, ready=2)
@@ -57,7 +63,7 @@ def test_metrics_are_those_of_the_time_since_the_last_line(clock):
             2,
             {"read": 0.2, "decode": 1.4, "augment": 0.2, "receive": 0.1},
             "decode",
-            r"workers=4 \(now 2, of 16 cores\)",
+            r"workers=4 \(now 2, on 16 cores\)",
         ),
         (16, {"read": 1.0, "decode": 14.0, "transfer": 0.1}, "decode", "Try: read sets prepared by"),
         (2, {"read": 1.6, "decode": 0.2, "augment": 0.1}, "read", "workers=4 .*a faster disk"),
@@ -68,22 +74,22 @@ def test_metrics_are_those_of_the_time_since_the_last_line(clock):
     ],
 )
 def test_the_stage_that_takes_longest_is_blamed_once(clock, workers, spent, stage, knob):
-    throughput = stages.Throughput(workers, cores=16)
+    throughput = timing.Throughput(workers, cores=16, clock=clock)
     go(throughput, clock, steps=40, seconds=1, waited=0.3, spent=spent)
-    complaint = throughput.complaint()
+    complaint = throughput.bottleneck_warning()
     assert f"waits 30% of the time for data. The bottleneck is {stage} (" in complaint
     assert re.search(knob, complaint), complaint
     assert "\n" not in complaint
     go(throughput, clock, steps=40, seconds=1, waited=0.3, spent=spent)
-    assert throughput.complaint() is None
+    assert throughput.bottleneck_warning() is None
 
 
 def test_compilation_and_rare_waits_are_no_complaint(clock):
-    throughput = stages.Throughput(workers=2, cores=4)
+    throughput = timing.Throughput(workers=2, cores=4, clock=clock)
     go(throughput, clock, steps=2, seconds=100, waited=90.0, spent={"decode": 1.0})
     go(throughput, clock, steps=40, seconds=1, waited=0.04, spent={"decode": 1.0})
-    assert throughput.complaint() is None
+    assert throughput.bottleneck_warning() is None
     go(throughput, clock, steps=19, seconds=1, waited=0.9, spent={"decode": 1.0})  # too few to judge
-    assert throughput.complaint() is None
+    assert throughput.bottleneck_warning() is None
     go(throughput, clock, steps=1, seconds=1, waited=0.9, spent={"decode": 1.0})
-    assert "waits 90%" in throughput.complaint()
+    assert "waits 90%" in throughput.bottleneck_warning()

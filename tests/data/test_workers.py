@@ -1,3 +1,5 @@
+import errno
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -10,7 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from jepa_jax.data import slots, workers
+from jepa_jax.data.workers import pool, shared_buffers
+from jepa_jax.settings import ConfigError
 
 
 def batches(count=4):
@@ -19,7 +22,7 @@ def batches(count=4):
 
 
 def read(dataset, processes, batch_bytes=1):
-    iterator = workers.Ahead(dataset, processes, batch_bytes)
+    iterator = pool.BatchPrefetcher(dataset, processes, batch_bytes)
     try:
         return [batch["x"] for batch in iterator]
     finally:
@@ -31,12 +34,77 @@ def read(dataset, processes, batch_bytes=1):
 def test_where_shared_memory_is_short_files_do(monkeypatch, caplog):
     wanted = read(batches(), 0)
     assert len(wanted) == 2
-    usage = slots.shutil.disk_usage("/")
-    monkeypatch.setattr(slots.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    usage = shared_buffers.shutil.disk_usage("/")
+    monkeypatch.setattr(shared_buffers.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     np.testing.assert_array_equal(read(batches(), 1, batch_bytes=100_000), wanted)
     assert "--shm-size" in caplog.text
 
 
+@pytest.mark.slow
+def test_a_batch_that_fits_nowhere_is_an_error_with_what_would_fit(monkeypatch):
+    usage = shared_buffers.shutil.disk_usage("/")
+    monkeypatch.setattr(shared_buffers.shutil, "disk_usage", lambda _: usage._replace(free=2**20))
+    fallocate = os.posix_fallocate
+
+    def small_disk(file, start, size):
+        if size > 2**19:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fallocate(file, start, size)
+
+    monkeypatch.setattr(shared_buffers.os, "posix_fallocate", small_disk)
+    with pytest.raises(ConfigError, match=r"from 3 workers: .*No space left on device.* at most 2 workers"):
+        read(grain.MapDataset.range(9).map(lambda i: {"x": np.zeros(9)}), 3, batch_bytes=2**17)
+    assert read(batches(), 2, batch_bytes=2**17)
+
+
+def test_fewer_batches_are_reserved_where_they_are_large():
+    gigabyte = 2**30
+    assert shared_buffers.affordable_slots(2, 5, gigabyte // 4, 100 * gigabyte) == 5
+    assert shared_buffers.affordable_slots(4, 5, gigabyte // 2, 100 * gigabyte) == 2, "4 GiB in all"
+    assert shared_buffers.affordable_slots(4, 5, gigabyte // 4, 3 * gigabyte) == 3, "what there is room for"
+    assert shared_buffers.affordable_slots(12, 5, gigabyte, 100 * gigabyte) == 1, "one for each worker at least"
+    assert shared_buffers.affordable_slots(12, 5, gigabyte, 11 * gigabyte) == 0
+
+
+@pytest.mark.slow
+def test_what_is_reserved_is_printed_once(capfd):
+    pool._print_once.cache_clear()
+    for _ in range(2):
+        read(batches(12), 2, batch_bytes=20 * 2**20)
+    assert capfd.readouterr().err.count("Reserved 120 MiB of shared memory for batches: 2 workers, 3 batches") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("one_slot", [False, True])
+def test_a_worker_waits_for_a_slot_and_passes_no_array_by_another_way(one_slot, monkeypatch):
+    """Also where each worker has one slot only; and closing does not wait for workers that wait."""
+    if one_slot:
+        monkeypatch.setattr(shared_buffers, "MAX_BYTES", 1)
+    got, copy_out = [], shared_buffers.copy_out
+
+    def watched(batch, opened):
+        got.append(type(batch["x"]))
+        return copy_out(batch, opened)
+
+    monkeypatch.setattr(shared_buffers, "copy_out", watched)
+    iterator = pool.BatchPrefetcher(batches(80), 2, 80_000)
+    start = time.monotonic()
+    for i in range(30):
+        assert next(iterator)["x"][:, 0].tolist() == [2 * i, 2 * i + 1]
+        if i == 0:
+            starting = time.monotonic() - start
+        time.sleep(0.2 if i in (3, 10) else 0)
+    workers = multiprocessing.active_children()
+    assert len(workers) >= 2
+    start = time.monotonic()
+    iterator.close()
+    # On a loaded machine processes end slowly, but start as slowly.
+    assert time.monotonic() - start < max(5, starting)
+    assert not any(worker.is_alive() for worker in workers)
+    assert not any(issubclass(kind, np.ndarray) for kind in got)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 3])
 def test_slots_are_used_again_without_a_batch_spoiling_another(processes):
     """Slow readers and fast ones; arrays of several kinds, some too large for a slot, some empty."""
@@ -45,7 +113,7 @@ def test_slots_are_used_again_without_a_batch_spoiling_another(processes):
         arrays = {"a": np.full((50, 100), i, np.int32), "b": np.full(7, i), "c": np.full(9000, -i, np.float32)}
         return arrays | {"large": np.full(100_000, i), "none": np.zeros((0, 3)), "word": str(i)}
 
-    iterator = workers.Ahead(grain.MapDataset.range(40).map(make), processes, 60_000)
+    iterator = pool.BatchPrefetcher(grain.MapDataset.range(40).map(make), processes, 60_000)
     kept, on_device = [], []
     for i, batch in enumerate(iterator):
         if i in (5, 6, 20):
@@ -63,7 +131,7 @@ def test_slots_are_used_again_without_a_batch_spoiling_another(processes):
 
 def test_workers_outlive_signals_meant_for_the_training_process():
     dataset = grain.MapDataset.range(6).map(lambda i: {"x": np.array([i, os.getpid()])}).batch(1)
-    iterator = workers.Ahead(dataset, 1, 1)
+    iterator = pool.BatchPrefetcher(dataset, 1, 1)
     try:
         _, pid = next(iterator)["x"][0]
         assert pid != os.getpid()
@@ -83,14 +151,15 @@ def reading(path, act="pass"):
         import os
         import signal
 
-        from jepa_jax.data import decode, worker_process
+        from jepa_jax.data import faults
+        from jepa_jax.data.workers import worker_process
 
         try:
-            with worker_process.at_work_on(f"{path}/{i}"):
+            with worker_process.reading(f"{path}/{i}"):
                 if i == 7:
                     exec(act, {"os": os, "signal": signal, "path": path})
                 return {"x": np.array([i, os.getpid(), 0])}
-        except decode.DecodeError as error:
+        except faults.DecodeError as error:
             return {"x": np.array([i, os.getpid(), 1]), "reason": error.reason}
 
     return grain.MapDataset.range(12).map(read)
@@ -101,37 +170,40 @@ ONCE = "if not os.path.exists(path + '.done'): open(path + '.done', 'w').close()
 
 @pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_worker_killed_from_outside_is_replaced_and_no_batch_is_lost(tmp_path, processes, caplog):
-    iterator = workers.Ahead(reading(tmp_path / "set", ONCE), processes, 1)
+    iterator = pool.BatchPrefetcher(reading(tmp_path / "set", ONCE), processes, 1)
     got = [batch["x"].tolist() for batch in iterator]
     iterator.close()
     assert [i for i, _, _ in got] == list(range(12))
     assert not any(skipped for _, _, skipped in got)
     assert len({pid for _, pid, _ in got}) == 2 * processes
-    assert f"SIGKILL, at {tmp_path}/set/7" in caplog.text
+    assert f"SIGKILL, while reading {tmp_path}/set/7" in caplog.text
 
 
 def test_a_file_that_crashes_its_reader_is_passed_over_and_said_so(tmp_path):
-    iterator = workers.Ahead(reading(tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)"), 2, 1)
+    iterator = pool.BatchPrefetcher(reading(tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)"), 2, 1)
     got = list(iterator)
     iterator.close()
     assert [batch["x"][0] for batch in got] == list(range(12))
     assert [batch["x"][2] for batch in got] == [i == 7 for i in range(12)]
-    assert got[7]["reason"] == "reading it makes the process crash (SIGSEGV)"
+    assert got[7]["reason"] == "reading it crashes the process (SIGSEGV)"
 
 
+@pytest.mark.slow
 def test_a_file_that_hangs_is_named_while_it_does(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(workers, "PATIENCE_S", 1.5)
-    iterator = workers.Ahead(reading(tmp_path, "import time; time.sleep(4)"), 1, 1)
+    monkeypatch.setattr(pool, "WARN_AFTER_S", 1.5)
+    iterator = pool.BatchPrefetcher(reading(tmp_path, "import time; time.sleep(4)"), 1, 1)
     got = list(iterator)
     iterator.close()
     assert [batch["x"][0] for batch in got] == list(range(12))
-    assert f"The workers are at: {tmp_path}/7." in caplog.text
+    assert f"The workers are reading: {tmp_path}/7." in caplog.text
 
 
 @pytest.mark.slow
 def test_workers_that_always_die_are_an_error(tmp_path):
-    iterator = workers.Ahead(reading(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)"), 1, 1)
-    with pytest.raises(workers.WorkersDiedError, match=rf"3 times in a row .*SIGKILL, at {tmp_path}/7.*data.workers"):
+    iterator = pool.BatchPrefetcher(reading(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)"), 1, 1)
+    with pytest.raises(
+        pool.WorkersDiedError, match=rf"3 times in a row .*SIGKILL, while reading {tmp_path}/7.*data.workers"
+    ):
         list(iterator)
     iterator.close()
 
@@ -140,11 +212,11 @@ SCRIPT = """
 import os, time
 import grain, numpy as np
 from absl import app
-from jepa_jax.data import workers
+from jepa_jax.data.workers import pool
 
 def main(_):
     dataset = grain.MapDataset.range({count}).map(lambda i: {{"x": np.array([i, os.getpid()])}}).batch(1)
-    batches = workers.Ahead(dataset, 1, 1)
+    batches = pool.BatchPrefetcher(dataset, 1, 1)
     print(next(batches)["x"][0, 1], flush=True)
     {rest}
 

@@ -27,7 +27,7 @@ case "$does.$process" in
   killed.1) kill -KILL $$ ;;
   first.0) exit 4 ;;
   fails.* | killed.* | first.*) sleep 0.5; exit 9 ;;
-  waits.*) trap 'exit 0' TERM; touch "ready-$process"; while :; do sleep 0.05; done ;;
+  waits.*) trap 'exit 143' TERM; touch "ready-$process"; while :; do sleep 0.05; done ;;
 esac
 """
 
@@ -76,7 +76,7 @@ def test_all_processes_get_the_same_flags_and_their_number(launch, tmp_path):
     [
         ("fails", 3, ["process 1 of 3 died (exit code 3)", "process-1.log", "the disk is full"]),
         ("killed", 137, ["process 1 of 3 died (killed by SIGKILL)", "process-1.log"]),
-        ("first", 4, ["process 0 of 3 died (exit code 4)", "what it said is above"]),
+        ("first", 4, ["process 0 of 3 died (exit code 4)", "its output is above"]),
     ],
 )
 def test_the_first_to_die_is_named(launch, does, code, said):
@@ -96,7 +96,7 @@ def test_asked_to_stop_it_asks_all(launch, tmp_path, number):
         time.sleep(0.02)
     process.send_signal(number)
     code, _, errors = finish(process)
-    assert code == 0, errors
+    assert code == 143, errors
     assert "died" not in errors
 
 

@@ -3,8 +3,10 @@
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -30,7 +32,10 @@ def commands(output):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
 def test_shellcheck_has_nothing_to_say(script):
-    run = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True)
+    # Of this environment, activated or not.
+    shellcheck = shutil.which("shellcheck", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert shellcheck is not None, "shellcheck is not installed (extra `test`)"
+    run = subprocess.run([shellcheck, str(script)], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
 
 
@@ -112,7 +117,7 @@ def test_docker_builds_the_image_and_trains_in_it():
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
-        ("tpu_pod.sh", ["start", *SLICE], "is no command"),
+        ("tpu_pod.sh", ["start", *SLICE], "is not a command"),
         ("tpu_pod.sh", ["train", "--name", "a", *TRAIN], "--zone is missing"),
         ("tpu_pod.sh", ["train", *SLICE, "--config", "a.py", "--workdir=/tmp/x"], "machines share no disk"),
         ("tpu_pod.sh", ["train", *SLICE], "--config is missing"),
@@ -132,7 +137,7 @@ def test_mistakes_are_told(script, arguments, message):
 
 @pytest.mark.parametrize(("told", "code"), [(False, 0), (False, 7), (True, 143)])
 def test_a_worker_that_was_told_to_stop_is_not_done(tmp_path, told, code):
-    """Training ends with 0 on SIGTERM as at its end; the scheduler has to see a difference."""
+    """The scheduler has to see that the run is not done, even if training should end with 0."""
     ending = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('ready', flush=True); time.sleep(60)"
     program = f"import signal, sys, time; {ending if told else f'sys.exit({code})'}"
     python = tmp_path / "python"
@@ -149,3 +154,26 @@ def test_a_worker_that_was_told_to_stop_is_not_done(tmp_path, told, code):
         worker.send_signal(signal.SIGTERM)
     worker.communicate(timeout=30)
     assert worker.returncode == code
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(143, True), (0, False), (1, False)])
+def test_slurm_requeues_a_run_that_was_stopped_and_no_other(tmp_path, code, requeued):
+    for name, script in {
+        "srun": f"trap 'exit {code}' TERM; echo ready; while :; do sleep 0.05; done",
+        "scontrol": f'echo "$@" >"{tmp_path}/requeued"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    job = subprocess.Popen(
+        ["bash", str(LAUNCH / "slurm.sbatch"), "--config", "a.py", "--workdir", str(tmp_path)],
+        env=environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert job.stdout is not None
+    assert job.stdout.readline() == "ready\n"
+    job.send_signal(signal.SIGUSR1)
+    job.communicate(timeout=30)
+    assert job.returncode == code
+    assert (tmp_path / "requeued").exists() == requeued
+    if requeued:
+        assert (tmp_path / "requeued").read_text() == "requeue 7\n"

@@ -7,10 +7,11 @@ import pytest
 import tiny_run
 
 from jepa_jax import models
-from jepa_jax.compiling import flops, hlo, program, topology, traffic
-from jepa_jax.config import Config, parse
+from jepa_jax.config import Config
+from jepa_jax.cost_model import flops, hlo, program, topology, traffic
+from jepa_jax.distributed import sharding
 from jepa_jax.models import attention
-from jepa_jax.training import sharding
+from jepa_jax.settings import parse
 
 interpreted = functools.partial(attention.splash_attention, interpret=True)
 
@@ -64,6 +65,7 @@ def config(kind, **changes):
     return parse(Config, tiny_run.SETTINGS | {"encoder": tiny_run.SETTINGS["encoder"] | {"attention": kind}} | changes)
 
 
+@pytest.mark.slow
 def test_where_there_is_no_kernel_it_is_what_xla_makes_of_it():
     """The same features and gradients, and the same operations counted."""
     clips = jnp.linspace(-1, 1, 4 * 16 * 16 * 3).reshape(1, 4, 16, 16, 3)

@@ -7,13 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from jepa_jax import models, pixels
-from jepa_jax.golden import comparison
-from jepa_jax.golden import models as golden_models
-from jepa_jax.models import torch_weights
+from jepa_jax import models
+from jepa_jax.models import pixels, torch_weights
+from jepa_jax.parity import comparison, model_cases
 
 FOLDER = comparison.Folder(pathlib.Path(__file__).parent.parent / "golden")
-CASES = {case.name: case for case in golden_models.cases(FOLDER)}
+CASES = {case.name: case for case in model_cases.cases(FOLDER)}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -28,7 +27,20 @@ def test_every_output_is_compared():
 @pytest.mark.parametrize("change", [{"scan": False}, {"remat": "full"}, {"scan": False, "remat": "level"}])
 def test_unrolled_and_recomputed_blocks_agree(change):
     data = FOLDER.arrays("encoder")
-    encoder = models.build_encoder(dataclasses.replace(golden_models.encoder_config(FOLDER), **change))
+    encoder = models.build_encoder(dataclasses.replace(model_cases.encoder_config(FOLDER), **change))
     params = torch_weights.vjepa_encoder(FOLDER.arrays("weights"), FOLDER.ends)
     out = jax.jit(encoder.apply)({"params": params}, pixels.normalise(data["video_uint8"]))
     np.testing.assert_allclose(out, data["out_last"], atol=comparison.ARRAY, rtol=0)
+
+
+def test_features_leave_a_bfloat16_encoder_in_float32():
+    """As they leave the study's LayerNorm under autocast: not rounded to bfloat16."""
+    data = FOLDER.arrays("encoder")
+    encoder = models.build_encoder(model_cases.encoder_config(FOLDER), jax.numpy.bfloat16)
+    params = torch_weights.vjepa_encoder(FOLDER.arrays("weights"), FOLDER.ends)
+    encode = jax.jit(encoder.apply, static_argnames="all_levels")
+    clips = pixels.normalise(data["video_uint8"])
+    for all_levels in (False, True):
+        features = encode({"params": params}, clips, all_levels=all_levels)
+        assert features.dtype == np.float32
+        assert (features != features.astype(jax.numpy.bfloat16)).mean() > 0.9

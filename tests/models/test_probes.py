@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jepa_jax.models import probes
+from jepa_jax.models import probe_heads
 
 
 def from_torch(golden: dict, prefix: str) -> dict:
@@ -24,7 +24,7 @@ def from_torch(golden: dict, prefix: str) -> dict:
 
 def test_attentive_probe_agrees_with_the_reference(golden):
     golden = {name: jnp.asarray(value) for name, value in golden("attentive_probe").items()}
-    probe = probes.AttentiveProbe(classes=7, heads=4)
+    probe = probe_heads.AttentiveProbe(classes=7, heads=4)
     params = from_torch(golden, "param.")
 
     def loss(params):
@@ -44,14 +44,14 @@ def test_attentive_probe_agrees_with_the_reference(golden):
 
 def test_attentive_probe_ignores_the_order_of_tokens():
     tokens = jax.random.normal(jax.random.key(0), (2, 5, 8))
-    probe = probes.AttentiveProbe(classes=3, heads=2)
+    probe = probe_heads.AttentiveProbe(classes=3, heads=2)
     params = probe.init(jax.random.key(1), tokens)
     np.testing.assert_allclose(probe.apply(params, tokens), probe.apply(params, tokens[:, ::-1]), atol=1e-6)
 
 
 def test_attentive_probe_initial_values():
     width = 64
-    params = probes.AttentiveProbe(classes=10, heads=8).init(jax.random.key(0), jnp.zeros((1, 2, width)))["params"]
+    params = probe_heads.AttentiveProbe(classes=10, heads=8).init(jax.random.key(0), jnp.zeros((1, 2, width)))["params"]
     assert 0.012 < params["query"].std() < 0.028
     packed_bound, bound = (6 / (width + 3 * width)) ** 0.5, width**-0.5
     assert 0.98 * packed_bound < jnp.abs(params["qkv_kernel"]).max() <= packed_bound
@@ -66,7 +66,7 @@ def test_attentive_probe_initial_values():
 def blocks_probe():
     """V-JEPA 2's probe, width 16, with its parameters and five tokens each of two clips."""
     tokens = jax.random.normal(jax.random.key(0), (2, 5, 16))
-    probe = probes.AttentiveBlocksProbe(classes=3, heads=2, blocks=4)
+    probe = probe_heads.AttentiveBlocksProbe(classes=3, heads=2, blocks=4)
     return probe, jax.jit(probe.init)(jax.random.key(1), tokens)["params"], tokens
 
 
@@ -94,6 +94,7 @@ def mlp(params, x):
     return gelu @ params["out"]["kernel"] + params["out"]["bias"]
 
 
+@pytest.mark.slow
 def test_blocks_probe_is_three_blocks_and_a_query_that_looks_at_their_output(blocks_probe):
     probe, params, tokens = blocks_probe
     # Initial values are small; larger ones let every part show in the logits.
@@ -139,7 +140,7 @@ def test_blocks_probe_takes_one_vector_a_clip(blocks_probe):
 
 def test_linear_probe_is_affine_with_the_default_initial_values():
     features = jax.random.normal(jax.random.key(0), (4, 100))
-    probe = probes.LinearProbe(classes=20)
+    probe = probe_heads.LinearProbe(classes=20)
     params = probe.init(jax.random.key(1), features)["params"]
     head = params["head"]
     np.testing.assert_allclose(
@@ -150,6 +151,6 @@ def test_linear_probe_is_affine_with_the_default_initial_values():
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
-    for kind in (probes.AttentiveProbe, probes.AttentiveBlocksProbe):
+    for kind in (probe_heads.AttentiveProbe, probe_heads.AttentiveBlocksProbe):
         with pytest.raises(ValueError, match="5 heads cannot divide features of width 32"):
             kind(classes=2, heads=5).init(jax.random.key(0), jnp.zeros((1, 2, 32)))

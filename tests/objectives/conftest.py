@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jepa_jax.objectives import base, recipes, term
+from jepa_jax import objectives
+from jepa_jax.objectives import base
+from jepa_jax.settings import parse
 
 D, LEVELS = 8, 2
 
@@ -41,14 +43,14 @@ def _latents(seed=0, grid=(4, 2, 3), batch=2, visible=None, context=None, featur
 
 @functools.cache
 def _evaluator(objective, progress):
-    moment = base.Moment(jnp.asarray(round(progress * 100)), jax.random.key(1), 100)
+    now = base.StepContext(jnp.asarray(round(progress * 100)), jax.random.key(1), 100)
 
     @jax.jit
     def evaluate(features, head, rest):
         def loss_of(features, head):
             views = tuple(base.View(*r, *f) for r, f in zip(rest["index"], features["views"], strict=True))
             latents = base.Latents(views, features["target"], rest["colour"], rest["grid"].value, LEVELS)
-            return objective(head, latents, moment)[0]
+            return objective(head, latents, now)[0]
 
         return jax.value_and_grad(loss_of, argnums=(0, 1))(features, head)
 
@@ -90,8 +92,8 @@ def evaluate():
 
 
 def _every_objective():
-    variants = {name: kind() for name, kind in recipes.OBJECTIVES.items()}
-    variants["context_prediction"] = recipes.OBJECTIVES["context_prediction"](schedule=term.Schedule())
+    variants = {name: kind() for name, kind in objectives.CLASSES.items()}
+    variants["context_prediction"] = objectives.CLASSES["context_prediction"](schedule=base.Schedule())
     for name, kind, settings in (
         ("latent_dynamics_hard", "latent_dynamics", {"weighting": "hard", "channels": "dynamics"}),
         ("latent_dynamics_code", "latent_dynamics", {"weighting": "hard_without_gradient"}),
@@ -99,7 +101,7 @@ def _every_objective():
         ("kinematic_huber", "kinematic", {"kind": "huber"}),
         ("kinematic_acceleration", "kinematic", {"kind": "acceleration", "share": 0.5}),
     ):
-        variants[name] = recipes.OBJECTIVES[kind](**settings)
+        variants[name] = parse(objectives.CLASSES[kind], settings)
     return variants
 
 

@@ -4,10 +4,10 @@ import pathlib
 
 import pytest
 
-from jepa_jax.golden import comparison, objectives
+from jepa_jax.parity import comparison, objective_cases
 
 FOLDER = comparison.Folder(pathlib.Path(__file__).parent.parent / "golden")
-CASES = {case.name: case for case in objectives.cases(FOLDER)}
+CASES = {case.name: case for case in objective_cases.cases(FOLDER)}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -24,12 +24,12 @@ def test_every_stored_case_is_compared():
 def test_a_gradient_that_should_be_zero_must_be_exactly_zero():
     """Latent dynamics as the paper describes it fails the case of the code, in which it has no gradient."""
     settings = FOLDER.meta["objectives"]["hw_ld"] | {"as_described": True}
-    described = objectives.objectives_of(settings, FOLDER.meta["defaults"])
-    result = comparison.Result("hw_ld", tuple(objectives.compare(FOLDER, "hw_ld", described, settings)))
+    described = objective_cases.objectives_of(settings, FOLDER.meta["defaults"])
+    result = comparison.Result("hw_ld", tuple(objective_cases.compare(FOLDER, "hw_ld", described, settings)))
     assert any(line.startswith("grad/z_enc0") for line in result.failed)
     assert any(line.startswith("grad/dyn_head.0.weight") for line in result.failed)
 
 
 def test_a_setting_that_means_nothing_here_is_refused():
-    with pytest.raises(ValueError, match="no objective here is weighed by other_coeff"):
-        objectives.objectives_of({"other_coeff": 1.0, "as_described": False}, FOLDER.meta["defaults"])
+    with pytest.raises(ValueError, match="no objective has the coefficient other_coeff"):
+        objective_cases.objectives_of({"other_coeff": 1.0, "as_described": False}, FOLDER.meta["defaults"])

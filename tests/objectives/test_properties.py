@@ -12,6 +12,7 @@ import pytest
 from hypothesis import strategies as st
 from jax.sharding import AxisType
 
+from jepa_jax import objectives
 from jepa_jax.objectives import (
     base,
     factorization,
@@ -19,12 +20,13 @@ from jepa_jax.objectives import (
     hard_region,
     kinematic,
     prediction,
-    recipes,
     sigreg,
     temporal_contrastive,
     temporal_pairs,
     velocity_gate,
 )
+from jepa_jax.objectives.channel_split import ChannelSplit
+from jepa_jax.settings import parse
 
 few = hypothesis.settings(deadline=None, max_examples=8, suppress_health_check=list(hypothesis.HealthCheck))
 seeds = st.integers(0, 2**31 - 1)
@@ -38,7 +40,7 @@ OF_TARGETS = {"kinematic"}
 
 
 def name_of(objective):
-    return next(name for name, kind in recipes.OBJECTIVES.items() if type(objective) is kind)
+    return next(name for name, kind in objectives.CLASSES.items() if type(objective) is kind)
 
 
 def is_finite(tree):
@@ -115,7 +117,7 @@ def test_clips_without_motion(objective, make_latents, evaluate, value):
 @hypothesis.given(seed=seeds, scale=st.sampled_from([0.0, 1e-12, 1.0, 1e6]), margin=st.floats(0, 1))
 def test_temporal_contrast_is_bounded(make_latents, seed, scale, margin):
     latents = jax.tree.map(lambda x: x * scale if x.dtype == jnp.float32 else x, make_latents(seed % 1000))
-    now = base.Moment(jnp.zeros((), jnp.int32), jax.random.key(0), 1)
+    now = base.StepContext(jnp.zeros((), jnp.int32), jax.random.key(0), 1)
     loss, _ = temporal_contrastive.TemporalContrastive(coefficient=1.0, margin=margin)({}, latents, now)
     assert 0 <= float(loss) <= margin + 2 + 1e-5
 
@@ -159,7 +161,7 @@ def test_hard_regions_count_more(make_latents, evaluate, seed):
 @pytest.mark.parametrize("split", ["levels", "per_level"])
 def test_constant_features_are_orthogonal(make_latents, evaluate, split):
     """Appearance that is constant over tokens has no covariance with any dynamics."""
-    objective = factorization.Orthogonality(coefficient=1.0, split=split)
+    objective = factorization.Orthogonality(coefficient=1.0, channel_split=ChannelSplit(split=split))
     latents = make_latents()
     cut = {"levels": np.arange(4), "per_level": np.array([0, 1, 4, 5])}[split]
     views = tuple(
@@ -179,11 +181,11 @@ def test_constant_features_are_orthogonal(make_latents, evaluate, split):
 
 def test_splits_cut_the_levels_or_every_level():
     z = jnp.arange(8.0)[None, None]
-    whole, each = (factorization.Split(split=s) for s in ("levels", "per_level"))
+    whole, each = (ChannelSplit(split=s) for s in ("levels", "per_level"))
     assert [np.ravel(part).tolist() for part in whole.parts(z, 2)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert [np.ravel(part).tolist() for part in each.parts(z, 2)] == [[0, 1, 4, 5], [2, 3, 6, 7]]
-    uneven = factorization.Split(split="per_level", appearance_share=0.3)
-    assert uneven.dynamics_width(base.Dims(8, 2)) == uneven.parts(z, 2)[1].shape[-1] == 6
+    uneven = ChannelSplit(split="per_level", appearance_share=0.3)
+    assert uneven.dynamics_width(8, 2) == uneven.parts(z, 2)[1].shape[-1] == 6
 
 
 @few
@@ -220,7 +222,7 @@ def test_spectrum_is_the_fourier_transforms(make_latents, evaluate):
         error = np.asarray(view.context_BxKxD - latents.target_BxNxD).reshape(2, 4, 6, 8)
         weight = np.linspace(0.1, 1.0, 3)[:, None, None]
         losses.append(np.abs(weight * np.fft.rfft(error, axis=1)).mean())
-    loss, _ = evaluate(recipes.OBJECTIVES["spectral"](), latents)
+    loss, _ = evaluate(objectives.CLASSES["spectral"](), latents)
     assert float(loss) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
@@ -240,8 +242,8 @@ def test_sigreg_on_a_mesh_equals_one_device(make_latents):
     """Statistics of the global batch, along the same directions on every device."""
     latents = make_latents(batch=16)
     objective = sigreg.SIGReg(directions=64)
-    moment = base.Moment(jnp.zeros((), jnp.int32), jax.random.key(3), 1)
-    one = jax.jit(jax.value_and_grad(functools.partial(_sigreg_of, objective, moment), allow_int=True))
+    context = base.StepContext(jnp.zeros((), jnp.int32), jax.random.key(3), 1)
+    one = jax.jit(jax.value_and_grad(functools.partial(_sigreg_of, objective, context), allow_int=True))
     loss, gradient = one(latents)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     spread = jax.device_put(latents, jax.NamedSharding(mesh, jax.P("data")))
@@ -251,12 +253,12 @@ def test_sigreg_on_a_mesh_equals_one_device(make_latents):
     for view, view_on_mesh in zip(gradient.views, gradient_on_mesh.views, strict=True):
         np.testing.assert_allclose(view.context_BxKxD, view_on_mesh.context_BxKxD, atol=1e-7, rtol=1e-5)
     shares = [jax.tree.map(operator.itemgetter(slice(i, i + 2)), latents) for i in range(0, 16, 2)]
-    alone = np.mean([float(_sigreg_of(objective, moment, share)) for share in shares])
+    alone = np.mean([float(_sigreg_of(objective, context, share)) for share in shares])
     assert abs(alone - float(loss)) > 1e-2  # means over a device's share would be another loss
 
 
-def _sigreg_of(objective, moment, latents):
-    return objective({}, latents, moment)[0]
+def _sigreg_of(objective, context, latents):
+    return objective({}, latents, context)[0]
 
 
 def test_sigreg_draws_new_unit_directions_each_step_and_likes_normal_samples():
@@ -289,4 +291,4 @@ def test_kinematic_penalties_of_even_motion(make_latents, evaluate, kind, expect
 )
 def test_settings_out_of_range_are_refused(name, settings, message):
     with pytest.raises(ValueError, match=message):
-        recipes.OBJECTIVES[name](**settings)
+        parse(objectives.CLASSES[name], settings)

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jepa_jax.config import Config, defaults, parse
-from jepa_jax.golden import comparison, objectives
-from jepa_jax.objectives import base, recipes, term
+from jepa_jax import objectives, recipes
+from jepa_jax.config import Config, defaults
+from jepa_jax.objectives import base
+from jepa_jax.parity import comparison, objective_cases
+from jepa_jax.settings import parse
 
 META = comparison.Folder(pathlib.Path(__file__).parent.parent / "golden").meta
 PUBLISHED = [(name, run) for name in recipes.RECIPES for run in recipes.published(name)]
@@ -28,8 +30,8 @@ def config_of(recipe):
 @pytest.mark.parametrize(("recipe", "run"), PUBLISHED, ids=[f"{r['regime']}-{n}-{r['seed']}" for n, r in PUBLISHED])
 def test_settings_are_those_of_the_published_run(recipe, run):
     config = config_of(recipe)
-    auxiliary = {name: o for name, o in config.objectives.items() if name not in recipes.baseline()}
-    assert auxiliary == objectives.objectives_of(run["settings"] | {"as_described": False}, META["defaults"])
+    auxiliary = {name: o for name, o in config.objectives.items() if name not in Config().objectives}
+    assert auxiliary == objective_cases.objectives_of(run["settings"] | {"as_described": False}, META["defaults"])
     assert config.ema.enabled != run["settings"]["disable_ema"]
     for theirs, ours in MASKS.items():
         default = 1.0 if theirs == "max_temporal_keep" else 0.0
@@ -47,6 +49,16 @@ def test_every_run_has_its_recipe():
     assert ours == {"baseline_no_ema", "hw_ld", "fwm_hw_ld"}
 
 
+def test_figures_of_untrained_encoders_are_marked():
+    """The study evaluates a target encoder that training updates only if EMA is on."""
+    marked = {name for name, run in PUBLISHED if run["evaluated_encoder"] == "untrained"}
+    assert marked == {name for name, _ in PUBLISHED if not config_of(name).ema.enabled}
+    assert {"kinematic", "kinematic_split", "sigreg_no_ema"} < marked
+    lines = {line.split()[0]: line for line in recipes.table().splitlines() if line.startswith("  ")}
+    assert lines.keys() == recipes.RECIPES.keys()
+    assert {name for name, line in lines.items() if "(of an untrained encoder)" in line} == marked
+
+
 @pytest.mark.parametrize("recipe", ["hw_ld", "fwm_hw_ld"])
 def test_as_described_differs_from_the_code_in_one_setting(recipe):
     described, code = config_of(recipe).objectives, config_of(f"{recipe}_paper_code").objectives
@@ -57,24 +69,24 @@ def test_as_described_differs_from_the_code_in_one_setting(recipe):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Norm(term.Term):
+class Norm(base.Objective):
     """An objective that somebody adds: the mean square of visible tokens."""
 
-    def value(self, head, latents, moment):
-        return term.mean_over_masks(lambda view: jnp.square(view.context_BxKxD).mean(), latents)
+    def view_value(self, head, view, latents):
+        return jnp.square(view.context_BxKxD).mean()
 
 
 def test_a_new_objective_takes_a_class_and_a_line(monkeypatch, make_latents, evaluate):
-    monkeypatch.setitem(recipes.OBJECTIVES, "norm", Norm)
+    monkeypatch.setitem(objectives.CLASSES, "norm", Norm)
     monkeypatch.setitem(
         recipes.RECIPES, "norm", recipes.Recipe("small", {"objectives": {"norm": {"coefficient": 0.5}}}, ())
     )
     assert "norm" not in config_of("baseline").objectives
     added = config_of("norm").objectives
-    assert added == {**recipes.baseline(), "norm": Norm(coefficient=0.5)}
+    assert added == {**Config().objectives, "norm": Norm(coefficient=0.5)}
     latents = make_latents()
     heads = {name: o.init(jax.random.key(0), base.Dims(8, 2)) for name, o in added.items()}
-    now = base.Moment(jnp.zeros((), jnp.int32), jax.random.key(0), 1)
+    now = base.StepContext(jnp.zeros((), jnp.int32), jax.random.key(0), 1)
     total, metrics = base.total_loss(added, heads, latents, now)
     assert float(total) == pytest.approx(sum(float(metrics[f"loss/{name}"]) for name in added), rel=1e-5)
     loss, (of_features, _) = evaluate(added["norm"], latents)

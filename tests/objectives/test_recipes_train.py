@@ -6,11 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from jepa_jax.config import Config, defaults, parse
-from jepa_jax.objectives import recipes
+from jepa_jax import recipes
+from jepa_jax.config import Config, defaults
+from jepa_jax.settings import parse
 from jepa_jax.training import audit, step
+from jepa_jax.training.setup import build_setup, init_state
 
-FAST = ("fwm_hw_ld_paper_code", "kinematic_anneal", "motion_future", "sigreg")
+DEFAULT = ("fwm_hw_ld_paper_code", "sigreg")
 STEPS = 10
 
 
@@ -25,17 +27,17 @@ def tiny(recipe):
 
 
 @pytest.mark.parametrize(
-    "recipe", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in recipes.RECIPES]
+    "recipe", [pytest.param(name, marks=[] if name in DEFAULT else pytest.mark.release) for name in recipes.RECIPES]
 )
 def test_recipe_trains(recipe):
     config = tiny(recipe)
-    learner = step.build_learner(config)
-    state = jax.jit(functools.partial(step.init_state, learner))(0)
+    setup = build_setup(config)
+    state = jax.jit(functools.partial(init_state, setup))(0)
     batch = {"video": np.random.default_rng(0).integers(0, 256, (8, 8, 16, 16, 3), dtype=np.uint8)}
 
     @jax.jit  # in one program, since what takes time here is compiling
     def audit_and_train(state, batch):
-        return audit.audit(learner, state, batch), step.train_step(learner, state, batch)
+        return audit.audit(setup, state, batch), step.train_step(setup, state, batch)
 
     losses, found = [], {}
     for number in range(STEPS):

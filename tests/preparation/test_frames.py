@@ -7,9 +7,11 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from jepa_jax.data import decode, prepared
-from jepa_jax.preparation import frames
-from jepa_jax.preparation.raw import Item
+from jepa_jax.data import faults
+from jepa_jax.data.decode import images
+from jepa_jax.data.preparation import frames
+from jepa_jax.data.preparation.raw import Item
+from jepa_jax.data.sources import array_record
 
 SETTINGS = frames.JpegSettings(short_side=32, quality=90)
 
@@ -37,13 +39,13 @@ def test_the_short_side_is_shrunk_and_never_enlarged(size, stored):
 
 def test_a_frame_stays_near_its_picture():
     picture = smooth(64, 96)
-    assert np.abs(prepared.decode_jpeg(frames.encode(picture, 90)).astype(int) - picture).mean() < 1.0
+    assert np.abs(array_record.decode_jpeg(frames.encode(picture, 90)).astype(int) - picture).mean() < 1.0
 
 
 def test_every_frame_of_a_video_is_kept(tmp_path, write_video, numbers):
     stored = frames.of_video(write_video(tmp_path / "clip.mp4", frames=24, fps=25), SETTINGS)
-    decoded = np.stack([prepared.decode_jpeg(jpeg) for jpeg in stored.frames])
-    assert (stored.fps, stored.promised) == (25.0, 24)
+    decoded = np.stack([array_record.decode_jpeg(jpeg) for jpeg in stored.frames])
+    assert (stored.fps, stored.nominal_frames) == (25.0, 24)
     assert decoded.shape == (24, 32, 43, 3)
     assert numbers(decoded) == list(range(24))
 
@@ -53,7 +55,7 @@ def test_a_small_jpeg_stays_as_it_is(tmp_path):
     (kept,) = frames.of_image(item, SETTINGS).frames
     assert kept == (tmp_path / "small.jpg").read_bytes()
     # As the raw file is decoded, to the last bit.
-    np.testing.assert_array_equal(prepared.decode_jpeg(kept), decode.read_image(item.path))
+    np.testing.assert_array_equal(array_record.decode_jpeg(kept), images.read_image(item.path))
 
 
 @pytest.mark.parametrize("kind", ["large.jpg", "small.png", "grey.png", "cmyk.jpg", "turned.jpg"])
@@ -72,8 +74,8 @@ def test_other_images_become_jpegs(tmp_path, kind):
     item = Item(kind, 0, str(tmp_path / kind))
     (jpeg,) = frames.of_image(item, SETTINGS).frames
     assert simplejpeg.is_jpeg(jpeg)
-    wanted = frames.shrink(decode.read_image(item.path), 32)
-    decoded = prepared.decode_jpeg(jpeg)
+    wanted = frames.shrink(images.read_image(item.path), 32)
+    decoded = array_record.decode_jpeg(jpeg)
     assert decoded.shape == wanted.shape
     assert decoded.shape == {"large.jpg": (32, 48, 3), "turned.jpg": (40, 30, 3)}.get(kind, (30, 40, 3))
     assert np.abs(decoded.astype(int) - wanted).mean() < 3
@@ -84,10 +86,10 @@ def test_damaged_images_are_errors_with_their_path(tmp_path):
     Image.fromarray(smooth(30, 40)).save(whole, "JPEG")
     for name, content in {"cut.jpg": whole.getvalue()[:300], "text.jpg": b"text", "empty.jpg": b""}.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(decode.DecodeError, match=name):
-            frames.of_image(Item(name, 0, str(tmp_path / name)), SETTINGS)
-    with pytest.raises(decode.DecodeError, match="No such file"):
-        frames.of_image(Item("gone", 0, str(tmp_path / "gone.jpg")), SETTINGS)
+        with pytest.raises(faults.DecodeError, match=name):
+            frames.of_item(Item(name, 0, str(tmp_path / name)), "images", SETTINGS)
+    with pytest.raises(faults.DecodeError, match="No such file"):
+        frames.of_item(Item("gone", 0, str(tmp_path / "gone.jpg")), "images", SETTINGS)
 
 
 def test_settings_out_of_range():

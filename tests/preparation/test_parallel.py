@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from jepa_jax import progress
-from jepa_jax.preparation import parallel
+from jepa_jax.data.preparation import parallel
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +27,7 @@ def _run(tasks: list[int], processes: int) -> list[int]:
         return parallel.run(_square, tasks, processes, bar)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [0, 3])
 def test_results_come_in_the_order_of_the_tasks(processes):
     assert _run([3, 1, 2], processes) == [9, 1, 4]
@@ -34,6 +35,7 @@ def test_results_come_in_the_order_of_the_tasks(processes):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_the_error_of_a_task_ends_all_and_leaves_no_process():
     with pytest.raises(ValueError, match="-1 is below zero"):
         _run([-1, *range(100)], 3)

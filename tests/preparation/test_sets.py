@@ -7,10 +7,10 @@ import shutil
 import pytest
 from PIL import Image
 
-from jepa_jax.preparation import plan, sets
-from jepa_jax.preparation.frames import JpegSettings
-from jepa_jax.preparation.raw import PrepareError
-from jepa_jax.preparation.sets import imagenet100
+from jepa_jax.data.preparation import build, frames, plan, sets
+from jepa_jax.data.preparation.frames import JpegSettings
+from jepa_jax.data.preparation.raw import PrepareError
+from jepa_jax.data.preparation.sets import imagenet100
 
 
 def listed(raw, split, fold=1):
@@ -102,7 +102,7 @@ def test_any_folder(tmp_path):
     assert listed(raw, "train") == {"hug/1.avi": 0, "hug/deep/3.webm": 0, "kick/2.avi": 1, "loose.mp4": -1}
     assert list(raw.splits) == ["train"]
     (tmp_path / "hug" / "picture.jpg").touch()
-    with pytest.raises(PrepareError, match="give each a folder of its own"):
+    with pytest.raises(PrepareError, match="move them to separate folders"):
         sets.OPEN["folder"](tmp_path)
 
 
@@ -137,7 +137,7 @@ def test_a_missing_list_is_named(request, name, lost):
 
 @pytest.mark.parametrize("name", sets.OPEN)
 def test_a_missing_folder_is_named(name, tmp_path):
-    with pytest.raises(PrepareError, match=r"there is no folder .*nowhere"):
+    with pytest.raises(PrepareError, match=r"nowhere is not a folder"):
         sets.OPEN[name](tmp_path / "nowhere")
 
 
@@ -213,3 +213,117 @@ def test_a_copy_of_100_classes_under_other_names(tmp_path):
     raw = sets.OPEN["imagenet100"](tmp_path)
     assert raw.classes[:2] == ("c000", "c001")
     assert [item.label for item in raw.parts["test"]] == list(range(100))
+
+
+def test_lists_with_a_byte_order_mark(raw_ucf101, raw_diving48):
+    for root, pattern in ((raw_ucf101, "ucfTrainTestlist/*.txt"), (raw_diving48, "*.json")):
+        for file in root.glob(pattern):
+            file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert sets.OPEN["ucf101"](raw_ucf101).classes == ("ApplyEyeMakeup", "ApplyLipstick", "Archery")
+    assert len(sets.OPEN["diving48"](raw_diving48).parts["train"]) == 4
+    classes = raw_ucf101 / "ucfTrainTestlist" / "classInd.txt"
+    classes.write_text("1 ApplyEyeMakeup\n", encoding="utf-16")
+    with pytest.raises(PrepareError, match=r"classInd.txt cannot be read: it is UTF-16; save it as UTF-8"):
+        sets.OPEN["ucf101"](raw_ucf101)
+
+
+def test_class_folders_of_any_name_are_listed(raw_imagenet):
+    odd = ("n\u2028\x85", "n caf\udce9")
+    for split in ("train", "val"):
+        for name, other in zip(("n01491361", "n01443537"), odd, strict=True):
+            (raw_imagenet / split / name).rename(raw_imagenet / split / other)
+    (raw_imagenet / "classes.txt").write_bytes("\r\n".join(odd).encode("utf-8", "surrogateescape"))
+    (raw_imagenet / "train" / odd[0] / "self").symlink_to(".")
+    raw = sets.OPEN["imagenet100"](raw_imagenet)
+    assert raw.classes == odd
+    assert {split: len(items) for split, items in raw.parts.items()} == {"train": 6, "test": 2}
+
+
+def test_parquet_files_below_any_folder(raw_parquet, tmp_path):
+    moved = raw_parquet.rename(tmp_path / "s3:x \udcff")
+    raw = sets.OPEN["imagenet100"](moved)
+    assert sum(map(len, raw.parts.values())) > 0
+    for items in raw.parts.values():
+        assert all(frames.of_item(item, "images", JpegSettings()).frames for item in items)
+
+
+@pytest.mark.parametrize("label", [True, 4294967296, -1, "1", 1.0, None])
+def test_a_label_is_the_number_of_a_class(raw_diving48, label):
+    edit(raw_diving48 / "Diving48_V2_test.json", lambda entries: entries[0].update(label=label))
+    with pytest.raises(PrepareError, match=r"entry 0 \(c_0\): label .* is not among 0 to 2"):
+        sets.OPEN["diving48"](raw_diving48)
+
+
+@pytest.mark.parametrize("number", ["4294967296", "Infinity", "[]", "-1"])
+def test_templates_are_numbered_without_gaps(raw_something_something_v2, number):
+    labels = raw_something_something_v2 / "labels" / "labels.json"
+    labels.write_text(labels.read_text().replace('"2"', number))
+    with pytest.raises(PrepareError, match=r"labels.json: "):
+        sets.OPEN["something_something_v2"](raw_something_something_v2)
+
+
+def test_two_classes_of_one_name(raw_diving48, tmp_path):
+    edit(raw_diving48 / "Diving48_vocab.json", lambda classes: classes.__setitem__(1, classes[0]))
+    raw = sets.OPEN["diving48"](raw_diving48)
+    with pytest.raises(PrepareError, match=r"the class 'Back 15som 05Twis FREE' is listed twice"):
+        plan.make(raw, tmp_path / "out", JpegSettings())
+
+
+def test_videos_in_none_of_the_lists_are_counted(raw_ucf101, raw_diving48, raw_something_something_v2):
+    (raw_ucf101 / "UCF-101" / "Archery" / "v_new.avi").touch()
+    (raw_ucf101 / "UCF-101" / "Archery" / "notes.txt").touch()
+    assert sets.OPEN["ucf101"](raw_ucf101).notes == (
+        "In UCF-101/, outside the lists: 2 files are left out: 1 .avi in Archery/; 1 .txt in Archery/.",
+    )
+    (raw_diving48 / "rgb" / "new.mp4").touch()
+    assert "1 file is left out: 1 .mp4 in ./." in sets.OPEN["diving48"](raw_diving48).notes[0]
+    assert "1 .webm in ./." in sets.OPEN["something_something_v2"](raw_something_something_v2).notes[1]
+
+
+def test_imagenet_class_folders_and_splits_that_are_left_out_are_counted(raw_imagenet):
+    (raw_imagenet / "test").mkdir()
+    shutil.rmtree(raw_imagenet / "val" / "n01491361")
+    (raw_imagenet / "val").rename(raw_imagenet / "Validation")
+    (raw_imagenet / "train").rename(raw_imagenet / "Train")
+    raw = sets.OPEN["imagenet100"](raw_imagenet)
+    assert listed(raw, "test") == {"test/n01443537/n01443537_0.JPEG": 1}
+    assert raw.notes == (
+        "2 class folders in Train/ are not among the classes and are left out.",
+        "2 class folders in Validation/ are not among the classes and are left out.",
+        "Left out: test/, which is not the validation set.",
+        "1 of the 2 classes have no images in the split test.",
+    )
+    shutil.copytree(raw_imagenet / "Validation", raw_imagenet / "val")
+    with pytest.raises(PrepareError, match=r"has Validation, val for the same split"):
+        sets.OPEN["imagenet100"](raw_imagenet)
+
+
+def test_imagenet_parquet_test_files_do_not_join_the_validation_set(raw_parquet):
+    data = raw_parquet / "data"
+    shutil.copy(data / "validation-00000-of-00001.parquet", data / "test-00000-of-00001.parquet")
+    raw = sets.OPEN["imagenet100"](raw_parquet)
+    assert [item.id.split("/")[0] for item in raw.parts["test"]] == ["validation-00000-of-00001"] * 2
+    assert raw.notes == ("Parquet files left out: test-00000-of-00001.parquet.",)
+    for name in ("test", "train"):
+        for file in list(data.glob(f"{name}*")):
+            file.unlink()
+    with pytest.raises(PrepareError, match=r"lacks train-\*\.parquet"):
+        sets.OPEN["imagenet100"](raw_parquet)
+
+
+def test_the_folder_summary_says_what_is_left_over_and_stores_it(tmp_path):
+    for name in ("raw/train/a/1.png", "raw/valid/b/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "raw" / "train" / "b.heic").touch()
+
+    def prepare():
+        return build.prepare(sets.OPEN["folder"](tmp_path / "raw"), tmp_path / "out", JpegSettings(), 0)
+
+    wanted = "1 file is left out: 1 .heic (convert them to JPEG: Pillow cannot read them) in train/."
+    assert wanted in prepare()
+    (tmp_path / "raw" / "README").touch()  # noticed too when prepared again
+    assert "1 without an ending in ./" in prepare()
+    description = json.loads((tmp_path / "out" / "prepared.json").read_text())
+    assert description["splits"] == {"train": [["train"]], "test": [["test"]]}
+    assert any("without an ending" in note for note in description["notes"])

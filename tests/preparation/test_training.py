@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tiny_run
 
-from jepa_jax.config import Config, SourceConfig, parse
+from jepa_jax.config import Config, SourceConfig
 from jepa_jax.data import EvaluationSet
-from jepa_jax.preparation import frames, job, sets
-from jepa_jax.probing import job as probing
-from jepa_jax.probing.config import EvalConfig, ProbeConfig
+from jepa_jax.data.preparation import build, frames, sets
+from jepa_jax.evaluation import job as probing
+from jepa_jax.evaluation.eval_config import EvalConfig, ProbeConfig
+from jepa_jax.settings import parse
 from jepa_jax.training import loop
 
 SMALL = tiny_run.SETTINGS | {"steps": 5, "clip": {"frames": 4, "size": 32}}
@@ -29,7 +30,7 @@ def test_the_mixed_regime_on_prepared_sets(
     }
     root = tmp_path / "data"
     for name, raw in raws.items():
-        job.prepare(sets.OPEN[name](raw), root / name, frames.JpegSettings(), 0)
+        build.prepare(sets.OPEN[name](raw), root / name, frames.JpegSettings(), 0)
 
     settings = runpy.run_path("configs/mixed.py")["get_config"]("fwm_hw_ld")
     settings.data.root = str(root)

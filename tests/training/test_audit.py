@@ -9,38 +9,41 @@ import numpy as np
 import pytest
 import tiny_run
 
-from jepa_jax.config import Config, parse
-from jepa_jax.objectives import prediction
+from jepa_jax.config import Config
+from jepa_jax.objectives import base, prediction
+from jepa_jax.settings import parse
 from jepa_jax.training import audit, step
+from jepa_jax.training.setup import build_setup, init_state
 
 SETTINGS = tiny_run.SETTINGS | {
     "objectives": {"prediction": {}, "context_prediction": {"schedule": {"shape": "constant"}}}
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Dead:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dead(base.Objective):
     """A loss with a head and no gradient on the encoder, as a loss built with gradients off has."""
 
     def init(self, key, dims):
         return {"scale": jnp.ones(())}
 
-    def __call__(self, head, latents, moment):
-        return head["scale"] * jnp.square(jax.lax.stop_gradient(latents.views[0].context_BxKxD)).mean(), {}
+    def view_value(self, head, view, latents):
+        return head["scale"] * jnp.square(jax.lax.stop_gradient(view.context_BxKxD)).mean()
 
 
 @pytest.fixture(scope="module")
 def found():
     config = parse(Config, SETTINGS)
     objectives = {**config.objectives, "dead": Dead(), "opposed": prediction.Prediction(coefficient=-2.0)}
-    learner = step.build_learner(dataclasses.replace(config, objectives=objectives))
-    state = jax.jit(functools.partial(step.init_state, learner))(0)
+    setup = build_setup(dataclasses.replace(config, objectives=objectives))
+    state = jax.jit(functools.partial(init_state, setup))(0)
     video = np.random.default_rng(0).integers(0, 256, (8, 4, 16, 16, 3), dtype=np.uint8)
-    metrics = jax.jit(functools.partial(audit.audit, learner))(state, {"video": video})
-    after = jax.jit(functools.partial(step.train_step, learner))(state, {"video": video})[1]
+    metrics = jax.jit(functools.partial(audit.audit, setup))(state, {"video": video})
+    after = jax.jit(functools.partial(step.train_step, setup))(state, {"video": video})[1]
     return {name: float(value) for name, value in metrics.items()}, after
 
 
+@pytest.mark.slow
 def test_losses_are_the_steps(found):
     metrics, after = found
     for name in ("prediction", "context_prediction", "dead", "opposed"):

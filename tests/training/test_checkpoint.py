@@ -18,15 +18,11 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jepa_jax.config import Config, ConfigError, EmaConfig
-from jepa_jax.training.checkpoint import (
-    CheckpointDamaged,
-    Checkpointer,
-    CheckpointError,
-    CheckpointMismatch,
-    read_encoder,
-)
-from jepa_jax.training.workdir import save_config
+from jepa_jax.checkpoints.manager import Checkpointer
+from jepa_jax.checkpoints.reader import CheckpointDamaged, CheckpointError, CheckpointMismatch, read_encoder
+from jepa_jax.config import Config, EmaConfig
+from jepa_jax.run_dir.workdir import save_config
+from jepa_jax.settings import ConfigError
 
 
 @jax.tree_util.register_dataclass
@@ -375,7 +371,7 @@ def test_orbax_errors_on_undamaged_checkpoints_are_not_taken_for_damage(workdir,
     def fail(*_):
         raise MemoryError("no room")
 
-    monkeypatch.setattr("jepa_jax.training.checkpoint.ocp.load", fail)
+    monkeypatch.setattr("jepa_jax.checkpoints.manager.ocp.load", fail)
     with pytest.raises(MemoryError, match="no room"):
         restore(workdir)
 
@@ -405,7 +401,7 @@ def test_the_encoder_of_the_newest_good_checkpoint(workdir, caplog):
 
 
 def test_reading_what_is_not_there(workdir, tmp_path):
-    with pytest.raises(ConfigError, match="There is no folder"):
+    with pytest.raises(ConfigError, match="does not exist; use the --workdir"):
         read_encoder(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"no config\.json"):
         read_encoder(workdir)
@@ -421,7 +417,7 @@ def test_an_encoder_the_checkpoint_lacks(tmp_path):
     with Checkpointer(tmp_path, keep=1) as checkpointer:
         checkpointer.save(1, dataclasses.replace(make_state(), target_params=None))
     save_config(tmp_path, Config())
-    with pytest.raises(CheckpointError, match="holds no target_params"):
+    with pytest.raises(CheckpointError, match="does not contain target_params"):
         read_encoder(tmp_path)
 
 
@@ -429,14 +425,14 @@ def test_an_encoder_the_checkpoint_lacks(tmp_path):
 
 READER = """
 import sys, jax, numpy as np
-from jepa_jax.training.checkpoint import read_encoder
+from jepa_jax.checkpoints.reader import read_encoder
 found = read_encoder(sys.argv[1])
 print(jax.device_count(), found.step, float(np.sum(np.abs(found.params["blocks"]["kernel"]), dtype=np.float64)))
 """
 
 WRITER = """
 import sys, jax, jax.numpy as jnp
-from jepa_jax.training.checkpoint import Checkpointer
+from jepa_jax.checkpoints.manager import Checkpointer
 step_of = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
 state = {"a": jnp.zeros((400, 500)), "b": {"c": jnp.zeros((30, 70, 20))}}
 with Checkpointer(sys.argv[1], keep=2) as checkpointer:

@@ -3,9 +3,9 @@ import types
 
 import pytest
 
-from jepa_jax.config import ConfigError
-from jepa_jax.training import cluster
-from jepa_jax.training.cluster import Cluster, find_cluster
+from jepa_jax.distributed import cluster
+from jepa_jax.distributed.cluster import Cluster, find_cluster
+from jepa_jax.settings import ConfigError
 
 SLURM = {
     "SLURM_JOB_ID": "77",
@@ -94,7 +94,7 @@ def test_a_slurm_task_alone_on_its_node_has_all_its_gpus(per_node, gpus, expecte
     ("environ", "told", "message"),
     [
         (OMPI, (), "Open MPI 5 or newer.*--coordinator=HOST:PORT"),
-        (POD, (), r"JAX_NUM_PROCESSES \(1 if it is alone\).*jax\[k8s\]"),
+        (POD, (), r"JAX_NUM_PROCESSES \(1 for a single pod\).*jax\[k8s\]"),
         ({}, ("h:1", 2), "^--process_id missing"),
         ({}, (None, 2, 0), "^--coordinator missing"),
         ({}, ("h:1", 2, 2), "--process_id is 2; expected 0 to 1"),
@@ -115,4 +115,4 @@ def test_a_kubernetes_job_is_asked_about_where_the_package_is_there(monkeypatch)
 
 @pytest.mark.parametrize("environ", [{"JAX_PLATFORMS": "cpu"}, {"TPU_SKIP_MDS_QUERY": "1"}])
 def test_a_tpu_machine_that_uses_no_tpu(environ):
-    assert not cluster._on_tpu_vm(environ)
+    assert not cluster.detect_tpu_vm(environ)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from jepa_jax.config import Config
+from jepa_jax.settings import parse
 from jepa_jax.training import collapse
 
 
@@ -30,3 +32,20 @@ def test_the_alarm_rings_for_collapsed_features_only():
     assert message is not None
     assert "feature_std/context" in message
     assert "target" not in message.split("Try")[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "unsaid"),
+    [
+        ({}, "--config.ema.decay nearer 1 than 0.99925", "target=ema"),
+        ({"ema": {"enabled": False}}, "--config.target=ema", "ema.decay"),
+        ({"ema": {"decay": 1.0}}, "--config.optim.peak_lr", "ema."),
+        ({"objectives": {"prediction": {}}}, "--config.objectives.sigreg.coefficient", "target=ema"),
+        ({"objectives": {"prediction": {}, "sigreg": {}}}, "--config.batch_size", "sigreg"),
+    ],
+)
+def test_the_advice_fits_the_run(settings, said, unsaid):
+    message = collapse.alarm({"feature_std/target": 0.0}, parse(Config, settings))
+    assert message is not None
+    assert said in message
+    assert unsaid not in message

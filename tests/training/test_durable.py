@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from jepa_jax.training import durable
+from jepa_jax.files import fsync as durable
 
 
 def failing(monkeypatch, code):

@@ -4,13 +4,19 @@ import pathlib
 
 import pytest
 
-from jepa_jax.golden import comparison, trajectories
+from jepa_jax.parity import comparison, trajectory_cases
 
-CASES = list(trajectories.cases(comparison.Folder(pathlib.Path(__file__).parent.parent / "golden")))
+CASES = list(trajectory_cases.cases(comparison.Folder(pathlib.Path(__file__).parent.parent / "golden")))
 PARAMETERS = {"trajectory/baseline": 370, "trajectory/fwm_hw_ld": 370, "trajectory/fwm_hw_ld_as_described": 374}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+DEFAULT = ("trajectory/baseline", "trajectory/fwm_hw_ld")  # the others compile for half a minute each
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.name, marks=[] if case.name in DEFAULT else pytest.mark.slow) for case in CASES],
+)
 def test_five_steps(case):
     result = comparison.run(case)
     assert result.failed == []

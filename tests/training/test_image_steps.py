@@ -9,8 +9,10 @@ import pytest
 import tiny_run
 from PIL import Image
 
-from jepa_jax.config import Config, parse
+from jepa_jax.config import Config
+from jepa_jax.settings import parse
 from jepa_jax.training import loop, step
+from jepa_jax.training.setup import build_setup, init_state
 
 SETTINGS = tiny_run.SETTINGS | {
     "steps": 8,
@@ -34,13 +36,22 @@ def settings(tmp_path):
     return SETTINGS | {"data": {"sources": sources, "images": "frames", "workers": 0}}
 
 
+@pytest.mark.slow
+def test_without_a_source_of_images_all_steps_are_of_clips(tmp_path):
+    data = SETTINGS["data"] | {"images": "frames"}
+    assert loop.train(parse(Config, SETTINGS | {"steps": 2, "data": data}), tmp_path / "run") == loop.Outcome(step=2)
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [("loss" in record, "images/loss" in record) for record in records] == [(True, False)] * 2
+
+
+@pytest.mark.slow
 def test_a_step_of_single_frames_trains_the_image_path_alone(settings):
-    learner = step.build_learner(parse(Config, settings))
-    assert learner.grid == (2, 4, 4)
-    assert learner.images.grid == (1, 4, 4)
-    state = jax.jit(functools.partial(step.init_state, learner))(0)
+    setup = build_setup(parse(Config, settings))
+    assert setup.grid == (2, 4, 4)
+    assert setup.images.grid == (1, 4, 4)
+    state = jax.jit(functools.partial(init_state, setup))(0)
     video = np.random.default_rng(0).integers(0, 256, (8, 4, 16, 16, 3), dtype=np.uint8)
-    train = jax.jit(functools.partial(step.train_step, learner))
+    train = jax.jit(functools.partial(step.train_step, setup))
     for frames, trained, untouched in ((4, "", "image_"), (1, "image_", "")):
         after, metrics = train(state, {"video": video[:, :frames]})
         gradient_of = first_moments(after)

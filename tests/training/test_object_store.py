@@ -1,26 +1,24 @@
-"""A working directory at gs://…: files are written whole, folders exist by what is in them and cannot be renamed.
+"""A working directory at gs://…: files are written whole, folders exist by what is in them and cannot be renamed."""
 
-The store is a mock: etils' calls for gs://bucket go to a folder of this machine. Arrays, which orbax's own library
-writes, are sent there by handing it the folder's path.
-"""
-
-import contextlib
 import json
-import pathlib
 import shutil
 
 import jax
 import jax.numpy as jnp
+import mock_store
 import numpy as np
 import pytest
 import tiny_run
 from etils import epath
-from etils.epath import testing
 
-from jepa_jax.config import Config, ConfigError, parse
-from jepa_jax.training import checkpoint, loop, workdir
-from jepa_jax.training.checkpoint import Checkpointer
-from jepa_jax.training.spool import Spool
+from jepa_jax.checkpoints import reader
+from jepa_jax.checkpoints.manager import Checkpointer
+from jepa_jax.config import Config
+from jepa_jax.files import ownership
+from jepa_jax.run_dir import workdir
+from jepa_jax.run_dir.local_mirror import LocalMirror
+from jepa_jax.settings import ConfigError, parse
+from jepa_jax.training import loop
 
 RUN = "gs://bucket/run"
 SETTINGS = tiny_run.SETTINGS | {"steps": 4}
@@ -29,59 +27,8 @@ SETTINGS = tiny_run.SETTINGS | {"steps": 4}
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
     """The folder that stands for gs://bucket."""
-    here = tmp_path / "bucket"
-
-    def local(path):
-        path = str(path)
-        return str(here) + path.removeprefix("gs://bucket") if path.startswith("gs://bucket") else path
-
-    def remote(path):
-        return str(path).startswith("gs://")
-
-    def plain(original, path, *args, **kwargs):
-        return original(local(path), *args, **kwargs)
-
-    def opened(original, path, mode):
-        assert not remote(path) or "a" not in mode, f"{path}: objects cannot be appended to"
-        if remote(path) and "w" in mode:
-            pathlib.Path(local(path)).parent.mkdir(parents=True, exist_ok=True)
-        return original(local(path), mode)
-
-    def made(original, path, **kwargs):
-        return None if remote(path) else original(path, **kwargs)  # there are no empty folders
-
-    def removed(original, path):
-        original(local(path))
-        with contextlib.suppress(OSError):
-            pathlib.Path(local(path)).parent.rmdir()
-
-    def moved(original, path, target):
-        assert not (remote(path) and pathlib.Path(local(path)).is_dir()), f"{path}: folders cannot be renamed"
-        return original(local(path), local(target))
-
-    def walked(original, top, **kwargs):
-        for folder, *names in original(local(top), **kwargs):
-            yield folder.replace(local(top), str(top), 1), *names
-
-    def copied(original, path, target, **kwargs):
-        return original(local(path), local(target), **kwargs)
-
-    save, load = checkpoint.ocp.save_async, checkpoint.ocp.load
-    monkeypatch.setattr(checkpoint.ocp, "save_async", lambda path, *args, **kwargs: save(local(path), *args, **kwargs))
-    monkeypatch.setattr(checkpoint.ocp, "load", lambda path, *args: load(local(path), *args))
-    plainly = dict.fromkeys(("exists", "isdir", "listdir", "glob", "stat"), plain)
-    with testing.mock_epath(
-        **plainly,
-        open=opened,
-        mkdir=made,
-        makedirs=made,
-        remove=removed,
-        rmtree=removed,
-        rename=moved,
-        replace=moved,
-        walk=walked,
-        copy=copied,
-    ):
+    monkeypatch.setattr(ownership, "SETTLE_S", 0.05)
+    with mock_store.mounted(tmp_path / "bucket", monkeypatch) as here:
         yield here
 
 
@@ -99,7 +46,7 @@ def test_checkpoints_are_saved_kept_and_restored(bucket):
         for step in (1, 2, 3, 10):
             checkpointer.save(step, state(step))
     assert sorted(path.name for path in (bucket / "run" / "checkpoints").iterdir()) == ["10", "3"]
-    assert checkpoint.saved_steps(RUN) == [3, 10]
+    assert reader.saved_steps(RUN) == [3, 10]
     with Checkpointer(RUN, keep=2) as checkpointer:
         step, restored = checkpointer.restore(abstract())
     assert step == 10
@@ -113,7 +60,7 @@ def test_what_has_no_checksums_yet_is_no_checkpoint(bucket, caplog):
     folder = bucket / "run" / "checkpoints"
     shutil.copytree(folder / "1", folder / "2")
     (folder / "2" / "SHA256SUMS").unlink()
-    assert checkpoint.saved_steps(RUN) == [1]
+    assert reader.saved_steps(RUN) == [1]
     with Checkpointer(RUN, keep=5) as checkpointer:
         assert checkpointer.restore(abstract())[0] == 1
     assert "step 2 was never finished" in caplog.text
@@ -143,8 +90,18 @@ def test_a_working_directory_knows_its_settings(bucket):
         workdir.open_workdir(RUN, parse(Config, SETTINGS | {"steps": 5}))
 
 
+def test_overwriting_says_how_to_move_a_run(bucket):
+    """Folders cannot be renamed there; nothing is changed."""
+    workdir.open_workdir(RUN, parse(Config, SETTINGS))
+    with pytest.raises(ConfigError, match=r"cannot move gs://bucket/run aside.*another --workdir.*gcloud storage mv"):
+        workdir.open_workdir(RUN, parse(Config, SETTINGS | {"steps": 5}), overwrite=True)
+    assert workdir.load_config(RUN).steps == 4
+    workdir.open_workdir("gs://bucket/new", parse(Config, SETTINGS), overwrite=True)  # nothing is in the way
+    assert workdir.load_config("gs://bucket/new").steps == 4
+
+
 def test_files_that_grow_are_copied_when_told(bucket):
-    spool = Spool(epath.Path(RUN), "metrics.jsonl")
+    spool = LocalMirror(epath.Path(RUN), "metrics.jsonl")
     (spool.folder / "metrics.jsonl").write_text("1\n")
     (spool.folder / "tensorboard").mkdir()
     (spool.folder / "tensorboard" / "events").write_text("a")
@@ -156,14 +113,14 @@ def test_files_that_grow_are_copied_when_told(bucket):
     assert not spool.folder.exists()
     assert (bucket / "run" / "metrics.jsonl").read_text() == "1\n2\n"
     assert (bucket / "run" / "tensorboard" / "events").read_text() == "a"
-    again = Spool(epath.Path(RUN), "metrics.jsonl", "skipped.jsonl")
+    again = LocalMirror(epath.Path(RUN), "metrics.jsonl", "skipped.jsonl")
     assert [path.name for path in again.folder.iterdir()] == ["metrics.jsonl"]
     assert (again.folder / "metrics.jsonl").read_text() == "1\n2\n"
     again.close()
 
 
 def test_a_local_folder_is_written_to_directly(tmp_path):
-    spool = Spool(epath.Path(tmp_path), "metrics.jsonl")
+    spool = LocalMirror(epath.Path(tmp_path), "metrics.jsonl")
     assert spool.folder == tmp_path
     (tmp_path / "metrics.jsonl").write_text("1\n")
     spool.close()
@@ -181,9 +138,10 @@ def test_a_run_is_trained_and_resumed(bucket, tmp_path):
     ]
     assert metrics[0] == metrics[1]
     assert len(metrics[0]) == 4
-    assert checkpoint.saved_steps(RUN) == [2, 4]
+    assert reader.saved_steps(RUN) == [2, 4]
+    assert not list((bucket / "run").glob("lock*"))
     shutil.rmtree(bucket / "run" / "checkpoints" / "4")
     loop.train(parse(Config, SETTINGS), RUN)
     lines = (bucket / "run" / "metrics.jsonl").read_text().splitlines()
     assert [(record["step"], record["loss"]) for record in map(json.loads, lines)] == metrics[1]
-    assert checkpoint.read_encoder(RUN).step == 4
+    assert reader.read_encoder(RUN).step == 4

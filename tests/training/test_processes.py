@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from jepa_jax.config import ConfigError
-from jepa_jax.training import interrupt, processes
+from jepa_jax.distributed import interrupt, processes
+from jepa_jax.settings import ConfigError
 
 
 def test_one_process_agrees_with_itself(capsys):
@@ -65,8 +65,8 @@ def test_ctrl_c_is_passed_on_to_all(two_processes):
 TALK = """
 import os, pathlib, sys, jax
 from etils import epath
-from jepa_jax.config import ConfigError
-from jepa_jax.training import cluster, processes
+from jepa_jax.settings import ConfigError
+from jepa_jax.distributed import cluster, processes
 
 number, folder = int(sys.argv[1]), pathlib.Path(sys.argv[2])
 processes.join(cluster.find_cluster())
@@ -135,5 +135,5 @@ def test_two_processes_talk(tmp_path):
 def test_one_that_fails_does_not_wait_for_the_other(tmp_path):
     ended = talk(tmp_path, "fail")
     assert ended[1][2] == 5
-    assert "Process 1 of 2 stops with exit code 5" in ended[1][1]
+    assert "Process 1 of 2 exits with code 5" in ended[1][1]
     assert ended[0][2] != 0  # taken along at the end of its own work

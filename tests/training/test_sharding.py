@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from jepa_jax.config import Config, parse
-from jepa_jax.objectives import recipes
-from jepa_jax.training import leaves, sharding, step
+from jepa_jax import objectives
+from jepa_jax.checkpoints import tree_paths
+from jepa_jax.config import Config
+from jepa_jax.distributed import sharding
+from jepa_jax.settings import parse
+from jepa_jax.training import step
+from jepa_jax.training.setup import build_setup, init_state
 
 STEPS = 10
 SETTINGS = {
@@ -34,8 +38,8 @@ def mesh_of(data, fsdp):
 
 def train(data, fsdp):
     """Losses of ten steps, and the state after them."""
-    learner, mesh = step.build_learner(parse(Config, SETTINGS)), mesh_of(data, fsdp)
-    init = functools.partial(step.init_state, learner)
+    setup, mesh = build_setup(parse(Config, SETTINGS)), mesh_of(data, fsdp)
+    init = functools.partial(init_state, setup)
     shardings = sharding.state_shardings(jax.eval_shape(init, 0), mesh)
     state = jax.jit(init, out_shardings=shardings)(0)
     kernel = state.params["encoder"]["groups_0"]["block"]["qkv"]["kernel"]
@@ -43,7 +47,7 @@ def train(data, fsdp):
     assert state.opt_state[0].mu["encoder"]["groups_0"]["block"]["qkv"]["kernel"].sharding == kernel.sharding
     assert state.target_params["groups_0"]["block"]["qkv"]["kernel"].sharding == kernel.sharding
     update = jax.jit(
-        functools.partial(step.train_step, learner),
+        functools.partial(step.train_step, setup),
         donate_argnums=0,
         out_shardings=(shardings, sharding.replicated(mesh)),
     )
@@ -79,17 +83,17 @@ def test_many_devices_are_one_device(one_device, data, fsdp):
     losses, state = train(data, fsdp)
     np.testing.assert_allclose(losses, one_device[0], atol=1e-5)
     for part in ("params", "target_params"):
-        expected = leaves.by_name(getattr(one_device[1], part))
-        for name, leaf in leaves.by_name(getattr(state, part)).items():
+        expected = tree_paths.by_name(getattr(one_device[1], part))
+        for name, leaf in tree_paths.by_name(getattr(state, part)).items():
             np.testing.assert_allclose(leaf, expected[name], atol=1e-4, err_msg=f"{part}/{name}")
 
 
 def test_every_array_of_every_objective_has_a_rule():
     """Parameters of all that can be trained: none falls through the rules."""
-    objectives = {name: {"coefficient": 1.0} for name in recipes.OBJECTIVES}
-    learner = step.build_learner(parse(Config, SETTINGS | {"objectives": objectives}))
-    abstract = jax.eval_shape(functools.partial(step.init_state, learner), 0)
-    names = leaves.by_name({"params": abstract.params, "target_params": abstract.target_params})
+    every = {name: {"coefficient": 1.0} for name in objectives.CLASSES}
+    setup = build_setup(parse(Config, SETTINGS | {"objectives": every}))
+    abstract = jax.eval_shape(functools.partial(init_state, setup), 0)
+    names = tree_paths.by_name({"params": abstract.params, "target_params": abstract.target_params})
     assert len(names) > 60
     assert [name for name in names if sharding.axes_to_split(name) is None] == []
 
@@ -113,7 +117,7 @@ def test_what_stays_whole_is_told_with_its_size(caplog):
     text = " ".join(caplog.text.split())
     assert re.search(r"1\.76 MiB on every device: params/a/kernel \(512, 30, 30\): 1\.76 MiB, 4 divides none", text)
     assert "params/a/bias (512, 128): 0.25 MiB, by rule" in text
-    assert "params/a/strange (512, 128): 0.25 MiB, no rule is about it" in text
+    assert "params/a/strange (512, 128): 0.25 MiB, no rule matches" in text
 
 
 def test_what_is_small_or_not_to_be_split_stays_whole_without_a_word(caplog):

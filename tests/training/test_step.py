@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jepa_jax.config import Config, parse
+from jepa_jax.config import Config
+from jepa_jax.settings import parse
 from jepa_jax.training import optimizer, step
+from jepa_jax.training.setup import build_setup, init_state
 
 SETTINGS = {
     "steps": 10,
@@ -30,17 +32,17 @@ fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimizatio
 
 
 def build(**changes):
-    return step.build_learner(parse(Config, SETTINGS | changes))
+    return build_setup(parse(Config, SETTINGS | changes))
 
 
 @pytest.fixture(scope="module")
-def learner():
+def setup():
     return build()
 
 
 @pytest.fixture(scope="module")
-def state(learner):
-    return fast_jit(functools.partial(step.init_state, learner))(0)
+def state(setup):
+    return fast_jit(functools.partial(init_state, setup))(0)
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +52,15 @@ def batch():
 
 
 @pytest.fixture(scope="module")
-def jitted(learner):
-    return fast_jit(functools.partial(step.train_step, learner))
+def jitted(setup):
+    return fast_jit(functools.partial(step.train_step, setup))
 
 
-def latents_of(learner, state, batch, params=None, target_params=None):
+def latents_of(setup, state, batch, params=None, target_params=None):
     clips = step.pixels.normalise(batch["video"])
-    indices = step._draw_masks(learner, jax.random.key(0), clips)
+    indices = step.masks.draw_all(setup.masks, jax.random.key(0), clips)
     return step.make_latents(
-        learner,
+        setup,
         state.params if params is None else params,
         state.target_params if target_params is None else target_params,
         clips,
@@ -66,51 +68,52 @@ def latents_of(learner, state, batch, params=None, target_params=None):
     )
 
 
-def loss_of(learner, latents):
-    moment = step.base.Moment(step=jnp.zeros((), jnp.int32), key=jax.random.key(0), steps=10)
+def loss_of(setup, latents):
+    context = step.base.StepContext(step=jnp.zeros((), jnp.int32), key=jax.random.key(0), steps=10)
     return step.base.total_loss(
-        learner.config.objectives, {name: {} for name in learner.config.objectives}, latents, moment
+        setup.config.objectives, {name: {} for name in setup.config.objectives}, latents, context
     )[0]
 
 
-def test_no_gradient_reaches_the_target_encoder(learner, state, batch):
-    gradient = fast_jit(
-        jax.grad(lambda target: loss_of(learner, latents_of(learner, state, batch, target_params=target)))
-    )(state.target_params)
+def test_no_gradient_reaches_the_target_encoder(setup, state, batch):
+    gradient = fast_jit(jax.grad(lambda target: loss_of(setup, latents_of(setup, state, batch, target_params=target))))(
+        state.target_params
+    )
     assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_with_ema_off_targets_carry_gradient(state, batch):
     """The loss and its forward pass are the same as with a fresh copy as target; the gradient is not."""
 
-    def gradient(learner):
+    def gradient(setup):
         return fast_jit(
-            jax.value_and_grad(lambda params: loss_of(learner, latents_of(learner, state, batch, params=params)))
+            jax.value_and_grad(lambda params: loss_of(setup, latents_of(setup, state, batch, params=params)))
         )(state.params)
 
     (with_ema, of_ema), (without, of_online) = gradient(build()), gradient(build(ema={"enabled": False}))
     assert float(with_ema) == pytest.approx(float(without), abs=1e-6)
     difference = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), of_ema["encoder"], of_online["encoder"])
     assert max(map(float, jax.tree.leaves(difference))) > 1e-3
-    assert not jax.eval_shape(functools.partial(step.init_state, build(ema={"enabled": False})), 0).target_params
+    assert not jax.eval_shape(functools.partial(init_state, build(ema={"enabled": False})), 0).target_params
 
 
-def test_context_features_do_not_see_target_pixels(learner, state, batch):
+def test_context_features_do_not_see_target_pixels(setup, state, batch):
     clips = step.pixels.normalise(batch["video"])
-    context_BxK, target_BxM = step._draw_masks(learner, jax.random.key(0), clips)[0]
-    tokens = np.asarray(learner.encoder.patches(clips))
+    context_BxK, target_BxM = step.masks.draw_all(setup.masks, jax.random.key(0), clips)[0]
+    tokens = np.asarray(setup.encoder.patches(clips))
     changed = tokens.copy()
     np.put_along_axis(changed, np.asarray(target_BxM)[..., None], 7.0, axis=1)
     seen = tokens.copy()
     np.put_along_axis(seen, np.asarray(context_BxK)[:, :1, None], 7.0, axis=1)
 
     def clips_of(tokens):
-        time, height, width = learner.grid
+        time, height, width = setup.grid
         x = tokens.reshape(8, time, height, width, 2, 4, 4, 3).transpose(0, 1, 4, 2, 5, 3, 6, 7)
         return jnp.asarray(x.reshape(clips.shape))
 
     np.testing.assert_array_equal(clips_of(tokens), clips)
-    encode = fast_jit(functools.partial(learner.encoder.apply, all_levels=True))
+    encode = fast_jit(functools.partial(setup.encoder.apply, all_levels=True))
     z, z_changed, z_seen = (
         np.asarray(encode({"params": state.params["encoder"]}, clips_of(x), context_BxK))
         for x in (tokens, changed, seen)
@@ -140,16 +143,17 @@ def test_the_step_is_a_function_of_state_and_batch(jitted, state, batch):
     assert int(later.step) == 2
 
 
+@pytest.mark.slow
 def test_weight_decay_pulls_all_but_biases_and_scales(state, batch):
     """One step with a huge decay against one without: the difference is −lr·decay·p, or nothing."""
     rate, decay = 1e-3, 1e3
     # With Adam's own tiny ε, rounding alone turns the update of a weight that has next to no gradient.
     optim = {"warmup_steps": 0, "peak_lr": rate, "final_lr": rate, "epsilon": 1e-3}
-    learner = build(optim=optim | {"weight_decay": 0.0, "final_weight_decay": 0.0})
+    setup = build(optim=optim | {"weight_decay": 0.0, "final_weight_decay": 0.0})
     decaying = build(optim=optim | {"weight_decay": decay, "final_weight_decay": decay})
     # Mask tokens start at zero, where decay would not show.
     state = dataclasses.replace(state, params=jax.tree.map(lambda p: p + 0.01, state.params))
-    after = [fast_jit(functools.partial(step.train_step, x))(state, batch)[0].params for x in (learner, decaying)]
+    after = [fast_jit(functools.partial(step.train_step, x))(state, batch)[0].params for x in (setup, decaying)]
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
     undecayed = set()
     for (path, p), without, with_decay in zip(leaves, *map(jax.tree.leaves, after), strict=True):
@@ -165,6 +169,7 @@ def test_weight_decay_pulls_all_but_biases_and_scales(state, batch):
     assert decayed["predictor"]["mask_tokens"]
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_parameters(jitted, state, batch):
     after, metrics = fast_jit(functools.partial(step.train_step, build(dtype="bfloat16")))(state, batch)
     chex.assert_trees_all_equal_dtypes(after, state)

@@ -1,16 +1,20 @@
 import dataclasses
+import errno
 import json
+import os
 import subprocess
 
 import pytest
 
-from jepa_jax.config import Config, ConfigError, MaskConfig, SourceConfig
-from jepa_jax.training import workdir
-from jepa_jax.training.workdir import cut_back, load_config, open_workdir, save_config, versions
+from jepa_jax.config import Config, SourceConfig
+from jepa_jax.masks.block import BlockMask
+from jepa_jax.run_dir import workdir
+from jepa_jax.run_dir.workdir import cut_back, load_config, open_workdir, save_config, versions
+from jepa_jax.settings import ConfigError
 
 
 def config_with_everything():
-    config = Config(steps=77, masks={"one": MaskConfig(aspect=(0.5, 2.0))})
+    config = Config(steps=77, masks={"one": BlockMask(aspect=(0.5, 2.0))})
     data = dataclasses.replace(config.data, sources={"mine": SourceConfig(path="somewhere", weight=2.0)})
     return dataclasses.replace(config, data=data)
 
@@ -39,10 +43,29 @@ def test_an_empty_or_hardly_begun_folder_is_new(tmp_path):
 
 
 def test_another_config_is_refused_with_the_difference(tmp_path):
+    open_workdir(tmp_path, Config(seed=10))
+    with pytest.raises(ConfigError, match=r"(?s)config\.seed: 10 → 20\n.*another --workdir.*, or --resume=overwrite"):
+        open_workdir(tmp_path, Config(seed=20))
+    assert load_config(tmp_path).seed == 10
+
+
+def test_more_steps_are_refused_with_advice_that_keeps_the_run(tmp_path):
     open_workdir(tmp_path, Config(steps=10))
-    with pytest.raises(ConfigError, match=r"(?s)config\.steps: 10 → 20\n.*another --workdir, or --resume=overwrite"):
+    with pytest.raises(ConfigError, match=r"(?s)config\.steps: 10 → 20\n.*--resume=extend") as raised:
         open_workdir(tmp_path, Config(steps=20))
-    assert load_config(tmp_path).steps == 10
+    assert "overwrite" not in str(raised.value)
+    assert open_workdir(tmp_path, Config(steps=20), extend=True) == tmp_path
+    assert load_config(tmp_path).steps == 10  # until training with them begins
+
+
+def test_of_several_changes_those_that_could_be_extended_are_named(tmp_path):
+    open_workdir(tmp_path, Config(steps=10, seed=1))
+    for extend in (False, True):
+        with pytest.raises(ConfigError, match=r"(?s)config\.seed: 1 → 2\n.*--resume=overwrite"):
+            open_workdir(tmp_path, Config(steps=20, seed=2), extend=extend)
+    with pytest.raises(ConfigError, match=r"In that run only config\.steps can change, with --resume=extend") as raised:
+        open_workdir(tmp_path, Config(steps=20, seed=2))
+    assert "config.steps: 10 → 20" in str(raised.value)
 
 
 def test_overwrite_moves_the_old_run_aside(tmp_path):
@@ -55,7 +78,7 @@ def test_overwrite_moves_the_old_run_aside(tmp_path):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_of_something_else_is_left_alone(tmp_path, overwrite):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(ConfigError, match=r"no config\.json; it holds thesis\.tex"):
+    with pytest.raises(ConfigError, match=r"no config\.json; it contains thesis\.tex"):
         open_workdir(tmp_path, Config(), overwrite=overwrite)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -128,3 +151,40 @@ def test_a_last_line_cut_short_is_dropped(tmp_path, end, caplog):
 def test_without_metrics_nothing_is_cut(tmp_path):
     cut_back(tmp_path / "metrics.jsonl", 3)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_overwrite_moves_what_a_link_points_to(tmp_path):
+    """The link stays, and so does the folder behind it, which may be a mounted disk."""
+    target, link = tmp_path / "disk" / "run", tmp_path / "run"
+    target.mkdir(parents=True)
+    link.symlink_to(target)
+    inode = target.stat().st_ino
+    open_workdir(link, Config(steps=1))
+    (link / "kept~").write_text("an editor's copy")
+    open_workdir(link, Config(steps=2), overwrite=True)
+    assert link.is_symlink()
+    assert target.stat().st_ino == inode
+    assert [load_config(path).steps for path in (link, target, tmp_path / "disk" / "run.old-1")] == [2, 2, 1]
+    assert sorted(path.name for path in target.iterdir()) == ["config.json", "versions.json"]
+    assert (tmp_path / "disk" / "run.old-1" / "kept~").exists()
+    assert not list(tmp_path.glob("*.old-*"))
+
+
+def test_a_link_to_nothing_is_told(tmp_path):
+    (tmp_path / "run").symlink_to("unmounted/run")
+    with pytest.raises(ConfigError, match="is a symbolic link to unmounted/run, which does not exist"):
+        open_workdir(tmp_path / "run", Config())
+
+
+def test_a_run_that_cannot_be_moved_stays(tmp_path, monkeypatch):
+    """As the root of a mounted disk: beside it is another disk."""
+    open_workdir(tmp_path / "run", Config(steps=1))
+
+    def other_disk(*_):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(workdir.os, "rename", other_disk)
+    with pytest.raises(ConfigError, match=r"Cannot move the run in .* to .*run\.old-1: Invalid cross-device link"):
+        open_workdir(tmp_path / "run", Config(steps=2), overwrite=True)
+    assert load_config(tmp_path / "run").steps == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

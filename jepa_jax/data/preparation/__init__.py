@@ -1,0 +1,1 @@
+"""Dataset preparation: official download layout → items → JPEG frames → ArrayRecord files in TFDS format."""

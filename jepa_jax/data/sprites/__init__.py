@@ -1,0 +1,114 @@
+"""Sprites: an unlimited procedural video dataset with three independent labels and no download.
+
+A textured sprite moves over a toroidal background (it leaves on one side and re-enters on the other). At one point of
+its path the motion pauses during three brief events, then continues. Each clip is a function of (spec, seed, split,
+item), rendered by JAX on any device, as a separate batch or inside a jitted training step. The labels are uniform and
+independent:
+
+    appearance  16  shape × texture: visible in a single frame
+    motion      12  the type of path or rotation: visible in differences between frames
+    order        6  the order in which the texture inverts, the sprite shrinks and the background brightens
+
+Properties guaranteed by construction:
+
+- A single frame carries no information about motion. At any time the sprite's position and angle are exactly uniform,
+  as integers, and independent of all labels, and each frame is drawn from the state at its own time only.
+- An unordered set of frames carries no information about order. Two clips that differ only in the order of events have
+  the same frames, bit for bit, at other times, so no function of a bag of frames can distinguish orders.
+- A clip played backwards is an equally likely clip of the dataset, with the labels REVERSE_MOTION and REVERSE_ORDER (up
+  to one unit of rounding in the path, 1/65536 of the frame). Reversing its state reverses the video bit for bit. So no
+  function of a bag of frames can distinguish accelerate from decelerate, or the two directions of orbit, spin and turn.
+
+Limitations: a bag of frames does carry information about other motions, since its positions trace the path. A single
+frame with *known time* carries information about order: an event seen early is probably the first. With fewer than 8
+frames a path has too few positions to distinguish all motions. Pixels may differ by one level between types of device,
+because floating-point arithmetic differs.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, UInt8
+
+from jepa_jax.config import ClipConfig
+from jepa_jax.data.sprites.drawing import draw_frame
+from jepa_jax.data.sprites.scene import (
+    CLASSES,
+    REVERSE_MOTION,
+    REVERSE_ORDER,
+    SIZES,
+    VERSION,
+    Scene,
+    SpriteSpec,
+    reverse,
+    reverse_labels,
+    scene,
+)
+from jepa_jax.settings import ConfigError
+
+__all__ = [
+    "CLASSES",
+    "REVERSE_MOTION",
+    "REVERSE_ORDER",
+    "SIZES",
+    "VERSION",
+    "Scene",
+    "SpriteSpec",
+    "draw",
+    "render",
+    "reverse",
+    "reverse_labels",
+    "scene",
+    "spec_of",
+]
+
+
+def spec_of(clip: ClipConfig, difficulty: str) -> SpriteSpec:
+    """Returns the sprite spec for a clip config.
+
+    Raises:
+        ConfigError: the clip is not square, or too small for sprites.
+    """
+    if not isinstance(clip.size, int):
+        raise ConfigError(
+            f"sprites: size is {clip.size}, but sprites are square; use one number, such as size={clip.height}."
+        )
+    return SpriteSpec(clip.frames, clip.size, difficulty)
+
+
+@functools.partial(jax.jit, static_argnames=("spec", "split"))
+def render(
+    spec: SpriteSpec, seed: int | Int[Array, ""], split: str, item: Int[Array | np.ndarray, "B"]
+) -> tuple[UInt8[Array, "B F Y X C"], dict[str, Int[Array, "B"]]]:
+    """Renders clips of a sprite dataset and their labels.
+
+    Args:
+        spec: frames, size and difficulty; static.
+        seed: seed of the dataset; may be traced.
+        split: "train" or "test", disjoint random streams; static.
+        item: indices of clips in the split, from 0; the split is unlimited, all int32 are valid.
+
+    Returns:
+        The video in 0 … 255, and int32 labels by the keys of CLASSES, as indices into its names.
+
+    Raises:
+        ConfigError: the split does not exist.
+    """
+    scenes = jax.vmap(lambda one: scene(spec, seed, split, one))(jnp.asarray(item))
+    return draw(spec, scenes), scenes.labels
+
+
+def draw(spec: SpriteSpec, scenes: Scene) -> UInt8[Array, "B F Y X C"]:
+    """Draws a batch of scenes (see `scene`; the first axis of all arrays is the batch)."""
+    draw_batch = jax.vmap(functools.partial(draw_frame, spec.size, spec.difficulty))
+
+    # A scan over time: working memory is one frame per clip, a batch sharded over devices stays sharded, and all frames
+    # are drawn by the same machine code, so that equal states give equal bits.
+    def step(_: None, now: tuple) -> tuple[None, Array]:
+        return None, draw_batch(scenes.look, *now)
+
+    by_time = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (scenes.sprite, scenes.distractor, scenes.events))
+    _, video_FxBxYxXxC = jax.lax.scan(step, None, by_time)
+    return jnp.moveaxis(video_FxBxYxXxC, 0, 1)

@@ -1,1 +1,0 @@
-"""Raw downloads → prepared sets: official layouts → items → JPEG frames → ArrayRecord files that TFDS reads."""

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from jepa_jax.evaluation.features.rows import Standardizer
+from jepa_jax.evaluation.probes import ridge
+
+RNG = np.random.default_rng(0)
+X = (RNG.normal(size=(60, 5)) * [1, 2, 3, 4, 5] + 7).astype(np.float32)
+LABELS = np.arange(60, dtype=np.int32) % 3
+SCALE = Standardizer(np.zeros(5, np.float32), np.ones(5, np.float32))
+
+
+def test_ridge_is_the_solution_of_its_equations():
+    penalty, fit = 0.1, np.arange(0, 60, 2)
+    scores = ridge.fit(X, fit, LABELS, 3, (penalty, 1.0), SCALE)(X)
+    x, y = X[fit].astype(np.float64), np.eye(3)[LABELS[fit]]
+    centred, targets = x - x.mean(0), y - y.mean(0)
+    covariance = centred.T @ centred / len(fit)
+    weights = np.linalg.solve(
+        covariance + penalty * np.trace(covariance) / 5 * np.eye(5), centred.T @ targets / len(fit)
+    )
+    assert scores.shape == (1, 2, 60, 3)
+    np.testing.assert_allclose(scores[0, 0], (X - x.mean(0)) @ weights + y.mean(0), atol=1e-9)
+
+
+def test_a_penalty_means_the_same_at_every_scale():
+    fit = np.arange(60)
+    plain, large = (ridge.fit(x, fit, LABELS, 3, (0.1,), SCALE)(x) for x in (X, 1000 * X))
+    np.testing.assert_allclose(plain, large, atol=1e-4)
+
+
+def test_a_large_penalty_leaves_the_class_frequencies():
+    scores = ridge.fit(X, np.arange(50), LABELS, 3, (1e9,), SCALE)(X)
+    np.testing.assert_allclose(scores[0, 0], np.tile(np.bincount(LABELS[:50]) / 50, (60, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [7, 60])
+def test_batches_change_nothing(monkeypatch, batch):
+    expected = ridge.fit(X, np.arange(60), LABELS, 3, (0.1,), SCALE)(X)
+    monkeypatch.setattr(ridge, "BATCH", batch)
+    np.testing.assert_allclose(ridge.fit(X, np.arange(60), LABELS, 3, (0.1,), SCALE)(X), expected, atol=1e-9)
+
+
+def test_features_that_are_all_the_same_give_no_infinities():
+    constant = np.ones_like(X)
+    assert np.isfinite(ridge.fit(constant, np.arange(60), LABELS, 3, (1e-3,), SCALE)(constant)).all()

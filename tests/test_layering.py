@@ -1,0 +1,154 @@
+"""The packages of jepa_jax import only what is below them, without cycles, and stay small."""
+
+import ast
+import collections
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / "jepa_jax"
+
+# From the ground up: a package or module may import those of the layers before its own.
+LAYERS = (
+    {"settings", "progress"},
+    {"files"},
+    {"config", "config_files"},
+    {"models", "masks", "objectives", "data"},
+    {"recipes", "distributed"},
+    {"run_dir"},
+    {"checkpoints"},
+    {"training"},
+    {"evaluation", "cost_model", "parity"},
+    {"cli"},
+    {"train", "evaluate", "prepare", "compile", "features"},
+)
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+
+def modules():
+    """Dotted names of all modules, with their files."""
+    found = {}
+    for file in PACKAGE.rglob("*.py"):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name):
+    """The modules of this package that a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "jepa_jax":
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name in MODULES}
+    return found
+
+
+GRAPH = {name: imports(name) for name in MODULES}
+
+
+def top(name):
+    """The name below `jepa_jax`; empty for the package itself."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def imported_packages(name):
+    """Top-level packages that a module imports from outside."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+    return found
+
+
+def test_every_module_has_a_layer():
+    assert {top(name) for name in MODULES} - {""} == LAYER.keys()
+
+
+def test_imports_point_down():
+    upward = [
+        f"{name} imports {other}"
+        for name, others in GRAPH.items()
+        for other in others
+        if top(name) != top(other) and top(name) and LAYER[top(other)] >= LAYER[top(name)]
+    ]
+    assert not upward
+
+
+def test_there_is_no_cycle():
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, " → ".join([*path[path.index(name) :], name])
+        if name in done:
+            return
+        path.append(name)
+        for other in GRAPH[name]:
+            visit(other)
+        done.add(path.pop())
+
+    for name in GRAPH:
+        visit(name)
+
+
+def test_evaluation_does_not_import_the_training_loop_or_step():
+    for name, others in GRAPH.items():
+        if top(name) == "evaluation":
+            assert not others & {"jepa_jax.training.loop", "jepa_jax.training.step"}, name
+
+
+def test_only_models_import_flax():
+    assert {top(name) for name in MODULES if "flax" in imported_packages(name)} == {"models"}
+
+
+def test_workers_do_not_import_jax():
+    reached, todo = set(), ["jepa_jax.data.workers.worker_process"]
+    while todo:
+        name = todo.pop()
+        if name not in reached:
+            reached.add(name)
+            todo += GRAPH[name]
+    assert not {name for name in reached if "jax" in imported_packages(name)}
+
+
+@pytest.mark.parametrize("folder", sorted({file.parent for file in MODULES.values()}), ids=lambda f: f.name)
+def test_a_folder_has_at_most_ten_modules(folder):
+    files = [file.stem for file in folder.glob("*.py") if file.name != "__init__.py"]
+    if folder.name not in ("objectives", "masks"):  # one module an objective, one a mask
+        assert len(files) <= 10, sorted(files)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_has_at_most_300_lines(name):
+    if name != "jepa_jax.config":  # the whole schema, to be read in one place
+        assert len(MODULES[name].read_text().splitlines()) <= 300
+
+
+ENTRY_POINTS = LAYERS[-1]
+
+
+def test_no_two_modules_have_confusable_names():
+    """Such as encoder, encoders and encoding. Entry points may be named as the package that they run; `base` is the
+    interface of its folder.
+    """
+    stems = collections.defaultdict(set)
+    for name, file in MODULES.items():
+        last = name.rpartition(".")[2]
+        if top(name) in ENTRY_POINTS or last == "base" or (file.name == "__init__.py" and file.parent == PACKAGE):
+            continue
+        stem = last
+        for ending in ("ations", "ation", "ing", "ers", "er", "ed", "es", "s", "e"):
+            if stem.endswith(ending) and len(stem) - len(ending) >= 4:
+                stem = stem.removesuffix(ending)
+                break
+        stems[stem].add(name)
+    assert not {stem: names for stem, names in stems.items() if len(names) > 1}

@@ -1,0 +1,250 @@
+"""One owner at a time: who is refused, who waits, who takes over, and what an owner that lost it is told."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import mock_store
+import pytest
+from etils import epath
+
+from jepa_jax.files import lock_stores, ownership
+from jepa_jax.files.lock_owner import Owner, process_start
+from jepa_jax.files.lock_stores import lock_file
+from jepa_jax.files.ownership import HeldError, LostError
+
+REPOSITORY = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """A second stands for a minute."""
+    for name, seconds in {"BEAT_S": 0.1, "SILENT_S": 0.3, "STALE_S": 1.0, "SETTLE_S": 0.1, "POLL_S": 0.02}.items():
+        monkeypatch.setattr(ownership, name, seconds)
+
+
+@pytest.fixture(params=["disk", "gs"])
+def file(request, tmp_path, monkeypatch):
+    """A lock file on a disk, and one on an object store."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "gs":
+            stack.enter_context(mock_store.mounted(tmp_path / "bucket", monkeypatch))
+        yield epath.Path("gs://bucket/lock.json" if request.param == "gs" else tmp_path / "lock.json")
+
+
+def lock_of(file, age=0.0, **changes):
+    """Writes a lock that somebody else holds, last renewed `age` seconds ago."""
+    owner = dataclasses.replace(Owner.this_process(), **changes)
+    renewed = time.time() - age
+    file.write_text(json.dumps(dataclasses.asdict(owner) | {"renewed": renewed}))
+    if "://" not in str(file):
+        os.utime(file, (renewed, renewed))
+    return owner
+
+
+@contextlib.contextmanager
+def beating(file, age=0.0, **changes):
+    """A lock of another machine that is renewed, by a clock that is late by `age`."""
+    done = threading.Event()
+    owner = lock_of(file, age, **changes)
+
+    def beat():
+        while not done.wait(0.05):
+            renewed = time.time() - age
+            if "://" in str(file):
+                file.write_text(json.dumps(dataclasses.asdict(owner) | {"renewed": renewed}))
+            else:
+                os.utime(file, (renewed, renewed))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield owner
+    finally:
+        done.set()
+        thread.join()
+
+
+ELSEWHERE = {"host": "node7", "pid": 4711, "machine": "another boot"}
+
+
+def test_a_live_owner_is_named(file):
+    with ownership.owned(file, "The folder", "Wait."), pytest.raises(HeldError) as error:
+        ownership.acquire(file, "The folder", "Wait.")
+    assert f"The folder is in use by process {os.getpid()} on {socket.gethostname()}, since 20" in str(error.value)
+    assert "Wait. The lock" in str(error.value)
+    assert not file.exists()
+    ownership.acquire(file, "The folder").release()  # which is free again
+
+
+def test_a_dead_process_leaves_nothing_to_wait_for(file):
+    """Also one that its parent has not waited for yet."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        lock_of(file, pid=process.pid, started=process_start(process.pid))
+        with pytest.raises(HeldError, match=f"process {process.pid} on"):
+            ownership.acquire(file, "It")
+        process.kill()
+        while process_start(process.pid):
+            time.sleep(0.01)
+        begun = time.monotonic()
+        ownership.acquire(file, "It").release()
+        assert time.monotonic() - begun < 0.5
+
+
+def test_a_process_id_used_again_is_not_the_owner(file):
+    lock_of(file, pid=os.getpid(), started="1")
+    lock = ownership.acquire(file, "It")
+    assert json.loads(file.read_text())["token"] == lock.owner.token
+    lock.release()
+
+
+@pytest.mark.parametrize(("age", "least", "most"), [(0.0, 0.9, 3.0), (50.0, 0.25, 0.9)])
+def test_a_silent_owner_on_another_machine_is_waited_for(file, age, least, most, capsys):
+    """Longer where its last sign of life is recent: by the clocks it may be alive."""
+    lock_of(file, age, **ELSEWHERE)
+    begun = time.monotonic()
+    lock = ownership.acquire(file, "It")
+    assert least < time.monotonic() - begun < most
+    assert json.loads(file.read_text())["token"] == lock.owner.token
+    lock.release()
+    told = capsys.readouterr().err
+    assert "It was in use by process 4711 on node7" in told
+    assert "does not respond; taking over" in told
+
+
+@pytest.mark.parametrize("age", [0.0, 3600.0, -3600.0])
+def test_a_live_owner_on_another_machine_is_refused_whatever_its_clock(file, age):
+    with beating(file, age, **ELSEWHERE) as owner, pytest.raises(HeldError, match="process 4711 on node7"):
+        ownership.acquire(file, "It")
+    assert json.loads(file.read_text())["token"] == owner.token
+
+
+def test_the_same_host_name_is_not_the_same_machine(file):
+    """As a restarted pod has: the process of that number is another one, and may not be there."""
+    with beating(file, pid=2**22 + 1, machine="another boot"), pytest.raises(HeldError):
+        ownership.acquire(file, "It")
+
+
+def test_an_owner_renews_its_lock(file):
+    with ownership.owned(file, "It"):
+        first = lock_file(file).look().renewed
+        end = time.monotonic() + 10
+        while lock_file(file).look().renewed == first:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+def test_a_second_one_may_wait(file, capsys):
+    taken = threading.Event()
+
+    def second():
+        with ownership.owned(file, "It", wait=True):
+            taken.set()
+
+    with ownership.owned(file, "It"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not taken.wait(1.5)  # longer than what makes a lock stale
+    thread.join(10)
+    assert taken.is_set()
+    assert capsys.readouterr().err.count("Waiting for another job: It is in use by process") == 1
+
+
+def test_an_owner_finds_out_that_it_lost_the_lock(file):
+    lock = ownership.acquire(file, "It")
+    lock.check()
+    other = lock_of(file, **ELSEWHERE)
+    with pytest.raises(LostError, match="taken over by process 4711 on node7, since 20"):
+        lock.check()
+    end = time.monotonic() + 10
+    while not lock.seems_lost:
+        assert time.monotonic() < end
+    lock.release()
+    assert json.loads(file.read_text())["token"] == other.token  # not its own to remove
+
+    file.unlink()
+    lock = ownership.acquire(file, "It")
+    file.unlink()
+    with pytest.raises(LostError, match="was removed"):
+        lock.check()
+    lock.release()
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"token": 1, "renewed": 0}', "\0\1"])
+def test_a_damaged_lock_is_waited_for_like_a_silent_owner(file, content):
+    file.write_text(content)
+    lock = ownership.acquire(file, "It")
+    assert json.loads(file.read_text())["token"] == lock.owner.token
+    lock.release()
+
+
+def test_many_at_once_have_one_owner_at_a_time(file):
+    """They begin with a stale lock, which all of them find."""
+    lock_of(file, pid=os.getpid(), started="1")
+    inside, most, done = [], [], []
+
+    def work(number):
+        with ownership.owned(file, "It", wait=True) as lock:
+            inside.append(number)
+            most.append(len(inside))
+            time.sleep(0.02)
+            lock.check()
+            inside.remove(number)
+        done.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(done) == list(range(6))
+    assert max(most) == 1
+
+
+def test_a_lock_that_was_just_taken_is_not_discarded(tmp_path):
+    """By one that saw the stale lock before it."""
+    file = epath.Path(tmp_path / "lock.json")
+    lock_of(file, **ELSEWHERE)
+    stale = lock_file(file).look()
+    new = lock_of(file)
+    lock_file(file).discard(stale)
+    assert lock_file(file).look().owner == new
+    assert [path.name for path in tmp_path.iterdir()] == ["lock.json"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_asked_to_end_releases(tmp_path, number):
+    file = tmp_path / "lock.json"
+    program = (
+        "import sys, time\nfrom jepa_jax.distributed import exit_codes\n"
+        "from jepa_jax.files import ownership\n"
+        "exit_codes.exit_on_sigterm()\n"
+        "with ownership.owned(sys.argv[1], 'It'):\n    print('in', flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(file)],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout.readline() == b"in\n"
+        assert json.loads(file.read_text())["pid"] == process.pid
+        process.send_signal(number)
+        assert process.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGINT)
+    assert not file.exists()
+
+
+def test_a_disk_without_room_leaves_no_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock_stores, "text", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        ownership.acquire(tmp_path / "lock.json", "It")
+    assert not list(tmp_path.iterdir())
