@@ -72,8 +72,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Programs compiled once a session, in this process and those that tests start."""
-    folder = str(tmp_path_factory.mktemp("xla"))
+    """Programs compiled once a session, for all workers of pytest-xdist and the processes that tests start."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = str(shared / "xla")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a run starts with a hundred tiny programs
     jax.config.update("jax_compilation_cache_dir", folder)
