@@ -39,7 +39,7 @@ INCLUDE = flags.DEFINE_string("include", "", "Only files with a path that matche
 EXCLUDE = flags.DEFINE_string("exclude", "", "No files with a path that matches this regular expression.")
 SPLIT = flags.DEFINE_string("split", "train", "Split of a prepared dataset: train, validation or test.")
 FRAMES = flags.DEFINE_integer("frames", 0, "Frames of a clip; 0: as in training.")
-SIZE = flags.DEFINE_integer("size", 0, "Side of a clip in pixels; 0: as in training.")
+SIZE = flags.DEFINE_list("size", [], "Side of a clip in pixels, or HEIGHT,WIDTH; as in training by default.")
 FRAME_STEP = flags.DEFINE_integer(
     "frame_step", 0, "Takes every n-th frame from the middle of a video; 0: frames spread evenly over the whole video."
 )
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
             OUT.value or "",
             tokens=TOKENS.value,
             levels=LEVELS.value,
-            clip=ClipConfig(frames=FRAMES.value or trained.clip.frames, size=SIZE.value or trained.clip.size),
+            clip=_clip(trained.clip),
             views=ViewsConfig(frame_step=FRAME_STEP.value),
             dtype=trained.dtype if DTYPE.value == "trained" else DTYPE.value,
             batch_size=BATCH_SIZE.value,
@@ -82,6 +82,19 @@ def main(arguments: list[str]) -> int:
     shapes = ", ".join(f"{name} {list(shape)}" for name, shape in written.shapes.items())
     print(f"Features of {written.clips:,} clips in {OUT.value}: {shapes}{skipped}.")
     return 0
+
+
+def _clip(trained: ClipConfig) -> ClipConfig:
+    """The shape of clips that the flags ask for.
+
+    Raises:
+        ConfigError: --size is not one or two whole numbers, or a clip of the flags' shape is not possible.
+    """
+    if len(SIZE.value) > 2 or not all(number.isdecimal() for number in SIZE.value):
+        raise ConfigError(f"--size is {','.join(SIZE.value)!r}; expected SIDE or HEIGHT,WIDTH, as in --size=96,128.")
+    sides = [int(number) for number in SIZE.value]
+    size = trained.size if not any(sides) else sides[0] if len(sides) == 1 else (sides[0], sides[1])
+    return parse(ClipConfig, {"frames": FRAMES.value or trained.frames, "size": size}, "--frames, --size")
 
 
 if __name__ == "__main__":

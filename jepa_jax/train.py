@@ -67,11 +67,12 @@ class Request:
 def main(arguments: list[str]) -> int:
     """Trains one run, or this process's part of it, from flags. Returns the exit code."""
     logging.set_verbosity(logging.WARNING)  # hides the INFO messages of orbax and jax
+    request = None
     try:
         cluster = find_cluster(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value)
         if cluster is None:
             exit_codes.exit_on_sigterm()  # until training starts, when SIGTERM becomes a request to save and stop
-            read_flags(arguments)
+            request = read_flags(arguments)
     except ConfigError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
@@ -84,7 +85,7 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    return processes.run_together(lambda: run(arguments))
+    return processes.run_together(lambda: run(arguments, request))
 
 
 def read_flags(arguments: list[str]) -> Request:
@@ -112,8 +113,11 @@ def read_flags(arguments: list[str]) -> Request:
     )
 
 
-def run(arguments: list[str]) -> int:
-    """Trains, then evaluates if the config asks for it. Returns the exit code."""
+def run(arguments: list[str], request: Request | None = None) -> int:
+    """Trains, then evaluates if the config asks for it. Returns the exit code.
+
+    `request` is what the flags say; they are parsed if it is None.
+    """
     from jepa_jax.checkpoints.manager import hide_orbax_tracebacks
     from jepa_jax.checkpoints.reader import CheckpointError
     from jepa_jax.data import TooManySkippedError
@@ -125,7 +129,7 @@ def run(arguments: list[str]) -> int:
 
     logging.get_absl_logger().addFilter(hide_orbax_tracebacks)
     try:
-        request = read_flags(arguments)
+        request = request or read_flags(arguments)
         outcome = loop.train(
             request.config,
             request.workdir,

@@ -74,9 +74,17 @@ def test_features_of_unlabelled_and_labelled_files(flags, tmp_path):
 
 
 @pytest.mark.slow
+def test_clips_of_another_height_than_width(flags, tmp_path):
+    done = run(*flags, "--tokens=all", "--size=16,24")
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "out" / "all.npy").shape == (3, 4 * 6, 16)
+
+
+@pytest.mark.slow
 def test_what_cannot_be(flags, tmp_path):
     for arguments, message in [
         (["--tokens=means"], "--tokens: 'means' is not a kind of tokens. Did you mean 'mean'?"),
+        (["--size=16,wide"], "--size is '16,wide'; expected SIDE or HEIGHT,WIDTH, as in --size=96,128."),
         (["--levels=7"], "--levels: this encoder has no level '7'; expected one of"),
         ([f"--source={tmp_path}/none"], f"--source.path: {tmp_path}/none does not exist"),
         ([f"--out={tmp_path}"], f"--out: {tmp_path} is not empty (it holds files, training.py); name a new folder."),

@@ -55,7 +55,10 @@ class TrainBatches(Iterator[Batch]):
 
         Raises:
             ConfigError: a source cannot be used.
+            ValueError: `rows` is empty.
         """
+        if rows is not None and not rows:
+            raise ValueError(f"rows is {rows!r}; expected at least one row of the global batch, 0 to B − 1.")
         self._settings = settings
         self._sources = list(sources.open_sources(settings.data) if opened is None else opened)
         self._ledger = ledger or new_ledger(settings.data, self._sources)

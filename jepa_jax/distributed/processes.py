@@ -27,6 +27,8 @@ T = TypeVar("T")
 # another 300 s to shut down.
 HEARTBEAT_TIMEOUT_S = 20
 SHUTDOWN_TIMEOUT_S = 20
+# Network file systems may show a new file late.
+APPEAR_S = 10.0
 
 
 def join(cluster: Cluster) -> None:
@@ -165,9 +167,9 @@ def require_shared(folder: epath.Path) -> None:
         )
 
 
-def _appears(path: epath.Path, seconds: float = 10.0) -> bool:
-    """Whether the file exists, or appears within `seconds`: network file systems may show it late."""
-    end = time.monotonic() + seconds
+def _appears(path: epath.Path) -> bool:
+    """Whether the file exists, or appears within `APPEAR_S`."""
+    end = time.monotonic() + APPEAR_S
     while not path.exists():
         if time.monotonic() > end:
             return False

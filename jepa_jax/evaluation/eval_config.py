@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from jepa_jax.config import SOURCES, SourceConfig, ViewsConfig
+from jepa_jax.config import SOURCES, ClipConfig, SourceConfig, ViewsConfig
 from jepa_jax.settings import ConfigError
 
 # Tokens, and the encoder's level that they are from; the default is the last level.
@@ -150,7 +150,7 @@ class EvalConfig:
     groups: str = ""
     seed: int = 0  # of probes and sprites
     frames: int = 0  # frames of a clip; 0: as in training
-    size: int = 0  # side of a clip in pixels; 0: as in training
+    size: int | tuple[int, int] = 0  # side of a clip in pixels, or (height, width); 0: as in training
     dtype: Literal["trained", "float32", "bfloat16"] = "trained"  # of the encoder's computation
     batch_size: int = 0  # clips encoded in one call; 0: 8 on a CPU, 32 on each accelerator, fewer of many tokens
     workers: int = 2  # processes that decode; 0: decode in the main process
@@ -169,12 +169,13 @@ class EvalConfig:
             "seed": 0,
             "folds": 0,
             "frames": 0,
-            "size": 0,
             "workers": 0,
             "memory_limit": 0,
         }.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}.")
+        if self.size != 0:
+            ClipConfig(size=self.size)  # checks it
         if self.seed >= 2**31:
             raise ValueError(f"seed is {self.seed}; expected less than 2^31.")
         if not 0 <= self.max_skip_fraction <= 1:

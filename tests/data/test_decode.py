@@ -125,7 +125,7 @@ def test_a_stream_shorter_than_its_packets_promise_is_asked_about_again(tmp_path
     path = write_video(tmp_path / "clip.avi", frames=10)
     # What packed B-frames of DivX do: more packets than frames, and times that tell nothing.
     promising = packet_index.PacketIndex(frames=14, fps=25.0, times=None, keys=np.zeros(0, np.int64))
-    monkeypatch.setattr(videos, "_index", lambda *a: promising)
+    monkeypatch.setattr(videos, "index_of", lambda *a: promising)
     assert numbers(videos.read_clip(path, lambda count, fps: np.array([0, count - 1]))) == [0, 9]
 
 
@@ -136,7 +136,7 @@ def test_times_that_no_frame_has_fall_back_to_counting(tmp_path, monkeypatch, wr
         index = packet_index.of_packets(container, stream)
         return dataclasses.replace(index, times=index.times + 1)
 
-    monkeypatch.setattr(videos, "_index", shifted)
+    monkeypatch.setattr(videos, "index_of", shifted)
     assert numbers(videos.read_clip(path, at(2, 20))) == [2, 20]
 
 

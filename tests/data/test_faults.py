@@ -258,7 +258,6 @@ def test_a_fault_of_ours_is_refused_with_its_reason(tmp_path, monkeypatch, pictu
         train(settings, opened, tmp_path / "skipped.jsonl")
     items = [Item(path, 0, path) for path in opened[0].paths]
     raw = RawSet(name="some", kind="images", classes=("a",), parts={"train": items}, splits={"train": [["train"]]})
-    monkeypatch.setattr(frames, "_is_reusable", lambda *_: False)
     with pytest.raises(PrepareError, match=rf"None of 6 items .* The first: {items[0].path}: TypeError: unsupported"):
         build.prepare(raw, tmp_path / "out", frames.JpegSettings(16), 0)
 

@@ -94,6 +94,8 @@ def test_batches_are_the_same_for_any_start_and_any_split_of_rows(mixed):
     part = [{key: value[rows] for key, value in batch.items()} for batch in whole]
     assert_equal(read(settings, rows=rows), part)
     assert read(settings, start_step=6) == []
+    with pytest.raises(ValueError, match=r"rows is \[\]; expected at least one row"):
+        read(settings, rows=[])
 
 
 def test_batches_are_the_same_for_any_number_of_workers(mixed, clips, tmp_path):

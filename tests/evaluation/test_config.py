@@ -43,6 +43,7 @@ def test_config_files_start_from_defaults_and_parse_back():
         ({"probes": {"a": {"micro_batch": 3}}}, "micro_batch is 3; expected 0 or a divisor of 256"),
         ({"views": {"clips": 2}}, "config.views: clips is 2, but frame_step is 0"),
         ({"batch_size": -1}, "batch_size is -1"),
+        ({"size": (16, 0)}, "size is (16, 0); expected at least 1"),
     ],
 )
 def test_settings_that_cannot_be_used(settings, message):

@@ -55,9 +55,21 @@ def test_an_evaluation_from_end_to_end(evaluation, training_run, tmp_path):
     assert record["settings"] == json.loads(json.dumps(to_dict(evaluation)))
     assert record["training_settings"] == json.loads(json.dumps(to_dict(workdir.load_config(training_run))))
     assert {"python", "jax", "flax", "jepa_jax"} <= record["versions"].keys()
-    schema = json.loads((pathlib.Path(probe_result.__file__).parent / "schema.json").read_text())
-    jsonschema.validate(json.loads(out.read_text()), schema)
+    check_schema(record)
     assert sorted(path.name for path in out.parent.iterdir()) == ["features", "predictions.csv", "results.json"]
+
+
+def check_schema(record):
+    jsonschema.validate(record, json.loads((pathlib.Path(probe_result.__file__).parent / "schema.json").read_text()))
+
+
+def test_clips_of_another_height_than_width(evaluation, training_run, tmp_path):
+    config = dataclasses.replace(with_probe(evaluation, kind="knn"), size=(16, 24))
+    found = evaluate(config, f"random:{training_run}", tmp_path / "results.json")
+    assert found[0].accuracy == 1
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert record["clip"] == {"frames": 2, "size": [16, 24]}
+    check_schema(record)
 
 
 def test_predictions_say_which_clips_were_wrong(evaluation, training_run, tmp_path):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import interrupted
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -307,10 +308,8 @@ def test_interrupted_and_resumed_it_is_the_same(tmp_path, monkeypatch, capsys):
 def test_a_shard_whose_file_was_damaged_meanwhile_is_written_again(tmp_path, monkeypatch):
     raw = many(tmp_path)
     build.prepare(raw, tmp_path / "whole", SETTINGS, 0)
-    monkeypatch.setattr(build, "_complete", lambda *_: None)
-    monkeypatch.setattr(build, "summary", lambda *_: "")
-    build.prepare(raw, tmp_path / "out", SETTINGS, 0)
-    monkeypatch.undo()
+    with interrupted.before_description(monkeypatch):
+        build.prepare(raw, tmp_path / "out", SETTINGS, 0)
     shard = next((tmp_path / "out").glob("many-train.array_record-00001-*"))
     shard.write_bytes(shard.read_bytes()[:1000])
     build.prepare(raw, tmp_path / "out", SETTINGS, 0)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import interrupted
 import numpy as np
 import pytest
 from PIL import Image
@@ -194,10 +195,8 @@ def test_an_older_set_with_other_files_is_refused(raw, prepare, tmp_path):
 
 
 def test_notes_of_an_older_version_are_written_again(raw, prepare, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "_complete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted.before_description(monkeypatch):
         prepare()
-    monkeypatch.undo()
     for file in (tmp_path / "out" / "preparing").glob("train-*.json"):
         note = json.loads(file.read_text())
         file.write_text(json.dumps({key: value for key, value in note.items() if key not in ("file", "stamps")}))

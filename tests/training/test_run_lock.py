@@ -15,7 +15,7 @@ import pytest
 import tiny_run
 
 from jepa_jax import data
-from jepa_jax.checkpoints import manager, reader
+from jepa_jax.checkpoints import reader
 from jepa_jax.config import Config
 from jepa_jax.files import ownership
 from jepa_jax.files.ownership import HeldError
@@ -192,14 +192,14 @@ def test_a_run_that_another_took_over_writes_nothing_more(tmp_path, monkeypatch,
 
 
 def test_a_deleted_checkpoint_is_not_said_to_be_saved(tmp_path, monkeypatch, capsys, wait_until_saved):
-    save = manager.Checkpointer._delete_old
+    require = run_lock.RunLock.require
 
-    def lose(checkpointer, step):
-        save(checkpointer, step)
-        if step == 6:
+    def lose(lock, saved=None):
+        require(lock, saved)
+        if saved == 6:  # it was there when its save ended
             shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
 
-    monkeypatch.setattr(manager.Checkpointer, "_delete_old", lose)
+    monkeypatch.setattr(run_lock.RunLock, "require", lose)
     with pytest.raises(WorkdirLostError, match=r"checkpoint of step 6 in .*run was deleted"):
         loop.train(config_with(), tmp_path / "run")
 

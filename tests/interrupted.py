@@ -1,0 +1,24 @@
+"""Preparing a set, interrupted."""
+
+import contextlib
+
+import pytest
+
+from jepa_jax.data.preparation import shard_writer
+from jepa_jax.data.sources import array_record
+
+
+@contextlib.contextmanager
+def before_description(monkeypatch):
+    """Ctrl-C when all records are written, and nothing says yet that the set is complete."""
+    write_text = shard_writer.write_text
+
+    def interrupt(file, text):
+        if file.name == array_record.DESCRIPTION_FILE:
+            raise KeyboardInterrupt
+        write_text(file, text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shard_writer, "write_text", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            yield
