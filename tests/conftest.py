@@ -3,6 +3,7 @@
 In clips encoded on the spot frame k is a grey of level 8·k + 8, so a decoded frame tells its number.
 """
 
+import contextlib
 import fractions
 import json
 import os
@@ -25,6 +26,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 
 import av
+import commands
 import jax
 import numpy as np
 import pytest
@@ -80,6 +82,13 @@ def compilation_cache(tmp_path_factory):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a run starts with a hundred tiny programs
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory):
+    """forks.run(module, *arguments, cwd=…): a command that ends before it uses a device, in a fraction of a second."""
+    with contextlib.closing(commands.Forks(tmp_path_factory.mktemp("forks"))) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

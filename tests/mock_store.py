@@ -83,22 +83,24 @@ def mounted(here, monkeypatch):
     def copied(original, path, target, **kwargs):
         return original(local(path), local(target), **kwargs)
 
-    uploads = pathlib.Path(f"{here}.uploads")
-    uploads.mkdir(parents=True)
     save, load = manager.ocp.save_async, reader.ocp.load
     monkeypatch.setattr(manager.ocp, "save_async", lambda path, *args, **kwargs: save(local(path), *args, **kwargs))
     monkeypatch.setattr(reader.ocp, "load", lambda path, *args: load(local(path), *args))
     plainly = dict.fromkeys(("exists", "isdir", "listdir", "glob", "stat"), plain)
-    with testing.mock_epath(
-        **plainly,
-        open=opened,
-        mkdir=made,
-        makedirs=made,
-        remove=removed,
-        rmtree=removed,
-        rename=moved,
-        replace=moved,
-        walk=walked,
-        copy=copied,
+    # Uploads are on the same disk, but outside the test's own folder.
+    with (
+        tempfile.TemporaryDirectory(dir=pathlib.Path(here).parents[1]) as uploads,
+        testing.mock_epath(
+            **plainly,
+            open=opened,
+            mkdir=made,
+            makedirs=made,
+            remove=removed,
+            rmtree=removed,
+            rename=moved,
+            replace=moved,
+            walk=walked,
+            copy=copied,
+        ),
     ):
         yield here

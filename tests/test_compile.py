@@ -19,7 +19,6 @@ def run(*arguments):
     )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -30,8 +29,8 @@ def run(*arguments):
         (["--topology=cpu:2", "--global_batch=2,4"], "only with --sweep"),
     ],
 )
-def test_mistakes_are_one_line(arguments, message):
-    result = run(*arguments)
+def test_mistakes_are_one_line(forks, arguments, message):
+    result = forks.run("jepa_jax.compile", "--config=configs/quickstart.py", *arguments, cwd=ROOT)
     assert result.returncode == 1
     assert result.stderr.startswith("Error: ")
     assert message in result.stderr

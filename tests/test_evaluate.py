@@ -122,8 +122,8 @@ def test_results_files_side_by_side(flags, tmp_path):
         ),
     ],
 )
-def test_mistakes_are_told_without_a_traceback(arguments, message):
-    done = run(*arguments)
+def test_mistakes_are_told_without_a_traceback(forks, arguments, message):
+    done = forks.run("jepa_jax.evaluate", *arguments, cwd=ROOT)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr

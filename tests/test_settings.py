@@ -299,41 +299,42 @@ def python(folder, *arguments):
     )
 
 
-def parsed(folder, *flags, argument=""):
-    """The objectives that a command line sets, or the error it prints."""
-    (folder / "tiny.py").write_text(CONFIG_FILE.replace("{settings}", repr(tiny_run.SETTINGS)))
-    (folder / "print_objectives.py").write_text(PRINT_OBJECTIVES)
-    ended = python(folder, "print_objectives.py", f"--config=tiny.py{argument}", *flags)
-    assert "Traceback" not in ended.stderr, ended.stderr
-    return json.loads(ended.stdout) if ended.returncode == 0 else ended.stderr
+@pytest.fixture
+def parsed(package, forks):
+    """parsed(*flags, argument=""): the objectives that a command line sets, or the error it prints."""
+    (package / "tiny.py").write_text(CONFIG_FILE.replace("{settings}", repr(tiny_run.SETTINGS)))
+    (package / "print_objectives.py").write_text(PRINT_OBJECTIVES)
+
+    def run(*flags, argument=""):
+        ended = forks.run("print_objectives", f"--config=tiny.py{argument}", *flags, cwd=package)
+        assert "Traceback" not in ended.stderr, ended.stderr
+        return json.loads(ended.stdout) if ended.returncode == 0 else ended.stderr
+
+    return run
 
 
-def test_the_command_line_adds_an_objective_by_its_class(package):
+def test_the_command_line_adds_an_objective_by_its_class(parsed):
     flags = ["--config.objectives.mine.coefficient=0.5", "--config.objectives.mine.class=my_pkg.norm:Norm"]
-    found = parsed(package, *flags, "--config.objectives.mine.power=3", "--config.objectives.mine.only_first")
+    found = parsed(*flags, "--config.objectives.mine.power=3", "--config.objectives.mine.only_first")
     mine = found.pop("mine")
     assert (mine["class"], mine["coefficient"], mine["power"], mine["only_first"]) == (MINE["class"], 0.5, 3, True)
     assert found.keys() == {"prediction", "context_prediction"}
-    spaced = parsed(
-        package, "--config.objectives.mine.class", "my_pkg.norm:Norm", "--config.objectives.mine.power", "4"
-    )
+    spaced = parsed("--config.objectives.mine.class", "my_pkg.norm:Norm", "--config.objectives.mine.power", "4")
     assert (spaced["mine"]["coefficient"], spaced["mine"]["power"]) == (1.0, 4)
 
 
 @pytest.mark.slow
-def test_the_command_line_replaces_the_class_of_an_objective(package):
-    found = parsed(
-        package, "--config.objectives.prediction.class=delta", "--config.objectives.prediction.coefficient=2"
-    )
+def test_the_command_line_replaces_the_class_of_an_objective(parsed):
+    found = parsed("--config.objectives.prediction.class=delta", "--config.objectives.prediction.coefficient=2")
     assert found["prediction"]["class"] == "delta"
     assert found["prediction"]["coefficient"] == 2.0
     assert "exponent" not in found["prediction"]
 
 
 @pytest.mark.slow
-def test_flags_override_an_objective_of_the_config_file(package):
+def test_flags_override_an_objective_of_the_config_file(parsed):
     flags = ["--config.objectives.mine.power=5", "--config.objectives.mine.schedule.shape=cosine"]
-    mine = parsed(package, *flags, argument=":mine")["mine"]
+    mine = parsed(*flags, argument=":mine")["mine"]
     assert (mine["coefficient"], mine["power"], mine["schedule"]["shape"]) == (0.25, 5, "cosine")
 
 
@@ -352,8 +353,8 @@ def test_flags_override_an_objective_of_the_config_file(package):
         (["--config.objectives.mine.class="], "--config.objectives.mine.class is empty; expected the name of a class."),
     ],
 )
-def test_a_mistake_in_a_class_is_one_line(package, flags, message):
-    assert message in parsed(package, *flags)
+def test_a_mistake_in_a_class_is_one_line(parsed, flags, message):
+    assert message in parsed(*flags)
 
 
 EVALUATION = """

@@ -268,8 +268,9 @@ def run(folder, settings, *flags):
         (["--processes=two"], "--processes is 'two'; expected a whole number."),
     ],
 )
-def test_a_mistaken_command_is_told_in_a_line(tmp_path, flags, message):
-    ended = run(tmp_path, SETTINGS, *flags)
+def test_a_mistaken_command_is_told_in_a_line(tmp_path, forks, flags, message):
+    _, _, *arguments = command(tmp_path, SETTINGS, *flags)
+    ended = forks.run(*arguments, cwd=REPOSITORY)
     assert ended.returncode != 0
     assert message in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
