@@ -2,7 +2,7 @@
 
 Source:    V-JEPA 2 (arXiv:2506.09985): predictor of width 384 and depth 12 with 12 heads, one level, `tiled` rotary
            positions, both of its masks, L1 on targets, EMA 0.99925, learning rate 1e-4 → 5.25e-4 in 12,000 steps, then
-           constant, weight decay 0.04. Not included: the last phase (cool-down at 64 frames) and the data (VideoMix22M).
+           constant, weight decay 0.04. Without the last phase (cool-down at 64 frames) and the data (VideoMix22M).
 Command:   python -m jepa_jax.train --config configs/vjepa2.py:vit_large --config.data.path=DATA --workdir DIR
 Argument:  the encoder: vit_large (300 M parameters), vit_huge, vit_giant (1 B; or vit_giant_xformers, with the 22 heads
            of the released ViT-g).
