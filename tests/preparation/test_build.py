@@ -372,9 +372,8 @@ def small_disk(tmp_path):
 
 def test_full_disk_raises_and_preparation_resumes(tmp_path, small_disk, monkeypatch):
     raw = many(tmp_path)
-    monkeypatch.setattr(
-        plan, "check_free_space", lambda *_: None
-    )  # as if another process filled the disk after the check
+    # As if another process filled the disk after the check.
+    monkeypatch.setattr(plan, "check_free_space", lambda *_: None)
     with pytest.raises(PrepareError, match=r"array_record.* cannot be written: .*No space left on device"):
         build.prepare(raw, small_disk / "out", SETTINGS, 0)
     # With more space, the same command resumes.

@@ -42,7 +42,7 @@ def test_task_error_is_raised_and_all_processes_end():
     assert not multiprocessing.active_children()
 
 
-def test_dead_worker_raises_with_advice():
+def test_dead_worker_raises_and_names_the_workers_flag():
     with progress.Progress(2, "numbers", name="deaths") as bar, pytest.raises(parallel.PrepareError, match="--workers"):
         parallel.run(_die, [1, 2], 1, bar)
 
