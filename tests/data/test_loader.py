@@ -69,9 +69,7 @@ def test_images_are_repeated_and_videos_change_over_time(clips, pictures):
         assert (batch["video"] == batch["video"][:, :1]).all()
     for batch in moving:
         levels = batch["video"].astype(float).mean(axis=(2, 3, 4))
-        np.testing.assert_allclose(
-            np.diff(levels, axis=1), 24, atol=3
-        )  # three frames later, and each frame is 8 levels brighter
+        np.testing.assert_allclose(np.diff(levels, axis=1), 24, atol=3)  # three frames, 8 levels per frame
 
 
 def test_target_fps_sets_the_stride(clips):
