@@ -102,13 +102,13 @@ def test_frame_rate_matches_the_file(tmp_path, fps, write_video):
 def test_rotated_video_is_returned_upright(tmp_path, write_video, grey):
     """Phones store portrait videos sideways, with a display matrix in the track header."""
 
-    def lying(k):
+    def sideways(k):
         frame = grey(10)
         frame[:, :8] = 255  # a bright left edge, which is the top after rotating clockwise by 90°
         return frame
 
     path = tmp_path / "phone.mp4"
-    write_video(path, frames=4, picture=lying)
+    write_video(path, frames=4, picture=sideways)
     content = bytearray(path.read_bytes())
     matrix = content.index(b"tkhd") + 4 + 40
     one = 1 << 16

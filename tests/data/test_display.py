@@ -221,7 +221,7 @@ def test_transparent_pixels_are_black(tmp_path, name, codec, pix_fmt):
 
 
 @pytest.mark.parametrize("alpha", [0, 255])
-def test_unused_bytes_of_uncompressed_frames_are_not_transparency(tmp_path, alpha):
+def test_unused_bytes_of_uncompressed_frames_are_not_read_as_alpha(tmp_path, alpha):
     picture = np.dstack([quarters(), np.full((48, 64), alpha, np.uint8)])
     path = write(tmp_path / "clip.avi", "rawvideo", "bgra", lambda k: picture)
     assert_shown(path, CORNERS, (48, 64))

@@ -64,7 +64,7 @@ def test_steps_do_not_depend_on_start_rows_or_workers(settings):
             np.testing.assert_array_equal(batch[key][[3, 1]], other[key])
 
 
-def test_all_steps_are_alike_with_only_images_or_without_images(clips, pictures, settings):
+def test_sources_of_one_kind_give_steps_of_one_kind(clips, pictures, settings):
     only = {"pictures": SourceConfig(kind="images", path=str(pictures))}
     assert {batch["video"].shape[1] for batch in read(settings(5, sources=only))} == {1}
     only = {"clips": SourceConfig(path=str(clips))}
@@ -73,7 +73,7 @@ def test_all_steps_are_alike_with_only_images_or_without_images(clips, pictures,
         np.testing.assert_array_equal(a["video"], b["video"])
 
 
-def test_batch_memory_is_that_of_single_frames_if_all_sources_are_images(settings, pictures, monkeypatch):
+def test_image_sources_alone_reserve_memory_for_single_frames(settings, pictures, monkeypatch):
     reserved, prefetcher = [], pool.BatchPrefetcher
     monkeypatch.setattr(pool, "BatchPrefetcher", lambda *args: reserved.append(args[2]) or prefetcher(*args))
     mixed = settings(4)

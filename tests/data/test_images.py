@@ -94,7 +94,7 @@ def test_sixteen_bit_files_keep_their_levels():
         png(256, 16, 2, np.repeat(wide[:, None], 3, axis=1).astype(">u2").tobytes()),
     ):
         np.testing.assert_array_equal(grey_of(content)[0], RAMP[0])
-    # White is zero.
+    # In this TIFF, zero is white.
     np.testing.assert_array_equal(grey_of(tiff(np.tile(wide, (2, 1)), t262=0))[0], RAMP[0, ::-1])
 
 

@@ -17,7 +17,7 @@ def listed(raw, split, fold=1):
     return {item.id: item.label for part in raw.splits[split][fold - 1] for item in raw.parts[part]}
 
 
-def test_ucf101(raw_ucf101):
+def test_ucf101_classes_and_splits(raw_ucf101):
     raw = sets.OPEN["ucf101"](raw_ucf101)
     assert raw.classes == ("ApplyEyeMakeup", "ApplyLipstick", "Archery")
     for fold in (1, 2, 3):
@@ -31,7 +31,7 @@ def test_ucf101(raw_ucf101):
     assert all(pathlib.Path(item.path).is_file() for items in raw.parts.values() for item in items)
 
 
-def test_something_something_v2(raw_something_something_v2):
+def test_something_something_v2_classes_and_splits(raw_something_something_v2):
     raw = sets.OPEN["something_something_v2"](raw_something_something_v2)
     assert raw.classes == ("Dropping something onto something", "Pushing something", "Folding something")
     assert listed(raw, "train") == {"10": 0, "11": 2, "12": 1, "13": 0, "14": 2}
@@ -45,7 +45,7 @@ def test_something_something_v2_with_its_original_file_names(raw_something_somet
     assert len(sets.OPEN["something_something_v2"](raw_something_something_v2).parts["train"]) == 5
 
 
-def test_diving48(raw_diving48):
+def test_diving48_classes_and_splits(raw_diving48):
     raw = sets.OPEN["diving48"](raw_diving48)
     assert raw.classes[0] == "Back 15som 05Twis FREE"
     assert listed(raw, "train") == {"a_0": 0, "a_1": 1, "b_0": 2, "b_1": 0}
@@ -128,7 +128,7 @@ def test_folder_with_train_and_test_splits(tmp_path):
         ("diving48", "Diving48_V2_test.json"),
     ],
 )
-def test_missing_list_is_named(request, name, lost):
+def test_missing_list_raises_with_its_name(request, name, lost):
     root = request.getfixturevalue(f"raw_{name}")
     (root / lost).rename(root / "aside")
     with pytest.raises(PrepareError, match=f"lacks {lost.split('/')[-1]}|lacks {lost}"):
@@ -136,7 +136,7 @@ def test_missing_list_is_named(request, name, lost):
 
 
 @pytest.mark.parametrize("name", sets.OPEN)
-def test_missing_folder_is_named(name, tmp_path):
+def test_missing_folder_raises_with_its_name(name, tmp_path):
     with pytest.raises(PrepareError, match=r"nowhere is not a folder"):
         sets.OPEN[name](tmp_path / "nowhere")
 
