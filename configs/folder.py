@@ -1,11 +1,11 @@
-"""Your own videos, optionally mixed with images, at a size for one machine.
+"""Trains on your own videos, optionally mixed with images, at a size for one machine.
 
 Source:    the baseline of arXiv:2605.17165 with a smaller model: ViT of width 192, clips of 8×112×112.
 Command:   python -m jepa_jax.train --config configs/folder.py --config.data.path=VIDEOS --workdir DIR
            with images: --config.data.sources.images.path=IMAGES --config.data.sources.images.weight=0.25
 Data:      VIDEOS is a folder (CLASS/clip.mp4 or only clips; also avi, mkv, mov, webm, mpg) or a CSV file of `path
            label` lines. Training does not use labels. IMAGES is a folder of images; each is used as a still clip.
-Hardware:  two CPU cores train about 10 clips/s (docs/measurements.md); a GPU many times that.
+Hardware:  two CPU cores train about 10 clips/s (docs/measurements.md); a GPU is many times faster.
 Expected:  depends on the videos.
 """
 

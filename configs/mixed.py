@@ -1,12 +1,12 @@
-"""The study's second regime at full size: a ViT-B trained on videos and still images mixed, 30,000 steps of 32 clips.
+"""The study's second regime at full size: a ViT-B trained on videos and still images, 30,000 steps of 32 clips.
 
 Source:    arXiv:2605.17165, regime `mixed` (UCF-101 : Something-Something V2 : ImageNet-100 = 0.2 : 0.6 : 0.2; every
            second frame; an image is a still clip).
 Command:   python -m jepa_jax.train --config configs/mixed.py[:RECIPE] --config.data.root=DATA --workdir DIR
 Data:      DATA/{ucf101,something_something_v2,imagenet100}, each made by: python -m jepa_jax.prepare SET --source RAW
-           --out DATA/SET. Unprepared: --config.data.sources.ssv2.path=FILES, a folder CLASS/file or, of videos, a CSV
-           file of `path label`.
-Hardware:  not yet run; compiled for 16 chips of TPU v5e, a step takes 3 of their 16 GiB each (docs/measurements.md).
+           --out DATA/SET. To use unprepared files: --config.data.sources.ssv2.path=FILES, a folder CLASS/file or, for
+           videos, a CSV file of `path label` lines.
+Hardware:  not yet run; compiled for 16 TPU v5e chips, a step takes 3 of the 16 GiB per chip (docs/measurements.md).
 Expected:  not yet measured. The study's baseline (its seed 42): Diving-48 8.68, ImageNet-100 24.86, SSv2 8.39 %.
 """
 

@@ -1,4 +1,4 @@
-"""Three minutes from clone to a probed Video-JEPA: sprites that need no download, and a tiny model.
+"""Trains and probes a tiny Video-JEPA in three minutes, on sprites that need no download.
 
 Source:    the baseline of arXiv:2605.17165 at toy size, with a faster target (EMA 0.97) and a higher learning rate,
            since the run has only 600 steps.

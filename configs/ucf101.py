@@ -3,9 +3,9 @@
 Source:    arXiv:2605.17165, regime `ucf101` (UCF-101 split 1 train; a frame step of ⌈fps⌉ // 16).
 Command:   python -m jepa_jax.train --config configs/ucf101.py[:RECIPE] --config.data.root=DATA --workdir DIR
 Data:      DATA/ucf101, made by: python -m jepa_jax.prepare ucf101 --source RAW --out DATA/ucf101
-           Unprepared: --config.data.sources.ucf101.path=FILES, a folder CLASS/clip.avi or a CSV file of `path label`.
-           Another official split: --config.data.sources.ucf101.fold=2.
-Hardware:  not yet run; compiled for 16 chips of TPU v5e, a step takes 3 of their 16 GiB each (docs/measurements.md).
+           To use unprepared files: --config.data.sources.ucf101.path=FILES, a folder CLASS/clip.avi or a CSV file of
+           `path label` lines. To use another official split: --config.data.sources.ucf101.fold=2.
+Hardware:  not yet run; compiled for 16 TPU v5e chips, a step takes 3 of the 16 GiB per chip (docs/measurements.md).
 Expected:  not yet measured. The study's baseline: Diving-48 8.38, ImageNet-100 12.02, SSv2 2.07, UCF-101 23.79 %.
 """
 

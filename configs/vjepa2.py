@@ -1,8 +1,8 @@
-"""Pretraining at the scale of V-JEPA 2: ViT-L or ViT-g, 16 frames of 256×256 at 4 frames/s, batch 3072, for pods.
+"""Pretraining at the scale of V-JEPA 2 on pods: ViT-L or ViT-g, 16 frames of 256×256 at 4 frames/s, batch 3072.
 
 Source:    V-JEPA 2 (arXiv:2506.09985): predictor of width 384 and depth 12 with 12 heads, one level, `tiled` rotary
            positions, both of its masks, L1 on targets, EMA 0.99925, learning rate 1e-4 → 5.25e-4 in 12,000 steps, then
-           constant, weight decay 0.04. Its last phase (cool-down at 64 frames) and data (VideoMix22M) are not included.
+           constant, weight decay 0.04. Without the last phase (cool-down at 64 frames) and the data (VideoMix22M).
 Command:   python -m jepa_jax.train --config configs/vjepa2.py:vit_large --config.data.path=DATA --workdir DIR
 Argument:  the encoder: vit_large (300 M parameters), vit_huge, vit_giant (1 B; or vit_giant_xformers, with the 22 heads
            of the released ViT-g).

@@ -19,18 +19,18 @@ Changes = dict[str, Any]  # nested settings that replace those of a baseline run
 
 
 class NoSuchRecipeError(LookupError):  # ml_collections prints a traceback for a ValueError in a config file
-    """The table has no recipe with this name."""
+    """No recipe has this name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One entry of the table."""
+    """One entry of `RECIPES`."""
 
     summary: str
     changes: Changes
-    regimes: tuple[str, ...]  # the regimes in which the study ran it; empty if it did not
+    regimes: tuple[str, ...]  # the regimes in which the study ran it; empty if it ran none
     source: str = PAPER
-    # Names in the published results, if they differ. Several names are runs with different seeds.
+    # Names in the published results, if different. Several names are runs with different seeds.
     published_as: tuple[str, ...] = ()
 
 
@@ -148,12 +148,12 @@ RECIPES: dict[str, Recipe] = {
 
 
 def apply(config: ml_collections.ConfigDict, recipe: str) -> ml_collections.ConfigDict:
-    """Changes the config of a baseline run to another recipe, in place, and returns it.
+    """Applies a recipe to the config of a baseline run, in place, and returns the config.
 
     The recipe `help` prints the table and exits.
 
     Raises:
-        NoSuchRecipeError: unknown recipe. The message suggests the nearest one and lists all.
+        NoSuchRecipeError: unknown recipe. The message suggests the closest name and lists all recipes.
     """
     if recipe == "help":
         print(f"Recipes:\n{table()}")
@@ -174,7 +174,7 @@ that training never updates. `python -m jepa_jax.evaluate` probes the trained en
 
 
 def table() -> str:
-    """Returns a line per recipe with name, summary and published figures, and a note on untrained encoders."""
+    """Returns one line per recipe (name, summary, published results) and a note on untrained encoders."""
     width = max(map(len, RECIPES))
     lines = []
     for name, recipe in RECIPES.items():

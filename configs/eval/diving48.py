@@ -6,10 +6,11 @@
 
 PROTOCOL `paper` (the default): arXiv:2605.17165. The attentive probe on all tokens, 100 epochs of batch 16, AdamW 1e-3,
 in float32.
-PROTOCOL `vjepa2`: V-JEPA 2 (arXiv:2506.09985). Its probe of four blocks on the tokens of all levels (four there), 100
-epochs of batch 128, 3 settings: weight decay 0.8, learning rates 1e-3, 3e-4 and 1e-4; four segments of every second
-frame × three crops per test video. Its clips have 32 frames; here clips have as many frames as in training.
-Hardware: not yet run. Features of all tokens of a ViT-B take 36 GB for training videos (float16).
+PROTOCOL `vjepa2`: V-JEPA 2 (arXiv:2506.09985). The probe of four blocks on the tokens of all levels (V-JEPA 2 has
+four), 100 epochs of batch 128, 3 settings: weight decay 0.8, learning rates 1e-3, 3e-4 and 1e-4; four segments of every
+second frame × three crops per test video. V-JEPA 2 uses clips of 32 frames; here clips have as many frames as in
+training.
+Hardware: not yet run. The features of all tokens of a ViT-B take 36 GB for the training videos (float16).
 Expected: `paper` 8.68 % for the study's baseline (mixed regime, seed 42). Not yet measured with this code.
 `--config.beside_untrained=True` adds the untrained encoder.
 """

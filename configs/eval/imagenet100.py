@@ -4,13 +4,13 @@
     python -m jepa_jax.evaluate --config configs/eval/imagenet100.py[:PROTOCOL] --checkpoint WORKDIR \
         --out results.json --config.data.root=DATA
 
-PROTOCOL `paper` (the default): arXiv:2605.17165, in float32. A clip's tokens averaged, a linear probe, 50
+PROTOCOL `paper` (the default): arXiv:2605.17165, in float32. A linear probe on the mean of a clip's tokens, 50
 epochs of batch 256, AdamW 1e-3.
-PROTOCOL `vjepa2`: V-JEPA 2 (arXiv:2506.09985). Its probe of four blocks on all tokens, 20 epochs of batch 1,024, 20
+PROTOCOL `vjepa2`: V-JEPA 2 (arXiv:2506.09985). The probe of four blocks on all tokens, 20 epochs of batch 1,024, 20
 settings, one view per image.
 Hardware: not yet run. Expected: `paper` 24.86 % for the study's baseline (mixed regime, seed 42). Not yet measured with
 this code.
-`--config.beside_untrained=True` adds the untrained encoder, `--config.probes.linear.seeds=5` more probe seeds.
+`--config.beside_untrained=True` adds the untrained encoder, `--config.probes.linear.seeds=5` trains more probe seeds.
 """
 
 import ml_collections

@@ -1,16 +1,17 @@
-"""Linear probes of appearance, motion and order on sprites, with controls: a benchmark without a download.
+"""Linear probes of appearance, motion and order on sprites, with controls. Needs no download.
 
     python -m jepa_jax.evaluate --config configs/eval/sprites.py --checkpoint WORKDIR --out results.json
 
 Argument: `tiny` (8 frames of 64×64), `small` (16 of 112×112) or `full` (16 of 224×224), as in
 configs/eval/sprites.py:small; default: the clip size of training. The flags --config.train.difficulty=standard
---config.test.difficulty=standard select the set with distractor and nuisances.
+--config.test.difficulty=standard select the set with a distractor and nuisances.
 
 Expected score (order, motion, appearance) of configs/quickstart.py, seed 239: 55.7 / 15.3 / 34.8 % trained,
 16.8 / 7.0 / 27.5 % untrained, chance 16.7 / 8.3 / 6.2 %.
 Hardware: two CPU cores. They encode 5 `small` clips/s with that model (1,568 tokens per clip; 3,072 clips, each encoded
 four times with all controls). `full` clips need an accelerator.
-Source: our own set; its three labels stand for ImageNet-100, Diving-48 and Something-Something V2 of arXiv:2605.17165.
+Source: our own set. Its three labels correspond to ImageNet-100, Diving-48 and Something-Something V2 in
+arXiv:2605.17165.
 """
 
 import ml_collections

@@ -6,9 +6,9 @@
 
 PROTOCOL `paper` (the default): arXiv:2605.17165, in float32. The attentive probe on the mean of a video's tokens, 100
 epochs of batch 16, AdamW 1e-3.
-PROTOCOL `vjepa2`: V-JEPA 2 (arXiv:2506.09985). Its probe of four blocks on all tokens, 20 epochs of batch 256, 20
-settings; two segments of every fourth frame × three crops per test video. All tokens of a ViT-B take 407 GB per view;
-if the disk has too little space, clips are encoded again in each epoch.
+PROTOCOL `vjepa2`: V-JEPA 2 (arXiv:2506.09985). The probe of four blocks on all tokens, 20 epochs of batch 256, 20
+settings; two segments of every fourth frame × three crops per test video. The features of all tokens of a ViT-B take
+407 GB per view; if they do not fit on the disk, clips are encoded again in each epoch.
 Hardware: not yet run. Expected: `paper` 8.39 % for the study's baseline (mixed regime, seed 42). Not yet measured with
 this code.
 `--config.beside_untrained=True` adds the untrained encoder.

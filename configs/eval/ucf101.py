@@ -4,9 +4,9 @@
     python -m jepa_jax.evaluate --config configs/eval/ucf101.py[:PROTOCOL] --checkpoint WORKDIR --out results.json \
         --config.data.root=DATA
 
-PROTOCOL `paper` (the default): as the public code of arXiv:2605.17165 (commit 3588723) evaluates UCF-101: the attentive
-probe on all tokens, 100 epochs of batch 16, AdamW 3e-4, in float32.
-PROTOCOL `vjepa2`: V-JEPA 2 (arXiv:2506.09985), with its settings for Kinetics-400: the probe of four blocks on all
+PROTOCOL `paper` (the default): the public code of arXiv:2605.17165 (commit 3588723) for UCF-101. The attentive probe on
+all tokens, 100 epochs of batch 16, AdamW 3e-4, in float32.
+PROTOCOL `vjepa2`: V-JEPA 2 (arXiv:2506.09985), with its settings for Kinetics-400. The probe of four blocks on all
 tokens, 20 epochs of batch 256, 20 settings; eight segments of every fourth frame × three crops per test video.
 Hardware: not yet run. Expected: `paper` 23.79 % for the study's baseline (ucf101 regime). Not yet measured with this
 code. `--config.train.fold=2 --config.test.fold=2` selects split 2.

@@ -4,10 +4,10 @@
         --config.train.path=UT
 
 UT is a folder of CLASS/clip.avi with the sequence in the file name, as in hug/set1_seq02_id10.avi. Each of the 20
-sequences is held out once, and its six clips are classified by probes trained on the other 19, so that all 120 clips
+sequences is held out once, and its six clips are classified by probes trained on the other 19. Thus all 120 clips
 are test clips, and training and test clips never share a scene or a recording. The penalty of the linear probe is also
-chosen by holding out sequences. The controls `first frame` and `frame differences` measure how far appearance or motion
-alone suffices. If WORKDIR was trained on these videos, the encoder has seen all clips (without labels); hold out
+chosen by holding out sequences. The controls `first frame` and `frame differences` measure what appearance or motion
+alone achieves. If WORKDIR was trained on these videos, the encoder has seen all clips (without labels); hold out
 sequences there too with --config.data.sources.videos.exclude.
 
 Source: UT-Interaction (Ryoo and Aggarwal, ICPR 2010 contest on human interaction), whose protocol leaves out one

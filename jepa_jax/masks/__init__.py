@@ -1,7 +1,7 @@
-"""Masks: which tokens of a clip are seen (context) and which are predicted (target).
+"""Masks: which tokens of a clip are visible (context) and which are predicted (target).
 
-A kind of mask is a frozen dataclass of settings that derives from `base.Mask`. It has one module, and one line in
-`CLASSES`; `config.masks.NAME.kind` selects it. Token counts are fixed by `plan`, so shapes are static.
+Each kind of mask is a frozen dataclass of settings that derives from `base.Mask`. It has its own module and one line in
+`CLASSES`; `config.masks.NAME.kind` selects it. `plan` fixes the token counts, so shapes are static.
 """
 
 import jax
@@ -21,7 +21,7 @@ CLASSES: dict[str, type] = {
 
 
 def plan(mask: object, grid: Grid) -> MaskPlan:
-    """Fixes the token counts of a mask on a grid.
+    """Returns the mask with its token counts on a grid.
 
     Raises:
         ValueError: the mask is not a `Mask`, or its counts do not fit the grid.
@@ -40,7 +40,7 @@ def plan(mask: object, grid: Grid) -> MaskPlan:
 def draw(
     plan: MaskPlan, key: jax.Array, batch: int, motion_BxTxHxW: Float[Array, "B T H W"] | None = None
 ) -> tuple[Int[Array, "B K"], Int[Array, "B M"]]:
-    """Context and target positions of each clip, ascending in time-major order.
+    """Returns the context and target positions of each clip, ascending in time-major order.
 
     Args:
         plan: from `plan`.
@@ -49,7 +49,7 @@ def draw(
         motion_BxTxHxW: from `motion_map`; needed if the mask follows motion.
 
     Raises:
-        ValueError: the mask follows motion and there is no motion map, or its draw differs from its planned counts.
+        ValueError: the mask follows motion but no motion map is given, or the drawn counts differ from the plan.
     """
     if plan.mask.follows_motion and motion_BxTxHxW is None:
         raise ValueError(f"{type(plan.mask).__qualname__} follows motion: pass the motion map")
@@ -65,7 +65,7 @@ def draw(
 def draw_all(
     plans: tuple[MaskPlan, ...], key: jax.Array, clips: Float[Array, "B F Y X C"]
 ) -> list[tuple[Int[Array, "B _"], Int[Array, "B _"]]]:
-    """Context [B, K] and target [B, M] of each mask, for normalised clips. Mask i uses `fold_in(key, i)`."""
+    """Returns context [B, K] and target [B, M] of each mask, for normalised clips. Mask i uses `fold_in(key, i)`."""
     motion = None
     if any(plan.mask.follows_motion for plan in plans):
         motion = motion_map(clips, plans[0].grid)

@@ -10,7 +10,7 @@ Grid = tuple[int, int, int]  # tokens in time, height and width
 
 
 class Mask(abc.ABC):
-    """A kind of mask: a frozen dataclass of settings that plans token counts and draws positions.
+    """Base class of masks: a frozen dataclass of settings that plans token counts and draws positions.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Mask(abc.ABC):
 
     @abc.abstractmethod
     def plan(self, grid: Grid) -> "MaskPlan":
-        """The mask with its token counts on a grid: a function of the settings and the grid alone.
+        """Returns the mask with its token counts on a grid; depends only on the settings and the grid.
 
         Raises:
             ValueError: the grid is too small for this mask.
@@ -41,9 +41,9 @@ class Mask(abc.ABC):
     def draw(
         self, plan: "MaskPlan", key: jax.Array, batch: int, motion_BxTxHxW: Float[Array, "B T H W"] | None = None
     ) -> tuple[Int[Array, "B K"], Int[Array, "B M"]]:
-        """Context and target positions of each clip, ascending in time-major order; traced under jit.
+        """Returns the context and target positions of each clip, ascending in time-major order; traced under jit.
 
-        A clip's context and target are disjoint. Their counts are those of the plan.
+        A clip's context and target are disjoint, and their sizes match the plan.
         """
 
 

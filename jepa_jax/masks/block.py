@@ -1,9 +1,9 @@
-"""Block masks: blocks are placed at random; what they cover is the target, the rest the context.
+"""Block masks: randomly placed blocks cover the target; the other tokens are the context.
 
-After V-JEPA and arXiv:2605.17165. Token counts are fixed beforehand (a budget), so shapes are static. The study cuts
-every mask of a batch to the shortest by dropping the last positions, that is the latest time steps; here each clip
-keeps, of a few candidate placements, the one nearest the budget, and positions are ranked by how many blocks cover
-them: no bias in time, no padding.
+After V-JEPA and arXiv:2605.17165. Token counts are fixed in advance (the budget), so shapes are static. The study
+truncates every mask of a batch to the shortest by dropping the last positions, which are the latest time steps. Here
+each clip draws a few candidate placements and keeps the one nearest the budget. Positions are then ranked by how many
+blocks cover them. This needs no padding and has no bias in time.
 """
 
 import dataclasses
@@ -18,22 +18,22 @@ from jepa_jax.masks import future, motion_guided, placement, positions
 from jepa_jax.masks.base import Grid, Mask, MaskPlan
 from jepa_jax.settings import at_least, share
 
-CANDIDATES = 4  # placements drawn a clip; with 4, 5 % of the `long` mask's context is covered by a block, with 1 18 %
-SIMULATED_BATCHES, SIMULATED_BATCH = 4000, 8  # behind the budgets; the study's batch on a device is 8
+CANDIDATES = 4  # placements per clip; blocks cover 5 % of the `long` mask's context with 4 candidates, 18 % with 1
+SIMULATED_BATCHES, SIMULATED_BATCH = 4000, 8  # for the budgets; the study has 8 clips per device
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BlockMask(Mask):
-    """Predicts what blocks cover; optionally the future alone, optionally where there is motion."""
+    """Predicts the tokens that blocks cover. Optionally, only early tokens are context, or blocks follow motion."""
 
     blocks: int = 8
-    spatial_scale: float = 0.15  # a block's share of the H·W positions
-    temporal_scale: float = 1.0  # a block's share of the T time steps; 1 makes tubes
+    spatial_scale: float = 0.15  # fraction of the H·W positions in a block
+    temporal_scale: float = 1.0  # fraction of the T time steps in a block; 1 makes tubes
     aspect: tuple[float, float] = (0.75, 1.5)
-    temporal_keep: float = 1.0  # the context is in this first share of time; less than 1: see `future`
-    motion_strength: float = 0.0  # > 0: block origins follow motion, probability ∝ motion^strength
-    motion_random_rate: float = 0.1  # share of origins drawn uniformly all the same
-    budget: Literal["mean", "truncated"] = "mean"  # token counts: the study's means, or after its batch-8 cut
+    temporal_keep: float = 1.0  # the context uses only this first fraction of time; see `future`
+    motion_strength: float = 0.0  # if > 0, block origins follow motion: probability ∝ motion^strength
+    motion_random_rate: float = 0.1  # fraction of origins that do not follow motion but are drawn uniformly
+    budget: Literal["mean", "truncated"] = "mean"  # the study's mean token counts, before or after truncation
 
     def __post_init__(self) -> None:
         at_least(self, 1, "blocks")
@@ -47,12 +47,12 @@ class BlockMask(Mask):
 
     @property
     def tubes(self) -> bool:
-        """Whether the mask is the same at every time step (of those the context is in)."""
+        """Whether the mask is the same at every time step that the context uses."""
         return self.temporal_scale == 1.0
 
     @property
     def predicts_future(self) -> bool:
-        """Whether the context is in the first share of time and everything else the target."""
+        """Whether the context uses only the first time steps and everything else is the target."""
         return self.temporal_keep < 1
 
     @property
@@ -61,10 +61,12 @@ class BlockMask(Mask):
         return self.motion_strength > 0
 
     def plan(self, grid: Grid) -> MaskPlan:
-        """The mask with its budget: the mean counts of free placements, or of those cut to a batch of 8's shortest.
+        """Returns the mask with its budget: the mean token counts of simulated placements.
+
+        The `truncated` budget takes the smallest counts of each simulated batch of 8.
 
         Raises:
-            ValueError: fewer than two positions in a frame.
+            ValueError: a frame has fewer than two positions.
         """
         time, height, width = grid
         if height * width < 2:
@@ -87,7 +89,7 @@ class BlockMask(Mask):
     def draw(
         self, plan: MaskPlan, key: jax.Array, batch: int, motion_BxTxHxW: Float[Array, "B T H W"] | None = None
     ) -> tuple[Int[Array, "B K"], Int[Array, "B M"]]:
-        """Context and target positions of each clip, ascending in time-major order."""
+        """Returns the context and target positions of each clip, ascending in time-major order."""
         place, rank = jax.random.split(key)
         cover = cover_counts(self, plan.grid, place, batch, motion_BxTxHxW)
         cover = nearest_to_budget(self, plan, cover)
@@ -115,9 +117,9 @@ def cover_counts(
     batch: int,
     motion_BxTxHxW: Float[Array, "B T H W"] | None = None,
 ) -> Float[Array, "B candidates t H W"]:
-    """How many blocks cover each position, for several placements a clip; t is 1 for tubes, T otherwise.
+    """Returns how many blocks cover each position, for several placements per clip; t is 1 for tubes, otherwise T.
 
-    The block size is drawn once a batch, the origins once a clip and placement.
+    The block size is drawn once per batch, the origins once per clip and placement.
     """
     size_key, origin_key = jax.random.split(key)
     block = placement.block_size(grid, size_key, mask.spatial_scale, mask.temporal_scale, mask.aspect)
@@ -135,20 +137,20 @@ def cover_counts(
 def nearest_to_budget(
     mask: BlockMask, plan: MaskPlan, cover: Float[Array, "B candidates t H W"]
 ) -> Float[Array, "B t H W"]:
-    """Of each clip's placements, the one whose uncovered count is nearest the budget, never one that leaves none."""
+    """Returns the placement of each clip with the context size nearest the budget; empty contexts come last."""
     free = _uncovered(mask, plan.grid, cover)
     distance = jnp.where(free == 0, jnp.inf, jnp.abs(free - plan.context))
     return jnp.take_along_axis(cover, distance.argmin(-1)[:, None, None, None, None], axis=1)[:, 0]
 
 
 def first_valid(mask: BlockMask, grid: Grid, cover: Float[Array, "B candidates t H W"]) -> Float[Array, "B t H W"]:
-    """Of each clip's placements, the first that leaves a context: a mask before its budget, as the study draws it."""
+    """Returns the first placement of each clip that leaves a context: the study's mask before truncation."""
     empty = _uncovered(mask, grid, cover) == 0
     return jnp.take_along_axis(cover, empty.argmin(-1)[:, None, None, None, None], axis=1)[:, 0]
 
 
 def _uncovered(mask: BlockMask, grid: Grid, cover: jax.Array) -> jax.Array:
-    """Context tokens [B, candidates] that each placement leaves, before any budget."""
+    """Returns the number of context tokens [B, candidates] that each placement leaves, before the budget."""
     kept = future.kept_times(mask.temporal_keep, grid)
     free = (cover[:, :, :kept] == 0).sum((2, 3, 4))
     return free * (kept if mask.tubes else 1)
@@ -156,9 +158,9 @@ def _uncovered(mask: BlockMask, grid: Grid, cover: jax.Array) -> jax.Array:
 
 @functools.cache
 def _simulated_counts(mask: BlockMask, grid: Grid) -> tuple[float, float]:
-    """Mean context and target tokens of uniform placements (an empty context redrawn), seed fixed.
+    """Returns the mean context and target counts of uniform placements, with a fixed seed; empty contexts are redrawn.
 
-    `truncated` takes, of every batch, the smallest count of each.
+    The `truncated` budget takes the smallest context and target counts of each batch.
     """
     uniform = dataclasses.replace(mask, motion_strength=0.0)
 

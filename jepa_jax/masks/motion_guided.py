@@ -9,11 +9,11 @@ from jepa_jax.masks.placement import Block, Origins, inside, uniform_origins
 
 
 def motion_map(clips: Float[Array, "B F Y X C"], grid: Grid) -> Float[Array, "B T H W"]:
-    """Mean absolute frame difference on the token grid, scaled to a maximum of 1 in each clip (0 in a still clip).
+    """Returns the mean absolute frame difference on the token grid, scaled to a maximum of 1 per clip (0 if still).
 
     Args:
-        clips: normalised clips. The first difference is used twice, so that the map is as long as the clip before it is
-            resized (trilinear, half-pixel centres, no antialiasing).
+        clips: normalised clips. The first difference is repeated, so the map has as many frames as the clip before it
+            is resized (trilinear, half-pixel centres, no antialiasing).
         grid: tokens in time, height, width.
     """
     if clips.shape[1] == 1:
@@ -27,9 +27,9 @@ def motion_map(clips: Float[Array, "B F Y X C"], grid: Grid) -> Float[Array, "B 
 def origin_probabilities(
     motion_BxTxHxW: Float[Array, "B T H W"], block: Block, strength: float
 ) -> Float[Array, "B starts H W"]:
-    """Probability of each block origin: ∝ (mean motion inside the block, at least 1e-6)^strength.
+    """Returns the probability of each block origin: ∝ (mean motion inside the block, at least 1e-6)^strength.
 
-    It is 0 where the block would stick out. There are T − t + 1 starts in time.
+    It is 0 where the block does not fit. There are T − t + 1 starts in time.
     """
     return jnp.exp(_origin_log_probabilities(motion_BxTxHxW, block, strength))
 
@@ -55,7 +55,7 @@ def guided_origins(
     strength: float,
     random_rate: float,
 ) -> Origins:
-    """Origins that follow motion, except for a share `random_rate` drawn uniformly."""
+    """Returns origins that follow motion, except for a fraction `random_rate` that is drawn uniformly."""
     guided_key, uniform_key, choice_key = jax.random.split(key, 3)
     log_probability = _origin_log_probabilities(motion_BxTxHxW, block, strength)
     batch, _, height, width = log_probability.shape

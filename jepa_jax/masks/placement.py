@@ -13,7 +13,7 @@ Origins = tuple[jax.Array, jax.Array, jax.Array]  # in time, height and width, e
 def block_size(
     grid: Grid, key: jax.Array, spatial_scale: float, temporal_scale: float, aspect: tuple[float, float]
 ) -> Block:
-    """Block extent (t, h, w): area ⌊s·H·W⌋, aspect ratio uniform, each side at most the grid's."""
+    """Returns the block extent (t, h, w): area ⌊s·H·W⌋, uniform aspect ratio, each side at most the grid's."""
     time, height, width = grid
     area = int(spatial_scale * height * width)
     ratio = jax.random.uniform(key, minval=aspect[0], maxval=aspect[1])
@@ -23,7 +23,7 @@ def block_size(
 
 
 def uniform_origins(grid: Grid, block: Block, key: jax.Array, shape: tuple[int, int, int]) -> Origins:
-    """Origins uniform over the positions where the block fits."""
+    """Returns origins drawn uniformly from the positions where the block fits."""
     t, y, x = (
         jax.random.randint(k, shape, 0, length - extent + 1)
         for k, length, extent in zip(jax.random.split(key, 3), grid, block, strict=True)
@@ -32,12 +32,12 @@ def uniform_origins(grid: Grid, block: Block, key: jax.Array, shape: tuple[int, 
 
 
 def inside(origin: jax.Array, position: jax.Array, extent: int | jax.Array) -> jax.Array:
-    """1.0 where a position is in a block of this origin and extent along one axis, else 0.0."""
+    """Returns 1.0 where a position is inside a block of this origin and extent along one axis, else 0.0."""
     return ((position >= origin) & (position < origin + extent)).astype(jnp.float32)
 
 
 def cover_counts(grid: Grid, block: Block, origins: Origins, *, tubes: bool) -> Float[Array, "B candidates t H W"]:
-    """How many blocks cover each position; t is 1 for tubes, T otherwise."""
+    """Returns how many blocks cover each position; t is 1 for tubes, otherwise T."""
     covered = [
         inside(origin[..., None], jnp.arange(length), extent)
         for origin, length, extent in zip(origins, grid, block, strict=True)

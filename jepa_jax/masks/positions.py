@@ -1,4 +1,4 @@
-"""Token positions: ranked, repeated over time, complemented."""
+"""Operations on token positions: rank, repeat over time, complement."""
 
 import jax
 import jax.numpy as jnp
@@ -6,18 +6,18 @@ from jaxtyping import Array, Float, Int
 
 
 def rank(key: jax.Array, cover_BxP: Float[Array, "B P"]) -> Int[Array, "B P"]:
-    """Positions from the least covered to the most, ties in random order."""
+    """Returns positions from the least to the most covered, with ties in random order."""
     return jnp.argsort(cover_BxP + jax.random.uniform(key, cover_BxP.shape, maxval=0.5), axis=-1)
 
 
 def over_time(position_BxP: Int[Array, "B P"], times: int, step: int) -> Int[Array, "B _"]:
-    """Spatial positions repeated at the first `times` time steps, as token positions; a time step has `step` tokens."""
+    """Returns spatial positions repeated at the first `times` time steps, as token positions; `step` is H·W."""
     token = jnp.arange(times)[None, :, None] * step + position_BxP[:, None]
     return token.reshape(position_BxP.shape[0], -1)
 
 
 def complement(index_BxK: Int[Array, "B K"], tokens: int) -> Int[Array, "B _"]:
-    """The positions of a clip's `tokens` that are not in `index_BxK`, ascending."""
+    """Returns the positions among a clip's `tokens` that are not in `index_BxK`, ascending."""
     nothing = jnp.zeros(tokens, bool)
     taken = jax.vmap(lambda index_K: nothing.at[index_K].set(True))(index_BxK)
     return jnp.argsort(taken, axis=-1, stable=True)[:, : tokens - index_BxK.shape[1]]

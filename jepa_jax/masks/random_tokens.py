@@ -1,4 +1,4 @@
-"""Random token dropping: a fixed share of the tokens, chosen uniformly, is the target; the rest is the context."""
+"""Random token dropping: a fixed fraction of the tokens, drawn uniformly, is the target; the rest is the context."""
 
 import dataclasses
 
@@ -12,20 +12,20 @@ from jepa_jax.masks.base import Grid, Mask, MaskPlan
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RandomTokens(Mask):
-    """Drops a share of the tokens from the context (usually 0.5 to 0.95) and predicts them."""
+    """Removes a fraction of the tokens (usually 0.5 to 0.95) from the context and predicts them."""
 
-    drop: float = 0.75  # share of the tokens that are dropped
-    tubes: bool = False  # the same positions at every time step
+    drop: float = 0.75  # fraction of the tokens that are dropped
+    tubes: bool = False  # drop the same positions at every time step
 
     def __post_init__(self) -> None:
         if not 0 < self.drop < 1:
             raise ValueError(f"drop is {self.drop}; expected a share greater than 0 and less than 1")
 
     def plan(self, grid: Grid) -> MaskPlan:
-        """The mask with its token counts: round(drop·N) target tokens, at least one of each.
+        """Returns the mask with its token counts: round(drop·N) target tokens; at least one target and one context.
 
         Raises:
-            ValueError: a grid of one token, or of one position in a frame for tubes.
+            ValueError: the grid has one token or, for tubes, a frame has one position.
         """
         time, height, width = grid
         times = time if self.tubes else 1
@@ -39,7 +39,7 @@ class RandomTokens(Mask):
     def draw(
         self, plan: MaskPlan, key: jax.Array, batch: int, motion_BxTxHxW: Float[Array, "B T H W"] | None = None
     ) -> tuple[Int[Array, "B K"], Int[Array, "B M"]]:
-        """Context and target positions of each clip, ascending; together they are all tokens."""
+        """Returns the context and target positions of each clip, ascending; together they are all tokens."""
         time, height, width = plan.grid
         times = time if self.tubes else 1
         places = time * height * width // times

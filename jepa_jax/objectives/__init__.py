@@ -1,4 +1,4 @@
-"""Training objectives. The loss is their weighted sum. A new one takes one module and one line here."""
+"""Training objectives. The loss is their weighted sum. To add one, write its module and add a line here."""
 
 from jepa_jax.objectives import (
     action,

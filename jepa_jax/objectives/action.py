@@ -17,14 +17,14 @@ class Action(base.Objective):
     """Mean over temporal pairs of |head(z(t)) − (colour(t+1) − colour(t))| (arXiv:2605.17165).
 
     The colour of a token is the mean of its normalised pixels. FAC is this objective with a head on the dynamics
-    channels, beside a factorization.
+    channels, combined with a factorization.
     """
 
     channel_split: Annotated[HeadChannels, Inline] = dataclasses.field(default_factory=HeadChannels)
     hidden: int = 256
 
     def init(self, key: jax.Array, dims: base.Dims) -> base.Params:
-        """Returns a head Linear, GELU, Linear: selected channels → hidden → colours."""
+        """Returns the parameters of a head (Linear, GELU, Linear): selected channels → hidden → colours."""
         return heads.init_mlp(key, (self.channel_split.width(dims.features, dims.levels), self.hidden, dims.colours))
 
     def view_value(self, head: base.Params, view: base.View, latents: base.Latents) -> Float[Array, ""]:

@@ -1,4 +1,4 @@
-"""The base class of objectives, what they are given, and the loss."""
+"""The base class of objectives, their inputs, and the total loss."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -11,14 +11,14 @@ from jaxtyping import Array, Bool, Float
 from jepa_jax.objectives import channel_split
 
 Params = Any  # nested dict of arrays
-ArrayLeaf = Any  # a jax.Array; inside jax's transformations of pytrees it may be another object
+ArrayLeaf = Any  # a jax.Array; inside JAX's pytree transformations it may be another object
 Metrics = dict[str, jax.Array]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class View:
-    """The batch under one mask: B clips with K context tokens and M target tokens each, D features a token."""
+    """The batch under one mask: B clips of K context and M target tokens, with D features per token."""
 
     context_index_BxK: ArrayLeaf  # int32 positions, time-major
     target_index_BxM: ArrayLeaf
@@ -30,9 +30,9 @@ class View:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """What objectives are given in a step. They never see the model, and of its input only a mean colour a token."""
+    """Inputs of the objectives in a step. They exclude the model and its input, except a mean colour per token."""
 
-    views: tuple[View, ...]  # one a mask
+    views: tuple[View, ...]  # one per mask
     target_BxNxD: ArrayLeaf  # from the target encoder; each level normalised; no gradient unless EMA is off
     colour_BxNxC: ArrayLeaf  # mean normalised RGB of a token's pixels
     grid: tuple[int, int, int] = dataclasses.field(metadata={"static": True})  # T, H, W; N = T·H·W
@@ -42,21 +42,21 @@ class Latents:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepContext:
-    """The step's number, and a random key for this step."""
+    """The step number and the random key of the step."""
 
     step: ArrayLeaf  # int32 scalar, 0-based
     key: ArrayLeaf
-    steps: int = dataclasses.field(metadata={"static": True})  # the length that schedules are planned for
+    steps: int = dataclasses.field(metadata={"static": True})  # number of steps that schedules cover
 
     @property
     def progress(self) -> jax.Array:
-        """The completed share of the schedules' length, in [0, 1]."""
+        """The completed fraction of the schedules, in [0, 1]."""
         return jnp.minimum(self.step / self.steps, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dims:
-    """Sizes that a head may need."""
+    """Sizes for initialising heads."""
 
     features: int  # D
     levels: int  # D is the concatenation of this many equal parts
@@ -65,11 +65,11 @@ class Dims:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """A factor in [0, 1] on a coefficient, as a function of the completed share of the run.
+    """A factor in [0, 1] that scales a coefficient, as a function of the completed fraction of the run.
 
-    `constant` is 1. `cosine` falls as ½(1 + cos πx) and `ramp` rises as x. Between the shares `start` and `end`, x goes
-    linearly from 0 to 1; before `start` it is 0, after `end` 1. The study's cosine changes once an epoch (100 a run),
-    this one every step; the two agree at the first step of each epoch.
+    `constant` is 1. `cosine` falls as ½(1 + cos πx) and `ramp` rises as x. Between the fractions `start` and `end` of
+    the run, x rises linearly from 0 to 1; it is 0 before `start` and 1 after `end`. The study's cosine changes once per
+    epoch (100 per run), this one every step; the two agree at the first step of each epoch.
     """
 
     shape: Literal["constant", "cosine", "ramp"] = "constant"
@@ -81,7 +81,7 @@ class Schedule:
             raise ValueError(f"start is {self.start}, end {self.end}; expected 0 ≤ start ≤ end (shares of the run)")
 
     def __call__(self, progress: Float[Array, "*S"]) -> Float[Array, "*S"]:
-        """Returns the factor at a share of the run."""
+        """Returns the factor at a completed fraction of the run."""
         if self.shape == "constant":
             return jnp.ones_like(progress)
         x = jnp.clip((progress - self.start) / max(self.end - self.start, 1e-9), 0.0, 1.0)
@@ -93,39 +93,39 @@ class Schedule:
 class Objective:
     """Base class of objectives: a frozen dataclass of settings with a loss.
 
-    A subclass defines `view_value`, the loss of one mask, or `value`, the loss of a step; one with a head also defines
-    `init`. Every setting has a default.
+    A subclass defines `view_value`, the loss of one mask, or `value`, the loss of a step. A subclass with a head also
+    defines `init`. Every setting needs a default.
 
     Attributes:
-        coefficient: the weight of the loss. An objective with coefficient 0 is left out of the run.
-        schedule: scales the coefficient over the run.
+        coefficient: the weight of the loss. An objective with coefficient 0 is disabled.
+        schedule: scales the coefficient during the run.
     """
 
     coefficient: float = 1.0
     schedule: Schedule = Schedule()
 
     def init(self, key: jax.Array, dims: Dims) -> Params:
-        """Returns initial parameters of the head; {} if there is none."""
+        """Returns the initial parameters of the head, or {} if the objective has none."""
         return {}
 
     def check_beside(self, objectives: Mapping[str, Any]) -> None:
-        """Raises ValueError if the objectives of a run, this one among them, cannot be used together."""
+        """Raises ValueError if the objectives of a run, which include this one, cannot be used together."""
         channel_split.check_equal(objectives)
 
     def weight(self, progress: Float[Array, "*S"]) -> Float[Array, "*S"]:
-        """Returns the scheduled coefficient at a share of the run."""
+        """Returns the scheduled coefficient at a completed fraction of the run."""
         return self.coefficient * self.schedule(progress)
 
     def value(self, head: Params, latents: Latents, context: StepContext) -> Float[Array, ""]:
-        """Returns the loss of a step, without coefficient: by default the mean of `view_value` over the masks."""
+        """Returns the loss of a step, without the coefficient; by default the mean of `view_value` over the masks."""
         return mean_over_masks(lambda view: self.view_value(head, view, latents), latents)
 
     def view_value(self, head: Params, view: View, latents: Latents) -> Float[Array, ""]:
-        """Returns the loss of one mask, without coefficient."""
+        """Returns the loss of one mask, without the coefficient."""
         raise NotImplementedError(f"{type(self).__name__} defines neither value nor view_value.")
 
     def __call__(self, head: Params, latents: Latents, context: StepContext) -> tuple[Float[Array, ""], Metrics]:
-        """Returns the loss, coefficient included, and metrics: the coefficient as `weight` if it has a schedule."""
+        """Returns the weighted loss and metrics. With a schedule, the metrics include the coefficient as `weight`."""
         weight = self.weight(context.progress)
         metrics = {} if self.schedule.shape == "constant" else {"weight": weight}
         return weight * self.value(head, latents, context), metrics
@@ -134,7 +134,7 @@ class Objective:
 def total_loss(
     objectives: Mapping[str, Objective], heads: Mapping[str, Params], latents: Latents, context: StepContext
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Returns the sum of all objectives, and the metrics `loss/NAME` and `NAME/…`.
+    """Returns the sum of all objectives and the metrics `loss/NAME` and `NAME/…`.
 
     Profiles show the operations of each objective in the scope `objective/NAME`.
     """
@@ -149,14 +149,14 @@ def total_loss(
 
 
 def require_positive(objective: Any, *names: str) -> None:
-    """Raises ValueError unless each of these settings is more than 0."""
+    """Raises ValueError unless all of these settings are greater than 0."""
     for name in names:
         if not (value := getattr(objective, name)) > 0:
             raise ValueError(f"{name} is {value}; expected more than 0")
 
 
 def mean_over_masks(value: Callable[[View], Float[Array, ""]], latents: Latents) -> Float[Array, ""]:
-    """Returns the mean of a loss over the masks of a step."""
+    """Returns the mean of a loss over the masks."""
     return jnp.stack([value(view) for view in latents.views]).mean()
 
 

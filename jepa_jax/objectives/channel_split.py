@@ -13,10 +13,10 @@ from jepa_jax import settings
 class ChannelSplit:
     """Splits the D channels of a token into appearance and dynamics.
 
-    D is the concatenation of the encoder's levels, shallow ones first. `levels` cuts D once, after ⌊share·D⌋ channels,
-    as the study does: with a share of ½ and four levels, the two shallow levels are appearance and the two deep ones
-    dynamics. No single level is factorized then, and only the last level is evaluated. `per_level` cuts every level of
-    E channels after ⌊share·E⌋. All objectives of a run must split channels alike.
+    D is the concatenation of the encoder's levels, shallow ones first. `levels` splits D once, after ⌊share·D⌋
+    channels, as in the study: with a share of ½ and four levels, the two shallow levels are appearance and the two deep
+    ones dynamics. No single level is then factorized, and evaluation uses only the last level. `per_level` splits every
+    level of E channels after ⌊share·E⌋. All objectives of a run must use the same split.
     """
 
     appearance_share: float = 0.5
@@ -53,26 +53,26 @@ class ChannelSplit:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadChannels(ChannelSplit):
-    """The channels of a context token that a head is given: all, or, beside a factorization, those of dynamics."""
+    """Selects the channels of context tokens for a head: all, or, with a factorization, only the dynamics channels."""
 
     channels: Literal["all", "dynamics"] = "all"
 
     @property
     def is_used(self) -> bool:
-        """Whether the head is given only the dynamics channels."""
+        """Whether the head receives only the dynamics channels."""
         return self.channels == "dynamics"
 
     def width(self, features: int, levels: int) -> int:
-        """Returns the number of channels that the head is given."""
+        """Returns the number of channels that the head receives."""
         return self.dynamics_width(features, levels) if self.is_used else features
 
     def select(self, z_BxKxD: Float[Array, "B K D"], levels: int) -> Float[Array, "B K selected"]:
-        """Returns the channels that the head is given."""
+        """Returns the channels that the head receives."""
         return self.parts(z_BxKxD, levels)[1] if self.is_used else z_BxKxD
 
 
 def used_splits(objectives: Mapping[str, Any]) -> dict[str, ChannelSplit]:
-    """Returns the field `channel_split` of the objectives that have and use one, by their names."""
+    """Returns the `channel_split` of each objective that uses one, by objective name."""
     splits = {name: getattr(objective, "channel_split", None) for name, objective in objectives.items()}
     return {name: split for name, split in splits.items() if isinstance(split, ChannelSplit) and split.is_used}
 

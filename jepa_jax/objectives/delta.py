@@ -1,4 +1,4 @@
-"""Delta: visible tokens change from one time step to the next as their targets do."""
+"""Delta: the change of visible tokens between time steps matches the change of their targets."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Factorized world model (FWM): some channels hold appearance and stay constant over time, the others dynamics."""
+"""Factorized world model (FWM): appearance channels stay constant over time, dynamics channels may change."""
 
 import dataclasses
 from typing import Annotated
@@ -27,19 +27,19 @@ class Static(base.Objective):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Orthogonality(base.Objective):
-    """Mean of squares of the cross-covariance of appearance and dynamics channels (arXiv:2605.17165).
+    """Mean square of the cross-covariance between appearance and dynamics channels (arXiv:2605.17165).
 
     The covariance is over all n visible tokens of the batch, divided by n − 1. Its product is computed in full float32
-    (`highest`). Accelerators round factors to 8 bits by default, an error as large as the small covariances that this
-    loss drives to zero. Full precision costs a few times a bfloat16 product, which is about 1 % of the operations of a
-    ViT-B step.
+    (`highest`). By default, accelerators round the factors to 8 bits, an error as large as the small covariances that
+    this loss drives to zero. Full precision costs a few times a bfloat16 product, which is about 1 % of the operations
+    of a ViT-B step.
     """
 
     coefficient: float = 0.01
     channel_split: Annotated[ChannelSplit, Inline] = dataclasses.field(default_factory=ChannelSplit)
 
     def view_value(self, head: base.Params, view: base.View, latents: base.Latents) -> Float[Array, ""]:
-        """Returns the loss over the visible tokens; 0 for a single token or an empty part."""
+        """Returns the loss over the visible tokens; 0 for a single token or if either part is empty."""
         z_BxKxD = view.context_BxKxD.astype(jnp.float32)
         appearance_BxKxR, dynamics_BxKxQ = self.channel_split.parts(z_BxKxD - z_BxKxD.mean((0, 1)), latents.levels)
         samples = z_BxKxD.shape[0] * z_BxKxD.shape[1]

@@ -1,4 +1,4 @@
-"""Hamiltonian: one step of mechanics under a learned energy moves each token to its next target."""
+"""Hamiltonian: one integration step with a learned energy moves each token to its next target."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from jepa_jax.objectives import base, heads, temporal_pairs
 class Hamiltonian(base.Objective):
     """Mean over temporal pairs of |q' − q_h(t+1)| + |p' − p_h(t+1)| (arXiv:2605.17165).
 
-    q and p are the halves of z(t), H is a head of three Linears, and one step of symplectic Euler gives
+    q and p are the halves of z(t), H is a head with three Linear layers, and one step of symplectic Euler gives
     q' = q + dt·∂H/∂p(q, p), p' = p − dt·∂H/∂q(q', p).
     """
 
@@ -21,7 +21,7 @@ class Hamiltonian(base.Objective):
     dt: float = 0.1
 
     def init(self, key: jax.Array, dims: base.Dims) -> base.Params:
-        """Returns a head Linear, GELU, Linear, GELU, Linear: D → hidden → hidden → 1."""
+        """Returns the parameters of a head (Linear, GELU, Linear, GELU, Linear): D → hidden → hidden → 1."""
         return heads.init_mlp(key, (dims.features, self.hidden, self.hidden, 1))
 
     def view_value(self, head: base.Params, view: base.View, latents: base.Latents) -> Float[Array, ""]:

@@ -10,10 +10,9 @@ from jepa_jax.objectives import base, prediction
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HardRegion(base.Objective):
-    """Mean of w·|ẑ − h[target]|^p / p, beside the prediction loss (arXiv:2605.17165).
+    """Mean of w·|ẑ − h[target]|^p / p, in addition to the prediction loss (arXiv:2605.17165).
 
-    w is M times the softmax, over the M target tokens of a clip, of the token's mean error / temperature. w has no
-    gradient.
+    w is M times the softmax of mean error / temperature over the M target tokens of a clip. w has no gradient.
     """
 
     coefficient: float = 0.3

@@ -1,4 +1,4 @@
-"""The heads of objectives: small networks of Linears with GELU between them, as nested dicts of arrays."""
+"""Heads of objectives: MLPs with GELU activations. Parameters are nested dicts of arrays."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from jepa_jax.objectives import base
 
 
 def init_mlp(key: jax.Array, widths: Sequence[int]) -> base.Params:
-    """Returns {fc1: {kernel, bias}, fc2: …} for these widths, input first.
+    """Returns the parameters {fc1: {kernel, bias}, fc2: …} of an MLP with these widths, input first.
 
-    Kernels and biases are uniform in ±1/√fan_in, PyTorch's default for a Linear.
+    Kernels and biases are uniform in ±1/√fan_in, the default of PyTorch's Linear.
     """
     params = {}
     for i, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
@@ -29,7 +29,7 @@ def init_mlp(key: jax.Array, widths: Sequence[int]) -> base.Params:
 def mlp(params: base.Params, *x: Float[Array, "*S part"]) -> Float[Array, "*S outputs"]:
     """Returns the network's output, computed in the dtype of `x`, with the exact GELU.
 
-    Several inputs stand for their concatenation; the gradient of one of them costs only its share.
+    Several inputs are treated as their concatenation; the gradient with respect to one costs only its part.
     """
     first, *others = (params[f"fc{i + 1}"] for i in range(len(params)))
     kernels = jnp.split(first["kernel"], list(itertools.accumulate(part.shape[-1] for part in x))[:-1])

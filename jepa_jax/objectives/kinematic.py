@@ -1,4 +1,4 @@
-"""Kinematic: targets move little, or evenly, from one time step to the next."""
+"""Kinematic: targets change slowly, or at a constant rate, from one time step to the next."""
 
 import dataclasses
 from typing import Literal
@@ -13,9 +13,9 @@ from jepa_jax.objectives import base
 class Kinematic(base.Objective):
     """Mean over all positions of a penalty on the motion of the targets h (arXiv:2605.17165).
 
-    `l1`: |h(t+1) − h(t)|. `huber` of the same x: ½x² where |x| < threshold, threshold·(|x| − threshold/2) beyond.
-    `acceleration`: |h(t+2) − 2h(t+1) + h(t)|. Only the first ⌊share·D⌋ channels count. While EMA is on, targets have no
-    gradient and the loss trains nothing. The study's `anneal` is a cosine schedule of the coefficient.
+    `l1`: |x| with x = h(t+1) − h(t). `huber`: ½x² where |x| < threshold, otherwise threshold·(|x| − threshold/2).
+    `acceleration`: |h(t+2) − 2h(t+1) + h(t)|. Only the first ⌊share·D⌋ channels count. With EMA, targets have no
+    gradient, so the loss has no effect. The study's `anneal` is a cosine schedule of the coefficient.
     """
 
     kind: Literal["l1", "huber", "acceleration"] = "l1"

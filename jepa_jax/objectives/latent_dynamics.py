@@ -16,9 +16,9 @@ from jepa_jax.settings import Inline
 class LatentDynamics(base.Objective):
     """Mean over temporal pairs of |head(z(t)) − (h(t+1) − h(t))| (arXiv:2605.17165).
 
-    Beside hard-region weighting, `weighting` is `hard`: each of the n pairs of the batch is weighted by n times the
-    softmax of its mean error / temperature, and the weight has no gradient. In the study's code the error has no
-    gradient either, so the loss is only logged: `hard_without_gradient`.
+    In combination with hard-region weighting, `weighting` is `hard`: each of the n pairs of the batch is weighted by n
+    times the softmax of mean error / temperature, and the weight has no gradient. In the study's code the error has no
+    gradient either, so the loss is only logged; `hard_without_gradient` reproduces that.
     """
 
     channel_split: Annotated[HeadChannels, Inline] = dataclasses.field(default_factory=HeadChannels)
@@ -30,7 +30,7 @@ class LatentDynamics(base.Objective):
         base.require_positive(self, "temperature")
 
     def init(self, key: jax.Array, dims: base.Dims) -> base.Params:
-        """Returns a head Linear, GELU, Linear: selected channels → hidden → D."""
+        """Returns the parameters of a head (Linear, GELU, Linear): selected channels → hidden → D."""
         return heads.init_mlp(key, (self.channel_split.width(dims.features, dims.levels), self.hidden, dims.features))
 
     def view_value(self, head: base.Params, view: base.View, latents: base.Latents) -> Float[Array, ""]:
@@ -49,7 +49,7 @@ class LatentDynamics(base.Objective):
 
 
 def softmax_where(x_BxK: Float[Array, "B K"], valid_BxK: Bool[Array, "B K"]) -> Float[Array, "B K"]:
-    """Returns the softmax over all valid entries of the batch. Other entries are 0, all of them if none is valid."""
+    """Returns the softmax over all valid entries of the batch. Invalid entries are 0."""
     shifted_BxK = x_BxK - jnp.max(x_BxK, where=valid_BxK, initial=-1e30)
     weight_BxK = jnp.where(valid_BxK, jnp.exp(jnp.where(valid_BxK, shifted_BxK, 0.0)), 0.0)
     return weight_BxK / jnp.maximum(weight_BxK.sum(), 1e-30)

@@ -28,10 +28,10 @@ class Prediction(base.Objective):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ContextPrediction(base.Objective):
-    """Mean over masks of mean(|c − h[context]|^p / √d) / p, d the distance to the nearest target token.
+    """Mean over masks of mean(|c − h[context]|^p / √d) / p, where d is the distance to the nearest target token.
 
-    Its weight ramps up over the second half of the run. The study ramps it from step 15,000 to step 30,000 whatever the
-    length of the run; the two agree in a run of 30,000 steps.
+    Its weight ramps up over the second half of the run. The study ramps it from step 15,000 to step 30,000, regardless
+    of the length of the run; the two agree for a run of 30,000 steps.
     """
 
     coefficient: float = 0.5
@@ -65,11 +65,11 @@ def power(error: Float[Array, "*S"], exponent: float) -> Float[Array, "*S"]:
 def distance_to_target(target_index_BxM: Int[Array, "B M"], grid: tuple[int, int, int]) -> Float[Array, "B N"]:
     """Returns the Euclidean distance in grid units (t, y, x) from every position to the nearest target token.
 
-    An exact distance transform, one axis at a time, costs N·(T+H+W) a clip; comparing every context token with every
+    An exact distance transform, one axis at a time, costs N·(T+H+W) per clip; comparing every context token with every
     target token would cost K·M.
     """
     batch, (time, height, width) = target_index_BxM.shape[0], grid
-    # vmap over clips, because the compiler for several devices would gather a scatter with indices of the whole batch.
+    # vmap over clips: a scatter with indices of the whole batch would be gathered when compiled for several devices.
     nowhere = jnp.zeros(time * height * width, bool)
     is_target: Bool[Array, "B N"] = jax.vmap(lambda index_M: nowhere.at[index_M].set(True))(target_index_BxM)
     square = jnp.where(is_target, 0.0, jnp.inf).reshape(batch, time, height, width)

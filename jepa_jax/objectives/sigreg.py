@@ -44,8 +44,8 @@ def statistic(projected_BxSxR: Float[Array, "B S R"]) -> Float[Array, ""]:
     """Returns the mean over R of n·Σ_k w_k[(mean cos t_k x − e^{−t_k²/2})² + (mean sin t_k x)²], n = B·S samples.
 
     There are 17 knots t_k on [0, 3]; w is the trapezoid rule, doubled for the negative half, times e^{−t²/2}. The knots
-    are multiples of one angle, so one cosine and one sine a sample give all others by rotation. The gradient is written
-    out by hand and rotates again, so no array 17 times the size of the projections is ever stored.
+    are multiples of one angle, so one cosine and one sine per sample give all others by rotation. The gradient is
+    written by hand and repeats the rotations, so no array 17 times the size of the projections is stored.
     """
     return _statistic_forward(projected_BxSxR)[0]
 
@@ -90,7 +90,7 @@ statistic.defvjp(_statistic_forward, _statistic_backward)
 
 
 def _rotation(x: jax.Array) -> tuple[Callable[[Point], Point], Point]:
-    """Returns the function from (cos t_k x, sin t_k x) to the next knot's, and the values at t = 0."""
+    """Returns a function that maps (cos t_k x, sin t_k x) to the values at the next knot, and the values at t = 0."""
     angle = LAST_KNOT / (KNOTS - 1) * x
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
 

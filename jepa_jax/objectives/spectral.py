@@ -1,4 +1,7 @@
-"""Spectral: tokens visible at every time step have the temporal spectrum of their targets, fast changes most."""
+"""Spectral: tokens visible at every time step match the temporal spectrum of their targets.
+
+High frequencies have more weight than low ones.
+"""
 
 import dataclasses
 
@@ -17,8 +20,8 @@ SLOWEST, FASTEST = 0.1, 1.0
 class Spectral(base.Objective):
     """Mean of |ω·(F z − F h)| over positions visible at every time step, frequencies and channels (arXiv:2605.17165).
 
-    F is the real Fourier transform over time, not normalised, |·| the complex modulus, and ω rises linearly from 0.1
-    at the lowest frequency to 1 at the highest. The loss is 0 if T < 4.
+    F is the unnormalised real Fourier transform over time, |·| is the complex modulus, and ω rises linearly from 0.1 at
+    the lowest frequency to 1 at the highest. The loss is 0 if T < 4.
     """
 
     def view_value(self, head: base.Params, view: base.View, latents: base.Latents) -> Float[Array, ""]:
@@ -44,22 +47,22 @@ class Spectral(base.Objective):
 
 
 def weighted_transform(time: int) -> tuple[Float[np.ndarray, "F T"], Float[np.ndarray, "F T"]]:
-    """Returns the real and imaginary parts of the matrix ω·F. For few time steps, a matrix product is fastest."""
+    """Returns the real and imaginary parts of the matrix ω·F. With few time steps, a matrix product is fastest."""
     transform = np.fft.rfft(np.eye(time), axis=0)
     transform *= np.linspace(SLOWEST, FASTEST, len(transform))[:, None]
     return transform.real.astype(np.float32), transform.imag.astype(np.float32)
 
 
 def whole_columns(place_BxTxHW: Int[Array, "B T HW"], most: int) -> tuple[Int[Array, "B P"], Bool[Array, "B P"]]:
-    """Returns `most` positions of each clip, those visible at every time step first, and whether each is."""
+    """Returns `most` positions of each clip, those visible at every time step first, and which of them are."""
     whole_BxHW = (place_BxTxHW != temporal_pairs.ABSENT).all(1)
     columns_BxP = jnp.argsort(~whole_BxHW, axis=1, stable=True)[:, :most].astype(jnp.int32)
     return columns_BxP, jnp.take_along_axis(whole_BxHW, columns_BxP, axis=1)
 
 
 def inverse(to_BxS: Int[Array, "B S"], rows: int) -> Int[Array, "B K"]:
-    """Returns the index in `to` of each of `rows` rows, or ABSENT."""
-    nowhere = jnp.full(rows + 1, temporal_pairs.ABSENT, jnp.int32)  # the extra row takes absent entries
+    """Returns, for each of `rows` rows, its index in `to`, or ABSENT."""
+    nowhere = jnp.full(rows + 1, temporal_pairs.ABSENT, jnp.int32)  # the extra row collects absent entries
     to = jnp.where(to_BxS == temporal_pairs.ABSENT, rows, to_BxS)
     numbers = jnp.arange(to_BxS.shape[1], dtype=jnp.int32)
     return jax.vmap(lambda to_S: nowhere.at[to_S].set(numbers))(to)[:, :rows]

@@ -15,7 +15,7 @@ LEAST_NORM = 1e-8
 class TemporalContrastive(base.Objective):
     """Mean over temporal pairs of max(0, margin − cos(z(t), h(t)) + cos(z(t), h(t+1))) (arXiv:2605.17165).
 
-    Without the coefficient it is in [0, margin + 2].
+    Without the coefficient, the loss is in [0, margin + 2].
     """
 
     coefficient: float = 0.5
@@ -31,5 +31,5 @@ class TemporalContrastive(base.Objective):
 
 
 def unit(x: Float[Array, "*S D"]) -> Float[Array, "*S D"]:
-    """Returns vectors divided by their lengths, and shorter ones than 1e-8 divided by 1e-8."""
+    """Returns vectors divided by their norms. Norms below 1e-8 count as 1e-8."""
     return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), LEAST_NORM**2))

@@ -1,7 +1,7 @@
-"""Temporal pairs: a visible token and its visible successor, the token at the same place one time step later.
+"""Temporal pairs: a visible token and its visible successor, the token at the same y, x one time step later.
 
-Only small integer tables have the size of the grid. Features are gathered, K a clip. No two tokens share a successor,
-so gradients are gathered too: neither pass scatters features.
+Only small integer tables have the size of the grid. Features are gathered, K per clip. No two tokens share a successor,
+so gradients are gathered too; neither pass scatters features.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class Pairs:
         return self.successor_BxK != ABSENT
 
     def mean(self, x_BxKxR: Float[Array, "B K R"]) -> Float[Array, ""]:
-        """Returns the mean over the pairs, by their first tokens, and channels; 0 without pairs."""
+        """Returns the mean over channels and the first tokens of the pairs; 0 without pairs."""
         return base.mean_where(x_BxKxR, self.valid)
 
     def later(self, z_BxKxD: Float[Array, "B K D"]) -> Float[Array, "B K D"]:
@@ -53,7 +53,7 @@ class Pairs:
 
 
 def pairs(view: base.View, grid: tuple[int, int, int]) -> Pairs:
-    """Returns the temporal pairs among the context tokens of a view, for tube masks and ragged masks alike."""
+    """Returns the temporal pairs among the context tokens of a view, for tube masks and ragged masks."""
     place_BxN = places(view.context_index_BxK, grid)
     step = grid[1] * grid[2]
     index_BxK = view.context_index_BxK
@@ -86,8 +86,8 @@ def take(
 
     Args:
         z_BxKxD: features.
-        to_BxS: the row to take for each of S places.
-        back_BxK: the inverse: the place of each row, or ABSENT. It makes the gradient a gather too.
+        to_BxS: the row to take for each of S outputs.
+        back_BxK: the inverse: the output of each row, or ABSENT. It makes the gradient a gather too.
     """
     found = jnp.take_along_axis(z_BxKxD, jnp.maximum(to_BxS, 0)[..., None], axis=1)
     return jnp.where((to_BxS != ABSENT)[..., None], found, 0)

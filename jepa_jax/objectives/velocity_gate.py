@@ -12,7 +12,7 @@ from jepa_jax.settings import share
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VelocityGate(base.Objective):
-    """Mean over temporal pairs of gate·|z(t+1) − z(t)|, closed gates count as zeros (arXiv:2605.17165).
+    """Mean over temporal pairs of gate·|z(t+1) − z(t)|; closed gates count as zeros (arXiv:2605.17165).
 
     A gate is 1 where ‖h(t+1) − h(t)‖₂ is at most its quantile over all H·W positions of that clip and time step.
     """

@@ -6,7 +6,7 @@ from PIL import Image
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory, write_video):
-    """A folder of eight readable videos in two classes: a (5 clips, of 24 frames) and b (3 clips, of 4 frames)."""
+    """A folder of eight readable videos in two classes: a (5 clips of 24 frames) and b (3 clips of 4 frames)."""
     folder = tmp_path_factory.mktemp("clips")
     for k in range(5):
         write_video(folder / "a" / f"{k}.mp4")

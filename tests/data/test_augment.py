@@ -15,7 +15,7 @@ def views(frames, size, settings, rng):
 
 
 @pytest.mark.parametrize("case", ["21to16_crop32", "9to16_crop24"])
-def test_evaluation_view_agrees_with_the_reference(golden, case):
+def test_evaluation_view_matches_the_reference(golden, case):
     arrays = golden("eval_preprocessing")
     count = int(case.split("to")[0])
     frames = arrays["frames_uint8"][:count]
@@ -26,8 +26,8 @@ def test_evaluation_view_agrees_with_the_reference(golden, case):
     np.testing.assert_allclose(pixels.normalise(clip[None])[0], expected_FxYxXxC, atol=1e-5, rtol=0)
 
 
-def test_the_8_bit_view_of_training_is_near_the_exact_one(golden):
-    """Of the same square crops, turned to the same size: within 1.5 of 255 levels, rounding included."""
+def test_uint8_training_view_is_close_to_the_float_view(golden):
+    """For the same square crops and size, they differ by at most 1.5 of 255 levels, including rounding."""
     frames = golden("eval_preprocessing")["frames_uint8"]
     side = min(frames.shape[1:3])
     square = config.AugmentConfig(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip_probability=0.0)
@@ -36,7 +36,7 @@ def test_the_8_bit_view_of_training_is_near_the_exact_one(golden):
         assert np.abs(rounded - augment.centre_view(frames[:, :side, :side], size, size)).max() <= 1.5
 
 
-def test_images_are_antialiased_and_cut_from_the_centre():
+def test_images_are_antialiased_and_centre_cropped():
     stripes = np.zeros((400, 800, 3), np.uint8)
     stripes[:, ::2] = 255
     stripes[:, :100] = stripes[:, 700:] = 0
@@ -49,20 +49,20 @@ def test_images_are_antialiased_and_cut_from_the_centre():
 
 
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (32, 32), (320, 180), (2, 3)])
-def test_random_boxes_lie_inside_with_the_area_and_aspect_asked_for(height, width):
+def test_random_boxes_fit_and_have_the_requested_area_and_aspect(height, width):
     rng = np.random.default_rng(0)
     boxes = [augment.random_box(height, width, SETTINGS, rng) for _ in range(2000)]
     for top, left, h, w in boxes:
         assert 0 <= top <= height - h
         assert 0 <= left <= width - w
-        # Sides are rounded to whole pixels, by half a pixel at most.
+        # Sides are rounded to whole pixels, so they are off by at most half a pixel.
         assert (h + 0.5) * (w + 0.5) >= 0.3 * height * width
         assert (w + 0.5) / (h - 0.5) >= 0.75
         assert (w - 0.5) / (h + 0.5) <= 1.35
     assert len({(b.top, b.left) for b in boxes}) > min(3, height)
 
 
-def test_areas_are_uniform_and_aspects_log_uniform_where_all_fit():
+def test_box_areas_are_uniform_and_aspects_log_uniform_if_all_fit():
     settings = config.AugmentConfig(crop_area=(0.1, 0.5), crop_aspect=(0.5, 2.0))
     rng = np.random.default_rng(0)
     boxes = [augment.random_box(1000, 1000, settings, rng) for _ in range(4000)]
@@ -77,13 +77,13 @@ def test_areas_are_uniform_and_aspects_log_uniform_where_all_fit():
     ("height", "width", "expected"),
     [(100, 1000, (0, 432, 100, 135)), (1000, 100, (433, 0, 133, 100)), (100, 110, (0, 0, 100, 110))],
 )
-def test_where_no_draw_fits_the_largest_centred_box_is_taken(height, width, expected):
-    # The whole area fits only at the picture's own aspect ratio.
+def test_largest_centred_box_is_used_if_no_draw_fits(height, width, expected):
+    # A crop of the whole area fits only at the aspect ratio of the image.
     settings = config.AugmentConfig(crop_area=(1.0, 1.0))
     assert augment.random_box(height, width, settings, np.random.default_rng(0)) == expected
 
 
-def test_crop_and_flip_are_the_same_for_all_frames_and_a_function_of_the_seed():
+def test_crop_and_flip_are_equal_in_all_frames_and_depend_only_on_the_seed():
     frame = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
     clip = np.repeat(frame[None], 5, axis=0)
     seen = set()
@@ -96,7 +96,7 @@ def test_crop_and_flip_are_the_same_for_all_frames_and_a_function_of_the_seed():
     assert len(seen) == 20
 
 
-def test_flip_probability():
+def test_flips_occur_with_the_flip_probability():
     ramp = np.broadcast_to(np.arange(0, 240, 10, dtype=np.uint8)[None, None, :, None], (1, 24, 24, 3)).copy()
     for probability, low, high in ((0.0, 0, 0), (1.0, 400, 400), (0.5, 160, 240)):
         settings = config.AugmentConfig(flip_probability=probability)
@@ -105,7 +105,7 @@ def test_flip_probability():
         assert low <= flipped <= high
 
 
-def test_resizing_is_bilinear_with_half_pixel_centres_and_no_antialiasing():
+def test_resizing_is_bilinear_with_half_pixel_centres_without_antialiasing():
     settings = config.AugmentConfig(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip_probability=0.0)
     frame = np.random.default_rng(0).integers(0, 255, (30, 30, 3), np.uint8)
     result = views(frame[None], 12, settings, np.random.default_rng(0))[0]
@@ -117,7 +117,7 @@ def test_resizing_is_bilinear_with_half_pixel_centres_and_no_antialiasing():
 
 
 @pytest.mark.parametrize("shape", [(12, 30), (30, 12)])
-def test_crops_go_from_one_end_of_the_long_side_to_the_other(shape):
+def test_crops_are_spread_over_the_long_side(shape):
     frames = np.random.default_rng(0).integers(256, size=(1, *shape, 3), dtype=np.uint8)
     crops = [augment.centre_view(frames, 12, 12, crop, 3)[0] for crop in range(3)]
     axis = int(np.argmax(shape))
@@ -127,8 +127,8 @@ def test_crops_go_from_one_end_of_the_long_side_to_the_other(shape):
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 40), (40, 24), (32, 32)])
-def test_training_views_have_the_size_and_the_shape_of_the_view(height, width):
-    """With an aspect of 1, a crop has the aspect ratio of its view, so that a square stays square."""
+def test_training_views_have_the_requested_size_and_aspect_ratio(height, width):
+    """With a crop aspect of 1, a crop has the aspect ratio of its view, so squares stay square."""
     undistorted = config.AugmentConfig(crop_area=(0.3, 0.5), crop_aspect=(1.0, 1.0), flip_probability=0.0)
     boxes = [
         augment.random_box(240, 320, undistorted, np.random.default_rng(seed), width / height) for seed in range(50)
@@ -141,8 +141,8 @@ def test_training_views_have_the_size_and_the_shape_of_the_view(height, width):
 
 @pytest.mark.parametrize(("height", "width"), [(24, 40), (40, 24), (33, 47)])
 @pytest.mark.parametrize("old", [(48, 64), (64, 48), (40, 40), (20, 100)])
-def test_evaluation_views_cover_their_rectangle(old, height, width):
-    """Of a frame that is a ramp along one axis, the centre of the view is the centre of the frame."""
+def test_evaluation_views_are_the_largest_centre_crop(old, height, width):
+    """The centre of the view is the centre of the frame, measured with a ramp along each axis."""
     for axis in (0, 1):
         ramp = np.linspace(0, 250, old[axis]).astype(np.uint8)
         picture = np.broadcast_to(np.expand_dims(ramp, (1 - axis, 2)), (*old, 3))
@@ -151,7 +151,7 @@ def test_evaluation_views_cover_their_rectangle(old, height, width):
         for shown in (view, image.astype(np.float32)):
             assert shown.shape == (height, width, 3)
             assert abs(np.mean(shown) - 125) <= 8
-    # The axis that just fits keeps both of its ends, the other one is cut evenly.
+    # The axis that limits the crop keeps both of its ends.
     tight = 0 if old[1] * height >= old[0] * width else 1
     ramp = np.linspace(0, 250, old[tight]).astype(np.uint8)
     picture = np.ascontiguousarray(np.broadcast_to(np.expand_dims(ramp, (1 - tight, 2)), (*old, 3)))
@@ -160,7 +160,7 @@ def test_evaluation_views_cover_their_rectangle(old, height, width):
     assert shown[-1] > 250 - 2 * 250 / min(height, width, *old)
 
 
-def test_crops_of_a_rectangle_are_spread_over_the_long_side():
+def test_rectangular_crops_are_spread_over_the_long_side():
     frames = np.random.default_rng(0).integers(0, 255, (1, 12, 40, 3), np.uint8)
     crops = [augment.centre_view(frames, 12, 16, crop, 3)[0] for crop in range(3)]
     for crop, start in zip(crops, (0, 12, 24), strict=True):

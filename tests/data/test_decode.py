@@ -18,7 +18,7 @@ def at(*wanted):
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv", ".webm", ".mpg"])
-def test_every_container_gives_the_frames_asked_for(tmp_path, suffix, write_video, numbers):
+def test_every_container_returns_the_requested_frames(tmp_path, suffix, write_video, numbers):
     path = write_video(tmp_path / f"clip{suffix}")
     seen = []
 
@@ -35,7 +35,7 @@ def test_every_container_gives_the_frames_asked_for(tmp_path, suffix, write_vide
 
 @pytest.mark.parametrize("gop", [1, 12, 100])
 @pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])
-def test_seeking_changes_no_pixel(tmp_path, suffix, gop, write_video):
+def test_seeking_does_not_change_pixels(tmp_path, suffix, gop, write_video):
     rng = np.random.default_rng(0)
     texture = rng.integers(0, 255, (48, 200, 3), np.uint8)
     path = write_video(tmp_path / f"clip{suffix}", gop=gop, picture=lambda k: texture[:, 4 * k : 4 * k + 64])
@@ -48,7 +48,7 @@ def test_seeking_changes_no_pixel(tmp_path, suffix, gop, write_video):
             np.testing.assert_array_equal(frame, every[k])
 
 
-def test_only_frames_wanted_are_converted_and_each_once(tmp_path, write_video, numbers):
+def test_each_requested_frame_is_converted_once_and_no_other(tmp_path, write_video, numbers):
     path, seen = write_video(tmp_path / "clip.mp4"), []
 
     def transform(frame):
@@ -61,8 +61,8 @@ def test_only_frames_wanted_are_converted_and_each_once(tmp_path, write_video, n
     assert numbers(frames) == [5, 9, 9, 20, 20, 20]
 
 
-def test_only_frames_from_the_key_frame_on_are_decoded(tmp_path, write_video):
-    """What lies before the key frame and well after the last frame wanted is zeroed: it makes no difference."""
+def test_decoding_starts_at_the_key_frame(tmp_path, write_video):
+    """Zeroing the packets before the key frame and well after the last requested frame does not change the clip."""
     rng = np.random.default_rng(0)
     path = tmp_path / "clip.mp4"
     write_video(path, frames=60, gop=6, picture=lambda k: rng.integers(0, 255, (48, 64, 3), np.uint8))
@@ -72,43 +72,43 @@ def test_only_frames_from_the_key_frame_on_are_decoded(tmp_path, write_video):
     key = max(i for i, packet in enumerate(packets[:15]) if packet.is_keyframe)
     assert 0 < key < 14
     content = bytearray(path.read_bytes())
-    for packet in (*packets[:key], *packets[36:]):  # the decoder looks some frames ahead
+    for packet in (*packets[:key], *packets[36:]):  # the decoder reads some frames ahead
         assert packet.pos is not None
         content[packet.pos : packet.pos + packet.size] = bytes(packet.size)
     path.write_bytes(content)
     np.testing.assert_array_equal(videos.read_clip(str(path), at(14, 15)), whole)
 
 
-def test_variable_frame_rate_goes_by_frame_number(tmp_path, write_video, numbers):
+def test_frames_of_variable_rate_videos_are_selected_by_number(tmp_path, write_video, numbers):
     times = np.cumsum([40 if k % 3 else 200 for k in range(24)]).tolist()
     path = write_video(tmp_path / "clip.mkv", times=times)
     assert numbers(videos.read_clip(path, all_frames)) == list(range(24))
     assert numbers(videos.read_clip(path, at(7, 20))) == [7, 20]
 
 
-def test_a_sound_track_does_not_matter(tmp_path, write_video, numbers):
+def test_audio_track_is_ignored(tmp_path, write_video, numbers):
     path = write_video(tmp_path / "clip.mkv", sound=True)
     assert numbers(videos.read_clip(path, all_frames)) == list(range(24))
 
 
 @pytest.mark.parametrize("fps", [1, 12, 30, 60, 120])
-def test_frame_rate_is_that_of_the_file(tmp_path, fps, write_video):
+def test_frame_rate_matches_the_file(tmp_path, fps, write_video):
     rates = []
     path = write_video(tmp_path / "clip.mp4", frames=8, fps=fps)
     videos.read_clip(path, lambda count, rate: rates.append(rate) or np.array([0]))
     assert rates == [fps]
 
 
-def test_a_turned_video_is_shown_upright(tmp_path, write_video, grey):
-    """Phones store portrait videos lying on their side, with a display matrix in the track header."""
+def test_rotated_video_is_returned_upright(tmp_path, write_video, grey):
+    """Phones store portrait videos sideways, with a display matrix in the track header."""
 
-    def lying(k):
+    def sideways(k):
         frame = grey(10)
-        frame[:, :8] = 255  # a bright left edge, which is up once turned a quarter clockwise
+        frame[:, :8] = 255  # a bright left edge, which is the top after rotating clockwise by 90°
         return frame
 
     path = tmp_path / "phone.mp4"
-    write_video(path, frames=4, picture=lying)
+    write_video(path, frames=4, picture=sideways)
     content = bytearray(path.read_bytes())
     matrix = content.index(b"tkhd") + 4 + 40
     one = 1 << 16
@@ -121,15 +121,15 @@ def test_a_turned_video_is_shown_upright(tmp_path, write_video, grey):
     assert frames[0, 12:].mean() < 120
 
 
-def test_a_stream_shorter_than_its_packets_promise_is_asked_about_again(tmp_path, monkeypatch, write_video, numbers):
+def test_frames_are_selected_again_if_the_stream_is_shorter_than_its_index(tmp_path, monkeypatch, write_video, numbers):
     path = write_video(tmp_path / "clip.avi", frames=10)
-    # What packed B-frames of DivX do: more packets than frames, and times that tell nothing.
+    # As with packed B-frames of DivX: more packets than frames, and unusable times.
     promising = packet_index.PacketIndex(frames=14, fps=25.0, times=None, keys=np.zeros(0, np.int64))
     monkeypatch.setattr(videos, "index_of", lambda *a: promising)
     assert numbers(videos.read_clip(path, lambda count, fps: np.array([0, count - 1]))) == [0, 9]
 
 
-def test_times_that_no_frame_has_fall_back_to_counting(tmp_path, monkeypatch, write_video, numbers):
+def test_frames_are_counted_if_no_frame_has_the_indexed_times(tmp_path, monkeypatch, write_video, numbers):
     path = write_video(tmp_path / "clip.mp4")
 
     def shifted(path, container, stream):
@@ -141,7 +141,7 @@ def test_times_that_no_frame_has_fall_back_to_counting(tmp_path, monkeypatch, wr
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mpg", ".avi"])
-def test_a_file_cut_short_gives_what_is_left(tmp_path, suffix, write_video):
+def test_truncated_file_returns_the_remaining_frames(tmp_path, suffix, write_video):
     rng = np.random.default_rng(0)
     path = tmp_path / f"clip{suffix}"
     write_video(path, frames=30, picture=lambda k: rng.integers(0, 255, (48, 64, 3), np.uint8))
@@ -157,7 +157,7 @@ def bad_files(folder, write_video):
     (folder / "garbage.avi").write_bytes(garbage)
     (folder / "text.mkv").write_text("not a video\n" * 100)
     whole = (folder / "cut.mp4", write_video(folder / "cut.mp4"))[0]
-    whole.write_bytes(whole.read_bytes()[:1000])  # an mp4 has its index at the end
+    whole.write_bytes(whole.read_bytes()[:1000])  # the index of an MP4 file is at its end
     with av.open(str(folder / "sound.mkv"), "w") as container:
         stream = container.add_stream("mp2", rate=44100)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 2304), np.int16), format="s16", layout="stereo")
@@ -176,7 +176,7 @@ def bad_files(folder, write_video):
     }
 
 
-def test_an_undecodable_video_says_why(tmp_path, write_video):
+def test_undecodable_videos_raise_with_a_reason(tmp_path, write_video):
     for name, reason in bad_files(tmp_path, write_video).items():
         path = str(tmp_path / name)
         with pytest.raises(videos.DecodeError, match=reason) as caught:
@@ -197,7 +197,7 @@ def test_real_formats_decode(real_data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv", ".webm", ".mpg"])
-def test_damaged_files_decode_or_say_why(tmp_path, suffix, write_video):
+def test_damaged_files_decode_or_raise_with_a_reason(tmp_path, suffix, write_video):
     rng = np.random.default_rng(0)
     path = tmp_path / f"clip{suffix}"
     write_video(path, picture=lambda k: rng.integers(0, 255, (48, 64, 3), np.uint8))
@@ -205,7 +205,7 @@ def test_damaged_files_decode_or_say_why(tmp_path, suffix, write_video):
     decoded, reasons = 0, []
     for _ in range(150):
         damaged = content.copy()
-        where = rng.integers(0, len(content), int(len(content) ** rng.random()))  # from one byte to most of them
+        where = rng.integers(0, len(content), int(len(content) ** rng.random()))  # from one byte to most bytes
         damaged[where] = rng.integers(0, 255, len(where))
         end = rng.integers(len(content) // 4, len(content)) if rng.random() < 0.3 else len(content)
         path.write_bytes(damaged[:end].tobytes())

@@ -1,4 +1,4 @@
-"""Batches are a function of (config, seed, step), whoever makes them and wherever one starts."""
+"""Batches depend only on (config, seed, step), not on workers, processes or the start step."""
 
 import dataclasses
 
@@ -50,16 +50,16 @@ def put_together(parts):
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_the_rows_of_several_processes_make_up_the_batch_in_order(settings, processes):
-    """A process holds the rows of its devices: those from process_index · B / process_count on."""
+def test_rows_of_several_processes_concatenate_to_the_global_batch(settings, processes):
+    """A process holds B / process_count rows, from row process_index · B / process_count."""
     each = settings.batch_size // processes
     parts = [read(settings, rows=range(i * each, (i + 1) * each)) for i in range(processes)]
     assert_equal(put_together(parts), read(settings))
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_other_numbers_of_workers_and_processes(settings):
-    """Two processes without workers until step 5, then four, of which one has a worker."""
+def test_batches_after_resuming_do_not_depend_on_workers_or_processes(settings):
+    """Two processes without workers run up to step 5, then four processes, one of them with a worker."""
     whole = read(settings)
     first = [read(settings, rows=range(i, i + 4)) for i in (0, 4)]
     assert_equal(put_together(first)[:5], whole[:5])
@@ -68,17 +68,17 @@ def test_a_run_goes_on_with_other_numbers_of_workers_and_processes(settings):
 
 
 @pytest.mark.slow
-def test_four_workers_give_what_none_gives(settings):
+def test_batches_with_four_workers_match_those_without(settings):
     assert_equal(read(with_workers(settings, 4)), read(settings))
 
 
-def test_another_seed_gives_other_batches(settings):
+def test_different_seeds_give_different_batches(settings):
     other = read(dataclasses.replace(settings, seed=1, steps=2))
     assert any((a["item"] != b["item"]).any() for a, b in zip(other, read(settings), strict=False))
 
 
-def test_a_late_step_draws_only_its_own_clips(settings, monkeypatch):
-    """Nothing of the 240,000 clips before it is gone through."""
+def test_late_start_step_draws_only_its_own_clips(settings, monkeypatch):
+    """None of the 240,000 earlier clips is drawn."""
     indices, draw = [], sampling.LocalRows.__getitem__
 
     def counted(rows, index):

@@ -1,4 +1,4 @@
-"""What is shown of a video: the right stream, upright, square pixels, right colours. File and prepared set agree."""
+"""Videos are read from the right stream, upright, with square pixels and right colours; prepared sets agree."""
 
 import fractions
 import math
@@ -16,7 +16,7 @@ from jepa_jax.data.sources import array_record
 
 ONE = 1 << 16
 CORNERS = np.array([[(200, 30, 30), (30, 180, 40)], [(40, 50, 210), (220, 210, 40)]], np.uint8)
-"""Colours of the four quarters of a picture."""
+"""Colours of the four quadrants of a picture."""
 
 
 def quarters(height=48, width=64):
@@ -24,7 +24,7 @@ def quarters(height=48, width=64):
 
 
 def corners(frame):
-    """The colours in the middle of the four quarters."""
+    """Returns the colours in the middle of the four quadrants."""
     height, width, _ = frame.shape
     return frame[np.ix_((height // 4, 3 * height // 4), (width // 4, 3 * width // 4))]
 
@@ -34,13 +34,13 @@ def read(path, *wanted):
 
 
 def stored(path, *wanted):
-    """The same frames out of a prepared set."""
+    """Returns the same frames from a prepared set."""
     jpegs = frames.of_video(str(path), frames.JpegSettings(short_side=256, quality=95)).frames
     return [array_record.decode_jpeg(jpegs[i]) for i in wanted]
 
 
 def assert_shown(path, wanted, shape, count=12, tolerance=6):
-    """Single frames, frames after seeks and frames of a prepared set all show these colours."""
+    """Asserts the colours of single frames, frames after seeks and frames of a prepared set."""
     seen = []
     videos.read_clip(str(path), lambda frames, fps: seen.append(frames) or np.array([0]))
     assert seen == [count]
@@ -51,7 +51,7 @@ def assert_shown(path, wanted, shape, count=12, tolerance=6):
 
 
 def write(path, codec, pix_fmt, picture, count=12, **settings):
-    """Encodes `picture(k)`: a frame, or an array of RGBA or RGB."""
+    """Encodes the frames `picture(k)`, which are video frames or RGB or RGBA arrays."""
     with av.open(str(path), "w") as container:
         first = picture(0)
         stream = container.add_stream(codec, rate=25)
@@ -80,12 +80,12 @@ def palette_picture(swapped):
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mov"])
-def test_a_palette_that_is_handed_out_once_colours_every_frame(tmp_path, suffix):
+def test_palette_stored_once_applies_to_every_frame(tmp_path, suffix):
     path = write(tmp_path / f"palette{suffix}", "rawvideo", "pal8", lambda k: palette_picture(False))
     assert_shown(path, CORNERS, (48, 64))
 
 
-def test_a_palette_may_change(tmp_path):
+def test_palette_may_change_between_frames(tmp_path):
     path = write(tmp_path / "palette.avi", "rawvideo", "pal8", lambda k: palette_picture(k >= 6))
     swapped = np.stack([CORNERS[0, ::-1], CORNERS[1]])
     for chosen in ([5, 6], [11], [7, 11], [0]):
@@ -96,7 +96,7 @@ def test_a_palette_may_change(tmp_path):
 
 
 def set_matrix(path, a, b, c, d):
-    """Writes the upper left of the display matrix of an MP4 file: (x, y) is shown at (a·x + c·y, b·x + d·y)."""
+    """Sets the upper-left 2×2 of an MP4 display matrix: (x, y) is displayed at (a·x + c·y, b·x + d·y)."""
     content = bytearray(pathlib.Path(path).read_bytes())
     start = content.index(b"tkhd") + 4 + 40
     values = (a, b, 0, c, d, 0, 0, 0)
@@ -105,30 +105,30 @@ def set_matrix(path, a, b, c, d):
 
 
 TURNS = {
-    "as it is": ((1, 0, 0, 1), lambda picture: picture),
-    "mirrored sideways": ((-1, 0, 0, 1), lambda picture: picture[:, ::-1]),
-    "upside down, mirrored": ((1, 0, 0, -1), lambda picture: picture[::-1]),
-    "half a turn": ((-1, 0, 0, -1), lambda picture: picture[::-1, ::-1]),
-    "a quarter clockwise": ((0, 1, -1, 0), lambda picture: np.rot90(picture, -1)),
-    "a quarter anticlockwise": ((0, -1, 1, 0), lambda picture: np.rot90(picture)),
-    "rows and columns swapped": ((0, 1, 1, 0), lambda picture: picture.transpose(1, 0, 2)),
-    "swapped the other way": ((0, -1, -1, 0), lambda picture: np.rot90(picture, 2).transpose(1, 0, 2)),
-    "nearly a quarter": ((0.005, 1, -1, 0.005), lambda picture: np.rot90(picture, -1)),
+    "identity": ((1, 0, 0, 1), lambda picture: picture),
+    "mirrored horizontally": ((-1, 0, 0, 1), lambda picture: picture[:, ::-1]),
+    "mirrored vertically": ((1, 0, 0, -1), lambda picture: picture[::-1]),
+    "180 degrees": ((-1, 0, 0, -1), lambda picture: picture[::-1, ::-1]),
+    "90 degrees clockwise": ((0, 1, -1, 0), lambda picture: np.rot90(picture, -1)),
+    "90 degrees counterclockwise": ((0, -1, 1, 0), lambda picture: np.rot90(picture)),
+    "transposed": ((0, 1, 1, 0), lambda picture: picture.transpose(1, 0, 2)),
+    "transposed along the other diagonal": ((0, -1, -1, 0), lambda picture: np.rot90(picture, 2).transpose(1, 0, 2)),
+    "nearly 90 degrees": ((0.005, 1, -1, 0.005), lambda picture: np.rot90(picture, -1)),
     "zeros": ((0, 0, 0, 0), lambda picture: picture),
-    "a column of zeros": ((1, 0, 0, 0), lambda picture: picture),
-    "the other column of zeros": ((0, 1, 0, -1), lambda picture: picture),
+    "second column zero": ((1, 0, 0, 0), lambda picture: picture),
+    "first column zero": ((0, 1, 0, -1), lambda picture: picture),
 }
 
 
 @pytest.mark.parametrize(("matrix", "turned"), TURNS.values(), ids=TURNS)
-def test_the_display_matrix_turns_and_mirrors(tmp_path, write_video, matrix, turned):
+def test_display_matrix_rotates_and_mirrors(tmp_path, write_video, matrix, turned):
     path = write_video(tmp_path / "clip.mp4", frames=12, picture=lambda k: quarters())
     set_matrix(path, *matrix)
     assert_shown(path, turned(CORNERS), turned(quarters()).shape[:2], tolerance=12)
 
 
-def test_other_angles_turn_the_picture_within_its_size(tmp_path, write_video):
-    """A point right of the middle moves clockwise: 30° on, it is below and nearer to the middle."""
+def test_other_angles_rotate_the_picture_within_its_size(tmp_path, write_video):
+    """A bar right of the centre moves down and toward the centre when rotated clockwise by 30°."""
     bar = np.zeros((48, 64, 3), np.uint8)
     bar[22:26, 32:56] = 255
     path = write_video(tmp_path / "clip.mp4", frames=4, picture=lambda k: bar)
@@ -140,12 +140,12 @@ def test_other_angles_turn_the_picture_within_its_size(tmp_path, write_video):
     assert frame[round(23.5 - 18 * sin), round(31.5 + 18 * cos)].max() < 60
 
 
-def test_no_angle_of_a_matrix_that_has_none():
+def test_clockwise_angle_is_none_for_a_zero_matrix():
     assert display.clockwise_angle((0,) * 9) is None
     assert display.clockwise_angle((0, ONE, 0, -ONE, 0, 0, 0, 0, 1 << 30)) == 90
 
 
-def test_a_cover_is_not_the_video(numbers):
+def test_cover_image_is_not_read_as_the_video(numbers):
     path = pathlib.Path(__file__).parent / "cover_first.mp4"  # 24 frames of 64×96 behind a magenta cover of 64×64
     seen = []
     clip = videos.read_clip(str(path), lambda count, fps: seen.append((count, fps)) or np.arange(count))
@@ -155,7 +155,7 @@ def test_a_cover_is_not_the_video(numbers):
     assert not (np.abs(clip.astype(int) - (255, 0, 255)).max(axis=-1) < 60).all(axis=(1, 2)).any()
 
 
-def test_a_file_with_a_cover_alone_has_no_video(tmp_path):
+def test_file_with_only_a_cover_image_raises(tmp_path):
     path = str(tmp_path / "song.mp4")
     with av.open(path, "w") as container:
         sound = container.add_stream("aac", rate=44100)
@@ -175,7 +175,7 @@ def test_a_file_with_a_cover_alone_has_no_video(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("default", [0, 1])
-def test_the_default_track_is_the_video(tmp_path, suffix, default, grey, numbers):
+def test_default_track_is_read(tmp_path, suffix, default, grey, numbers):
     path = tmp_path / f"clip{suffix}"
     with av.open(str(path), "w") as container:
         streams = [container.add_stream("libx264", rate=25) for _ in range(2)]
@@ -195,7 +195,7 @@ def test_the_default_track_is_the_video(tmp_path, suffix, default, grey, numbers
 
 
 @pytest.mark.parametrize(("aspect", "width"), [((4, 3), 85), ((1, 2), 32), ((1, 1), 64), ((60, 1), 64)])
-def test_pixels_are_shown_square(tmp_path, aspect, width):
+def test_non_square_pixels_are_resampled_to_square(tmp_path, aspect, width):
     settings = {"sample_aspect_ratio": fractions.Fraction(*aspect)}
     path = write(tmp_path / "clip.mp4", "libx264", "yuv420p", lambda k: quarters(), **settings)
     assert_shown(path, CORNERS, (48, width), tolerance=12)
@@ -221,14 +221,14 @@ def test_transparent_pixels_are_black(tmp_path, name, codec, pix_fmt):
 
 
 @pytest.mark.parametrize("alpha", [0, 255])
-def test_unused_bytes_of_uncompressed_frames_are_no_transparency(tmp_path, alpha):
+def test_unused_bytes_of_uncompressed_frames_are_not_read_as_alpha(tmp_path, alpha):
     picture = np.dstack([quarters(), np.full((48, 64), alpha, np.uint8)])
     path = write(tmp_path / "clip.avi", "rawvideo", "bgra", lambda k: picture)
     assert_shown(path, CORNERS, (48, 64))
 
 
-def test_frames_have_the_size_of_the_first_of_the_video(tmp_path):
-    """Read from anywhere: a clip after the change of size has the shape that the prepared set has."""
+def test_all_frames_have_the_size_of_the_first_frame(tmp_path):
+    """Clips read after a change of size also have the shape of the first frame, as in the prepared set."""
     path = tmp_path / "clip.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=25)

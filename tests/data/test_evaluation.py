@@ -28,7 +28,7 @@ def valid(batches, key):
     return np.concatenate([batch[key][batch["valid"]] for batch in batches])
 
 
-def test_videos_come_in_order_labelled_and_padded(clips):
+def test_videos_are_in_order_labelled_and_padded(clips):
     evaluation = opened(path=str(clips))
     batches = read(evaluation)
     assert evaluation.classes == {"class": ("a", "b")}
@@ -41,7 +41,7 @@ def test_videos_come_in_order_labelled_and_padded(clips):
     np.testing.assert_array_equal(batches[2]["video"][2], batches[2]["video"][1])
     assert valid(batches, "item").tolist() == list(range(8))
     assert np.concatenate([batch["labels"]["class"] for batch in batches])[:8].tolist() == [0] * 5 + [1] * 3
-    # 24 grey frames, at 0, 7, 15 and 23; four at 0 to 3.
+    # Frames 0, 7, 15 and 23 of 24 grey frames; frames 0 to 3 of the video with four.
     levels = valid(batches, "video").mean(axis=(2, 3, 4))
     np.testing.assert_allclose(levels[0], [8, 64, 128, 192], atol=2)
     np.testing.assert_allclose(levels[7], [8, 16, 24, 32], atol=2)
@@ -61,7 +61,7 @@ class ReservationError(Exception):
 
 @pytest.fixture
 def reserved(monkeypatch):
-    """reserved(iterator): (workers, bytes of a batch) that the first batch asks for."""
+    """reserved(iterator) returns the (workers, bytes per batch) that the first batch requests."""
 
     def ask(dataset, count, batch_bytes):
         raise ReservationError(count, batch_bytes)
@@ -75,8 +75,8 @@ def reserved(monkeypatch):
     return read_first
 
 
-def test_shared_memory_is_reserved_for_what_travels(clips, pictures, reserved):
-    """By configs/eval/imagenet100.py twelve workers pass one uint8 frame of each image: not 17 GiB, but 0.3."""
+def test_reserved_shared_memory_matches_what_workers_send(clips, pictures, reserved):
+    """In configs/eval/imagenet100.py, twelve workers send one uint8 frame per image: 0.3 GiB instead of 17."""
     settings = runpy.run_path("configs/eval/imagenet100.py")["get_config"]()
     clip = config.ClipConfig(frames=16, size=224)
     images = opened(clip, kind="images", path=str(pictures))
@@ -88,24 +88,24 @@ def test_shared_memory_is_reserved_for_what_travels(clips, pictures, reserved):
 
 
 @pytest.mark.parametrize("kind", ["videos", "images"])
-def test_what_is_reserved_for_a_batch_is_what_one_takes(kind, clips, pictures, monkeypatch):
+def test_reserved_bytes_equal_the_size_of_a_batch(kind, clips, pictures, monkeypatch):
     evaluation = opened(kind=kind, path=str(clips if kind == "videos" else pictures))
-    asked, made, ahead, copy_out = [], [], workers.BatchPrefetcher, shared_buffers.copy_out
-    monkeypatch.setattr(workers, "BatchPrefetcher", lambda *given: asked.append(given[2]) or ahead(*given))
-    monkeypatch.setattr(shared_buffers, "copy_out", lambda *given: made.append(copy_out(*given)) or made[-1])
+    reserved, batches, prefetcher, copy_out = [], [], workers.BatchPrefetcher, shared_buffers.copy_out
+    monkeypatch.setattr(workers, "BatchPrefetcher", lambda *args: reserved.append(args[2]) or prefetcher(*args))
+    monkeypatch.setattr(shared_buffers, "copy_out", lambda *args: batches.append(copy_out(*args)) or batches[-1])
     read(evaluation)
-    assert {batch["video"].nbytes for batch in made} == set(asked)
+    assert {batch["video"].nbytes for batch in batches} == set(reserved)
 
 
 @pytest.mark.slow
-def test_workers_change_nothing(clips):
+def test_batches_do_not_depend_on_workers(clips):
     wanted, got = read(opened(path=str(clips))), read(opened(path=str(clips)), workers=1)
     for a, b in zip(wanted, got, strict=True):
         for key in ("video", "item", "valid"):
             np.testing.assert_array_equal(a[key], b[key])
 
 
-def test_undecodable_clips_are_left_out_and_counted(clips, tmp_path):
+def test_undecodable_clips_are_skipped_and_counted(clips, tmp_path):
     shutil.copytree(clips, tmp_path / "clips")
     (tmp_path / "clips" / "a" / "4.mp4").write_bytes(b"nonsense")
     evaluation = opened(path=str(tmp_path / "clips"), max_skip_fraction=0.2)
@@ -119,7 +119,7 @@ def test_undecodable_clips_are_left_out_and_counted(clips, tmp_path):
         read(opened(path=str(tmp_path / "clips")))
 
 
-def test_labels_follow_the_classes_of_the_training_set(clips):
+def test_labels_use_the_classes_of_the_training_set(clips):
     test_set = opened(path=str(clips), include="^b/", classes={"class": ("a", "b", "c")})
     assert test_set.classes == {"class": ("a", "b", "c")}
     assert set(valid(read(test_set), "item").tolist()) == {0, 1, 2}
@@ -128,12 +128,12 @@ def test_labels_follow_the_classes_of_the_training_set(clips):
         opened(path=str(clips), classes={"class": ("b",)})
 
 
-def test_clips_without_a_class_are_an_error(clips):
+def test_clips_without_a_class_raise(clips):
     with pytest.raises(ConfigError, match=r"config.test.path: .*/0.mp4 has no class"):
         opened(path=str(clips / "a"))
 
 
-def test_sprites_carry_their_three_labels():
+def test_sprites_have_three_labels():
     evaluation = opened(kind="sprites", split="test", clips=5, seed=3)
     assert evaluation.classes == sprites.CLASSES
     batches = read(evaluation)
@@ -145,8 +145,8 @@ def test_sprites_carry_their_three_labels():
         np.testing.assert_array_equal(got, wanted)
 
 
-def test_views_of_a_video_follow_each_other(clips):
-    """Three stretches of four frames, every second one; two crops, which grey frames do not tell apart."""
+def test_views_of_a_video_are_consecutive_rows(clips):
+    """Three windows of four frames at frame step 2, and two crops, which are equal for grey frames."""
     views = config.ViewsConfig(clips=3, crops=2, frame_step=2)
     evaluation = data.EvaluationSet(SourceConfig(path=str(clips)), clip=CLIP, views=views)
     assert (evaluation.size, evaluation.views, evaluation.rows) == (8, 6, 48)
@@ -154,21 +154,21 @@ def test_views_of_a_video_follow_each_other(clips):
     assert valid(batches, "row").tolist() == list(range(48))
     assert valid(batches, "item").tolist() == [item for item in range(8) for _ in range(6)]
     assert np.concatenate([batch["labels"]["class"] for batch in batches]).tolist() == [0] * 30 + [1] * 18
-    # 24 grey frames: stretches from 0, 8 (of 17 possible starts) and 17.
+    # 24 grey frames: windows start at 0, 8 (the middle of 0 to 17) and 17.
     frames = np.rint(valid(batches, "video").mean(axis=(2, 3, 4)) / 8 - 1)
     starts = [0, 0, 8, 8, 17, 17]
     np.testing.assert_allclose(frames[:6], [[start + 2 * k for k in range(4)] for start in starts], atol=1)
-    assert frames[-1].tolist() == frames[-6].tolist(), "a video of four frames has one stretch"
+    assert frames[-1].tolist() == frames[-6].tolist(), "a video of four frames has only one window"
     assert evaluation.identity != opened(path=str(clips)).identity
 
 
-def test_only_videos_have_several_views(pictures):
+def test_multiple_views_of_images_or_sprites_raise(pictures):
     for settings in (SourceConfig(kind="images", path=str(pictures)), SourceConfig(kind="sprites")):
         with pytest.raises(ConfigError, match=r"config\.views: .* have one view only"):
             data.EvaluationSet(settings, clip=CLIP, views=config.ViewsConfig(crops=3))
 
 
-def test_names_do_not_depend_on_where_the_clips_lie(clips, tmp_path):
+def test_names_do_not_depend_on_the_location_of_the_clips(clips, tmp_path):
     shutil.copytree(clips, tmp_path / "moved")
     names = opened(path=str(clips)).names
     assert names == opened(path=str(tmp_path / "moved")).names
@@ -180,7 +180,7 @@ def test_names_do_not_depend_on_where_the_clips_lie(clips, tmp_path):
     assert len({name for names in sprites_of for name in names}) == 6
 
 
-def test_one_broken_link_is_one_clip_skipped(clips, tmp_path):
+def test_broken_link_is_skipped_as_one_clip(clips, tmp_path):
     folder = shutil.copytree(clips, tmp_path / "clips")
     (folder / "a" / "gone.mp4").symlink_to("nowhere")
     (folder / "b" / "self").symlink_to(".")
@@ -195,23 +195,23 @@ def test_one_broken_link_is_one_clip_skipped(clips, tmp_path):
     assert opened(path=str(folder)).identity != broken
 
 
-def test_a_pipe_is_one_clip_skipped(clips, tmp_path):
+def test_pipe_is_skipped_as_one_clip(clips, tmp_path):
     folder = shutil.copytree(clips, tmp_path / "clips")
     os.mkfifo(folder / "a" / "pipe.mp4")
     evaluation = opened(path=str(folder), max_skip_fraction=0.5)
-    assert len(valid(read(evaluation), "item")) == 8  # opening the pipe would never return
+    assert len(valid(read(evaluation), "item")) == 8  # opening the pipe would block forever
     assert [skip.path for skip in evaluation.skipped] == [f"{folder}/a/pipe.mp4"]
 
 
 def lists(folder, clips, **labels):
-    """A CSV file by name, with a clip for each label."""
-    for name, given in labels.items():
-        (folder / f"{name}.csv").write_text("".join(f"{clips}/a/{k}.mp4 {label}\n" for k, label in enumerate(given)))
+    """Writes one CSV file per name, with one clip per label, and returns their settings by name."""
+    for name, values in labels.items():
+        (folder / f"{name}.csv").write_text("".join(f"{clips}/a/{k}.mp4 {label}\n" for k, label in enumerate(values)))
     return {name: SourceConfig(path=str(folder / f"{name}.csv")) for name in labels}
 
 
 def test_classes_of_lists_are_matched_by_name(clips, tmp_path):
-    """Their ids differ between lists, as each has its own classes."""
+    """Class ids differ between lists, because each list has its own classes."""
     settings = lists(tmp_path, clips, train=[20240131, 4294967296, 3, "walk"], test=[4294967296, "walk", "0003"])
     train = data.EvaluationSet(settings["train"], clip=CLIP)
     assert train.classes == {"class": ("20240131", "3", "4294967296", "walk")}
@@ -223,13 +223,13 @@ def test_classes_of_lists_are_matched_by_name(clips, tmp_path):
         data.EvaluationSet(strange, clip=CLIP, classes=train.classes)
 
 
-def test_an_error_does_not_list_thousands_of_classes(clips):
+def test_class_error_does_not_list_thousands_of_classes(clips):
     names = tuple(f"class {k}" for k in range(5000))
     with pytest.raises(ConfigError, match=r"class 9 and 4,990 more\.$"):
         opened(path=str(clips), classes={"class": names})
 
 
-def test_evaluation_needs_labels_in_a_list(clips, tmp_path):
+def test_list_without_labels_raises(clips, tmp_path):
     (tmp_path / "list.csv").write_text(f"{clips}/a/0.mp4 1\n{clips}/a/1.mp4\n")
     with pytest.raises(ConfigError, match=r"a/1.mp4 has no class, which evaluation needs; .* label on each line"):
         opened(path=str(tmp_path / "list.csv"))

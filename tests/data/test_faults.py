@@ -1,4 +1,4 @@
-"""Whatever reading or encoding one item raises costs that item, with its name and the reason, and never the job."""
+"""An exception from reading or encoding one item skips that item, with its name and reason, and not the job."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ some = pytest.mark.parametrize("error", OF_LIBRARIES[:7:2], ids=lambda error: ty
 
 
 @by_type
-def test_any_exception_names_the_item_and_the_reason(error):
+def test_any_exception_becomes_a_decode_error_with_item_and_reason(error):
     with pytest.raises(faults.DecodeError) as caught, faults.as_decode_error("a/b.jpg", "row 3: "):
         raise error
     assert caught.value.path == "a/b.jpg"
@@ -59,7 +59,7 @@ def test_any_exception_names_the_item_and_the_reason(error):
     assert (again.path, again.reason) == (caught.value.path, caught.value.reason)
 
 
-def test_a_reason_that_does_not_describe_the_file_has_its_type_and_place():
+def test_generic_reasons_include_the_exception_type_and_location():
     with pytest.raises(faults.DecodeError) as caught, faults.as_decode_error("a"):
         {}["bytes"]
     assert caught.value.reason.startswith("KeyError: 'bytes' (test_faults.py:")
@@ -69,18 +69,18 @@ def test_a_reason_that_does_not_describe_the_file_has_its_type_and_place():
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_memory_and_interrupts_end_the_job(error):
+def test_memory_errors_and_interrupts_are_not_caught(error):
     with pytest.raises(error), faults.as_decode_error("a"):
         raise error
 
 
-def test_ffmpeg_out_of_memory_is_a_fault_of_the_file():
-    """FFmpeg raises it for sizes that it refuses to allocate."""
+def test_ffmpeg_out_of_memory_is_a_decode_error():
+    """FFmpeg raises this for frame sizes that it refuses to allocate."""
     with pytest.raises(faults.DecodeError, match="Cannot allocate memory"), faults.as_decode_error("a"):
         av.error.err_check(-12)
 
 
-def test_an_item_within_an_item_is_named_once():
+def test_nested_contexts_name_only_the_inner_item():
     with (
         pytest.raises(faults.DecodeError) as caught,
         faults.as_decode_error("outer"),
@@ -98,23 +98,23 @@ def kind(request):
 
 @pytest.fixture
 def folder(kind, clips, pictures):
-    """Readable files of two classes."""
+    """A folder of readable files in two classes."""
     return pictures if kind == "images" else clips
 
 
 def break_one(monkeypatch, path, error):
-    """Makes the library that opens a file raise an error for one file."""
+    """Makes the library that opens files raise an error for one of them."""
     content, read_image, read_video = pathlib.Path(path).read_bytes(), images.open_image, av.open
 
-    def image(given):
-        if given == content:
+    def image(source):
+        if source == content:
             raise error
-        return read_image(given)
+        return read_image(source)
 
-    def video(given, *arguments, **options):
-        if given == f"file:{path}":
+    def video(file, *arguments, **options):
+        if file == f"file:{path}":
             raise error
-        return read_video(given, *arguments, **options)
+        return read_video(file, *arguments, **options)
 
     monkeypatch.setattr(images, "open_image", image)
     monkeypatch.setattr(videos.av, "open", video)
@@ -132,7 +132,7 @@ def settings_of(kind, folder, workers=0):
 
 
 def train(settings, opened, ledger_file):
-    """Every item that training was given, and the ledger's lines."""
+    """Returns the items in all training batches, and the lines of the ledger."""
     batches = data.TrainBatches(settings, opened=opened, ledger=data.new_ledger(settings.data, opened, ledger_file))
     try:
         items = {item for batch in batches for item in batch["item"].tolist()}
@@ -142,7 +142,7 @@ def train(settings, opened, ledger_file):
 
 
 @some
-def test_training_passes_over_the_item(tmp_path, monkeypatch, kind, folder, error):
+def test_training_skips_the_item(tmp_path, monkeypatch, kind, folder, error):
     settings = settings_of(kind, folder)
     opened = data.open_sources(settings.data)
     break_one(monkeypatch, opened[0].paths[2], error)
@@ -153,7 +153,7 @@ def test_training_passes_over_the_item(tmp_path, monkeypatch, kind, folder, erro
 
 
 @some
-def test_evaluation_passes_over_the_item(monkeypatch, kind, folder, error):
+def test_evaluation_skips_the_item(monkeypatch, kind, folder, error):
     evaluation = data.EvaluationSet(
         config.SourceConfig(kind=kind, path=str(folder)),
         clip=config.ClipConfig(frames=2, size=16),
@@ -167,7 +167,7 @@ def test_evaluation_passes_over_the_item(monkeypatch, kind, folder, error):
 
 
 @some
-def test_preparation_passes_over_the_item(tmp_path, monkeypatch, kind, folder, error):
+def test_preparation_skips_the_item(tmp_path, monkeypatch, kind, folder, error):
     listed = sources.scan_folder(folder, kind)
     items = [Item(path, 0, str(folder / path)) for path, _ in listed]
     raw = RawSet(name="some", kind=kind, classes=("a",), parts={"train": items}, splits={"train": [["train"]]})
@@ -181,7 +181,7 @@ def test_preparation_passes_over_the_item(tmp_path, monkeypatch, kind, folder, e
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
-def test_memory_and_interrupts_end_training_and_preparation(tmp_path, monkeypatch, kind, folder, error):
+def test_memory_errors_and_interrupts_end_training_and_preparation(tmp_path, monkeypatch, kind, folder, error):
     settings = settings_of(kind, folder)
     opened = data.open_sources(settings.data)
     break_one(monkeypatch, opened[0].paths[2], error())
@@ -193,7 +193,7 @@ def test_memory_and_interrupts_end_training_and_preparation(tmp_path, monkeypatc
         build.prepare(raw, tmp_path / "out", frames.JpegSettings(16), 0)
 
 
-def test_encoding_is_within_the_boundary(tmp_path, monkeypatch, kind, folder):
+def test_encoding_errors_skip_the_item(tmp_path, monkeypatch, kind, folder):
     listed = sources.scan_folder(folder, kind)
     items = [Item(path, 0, str(folder / path)) for path, _ in listed]
     encode, calls = frames.encode, []
@@ -213,8 +213,8 @@ def test_encoding_is_within_the_boundary(tmp_path, monkeypatch, kind, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
-def test_worker_processes_have_the_same_boundary(tmp_path, pictures, workers):
-    class Broken(media_files.Images):  # travels to the workers by value
+def test_worker_processes_skip_the_item(tmp_path, pictures, workers):
+    class Broken(media_files.Images):  # pickled by value for the workers
         def read_image(self, item):
             if item == 2:
                 raise AttributeError("no such attribute")
@@ -232,7 +232,7 @@ def test_worker_processes_have_the_same_boundary(tmp_path, pictures, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_too_long_for_a_jpeg_is_a_line_of_the_ledger(tmp_path, workers):
+def test_image_too_tall_for_a_jpeg_is_logged_as_skipped(tmp_path, workers):
     folder = tmp_path / "pictures" / "a"
     folder.mkdir(parents=True)
     for name, height in (("ok", 40), ("tall", 66_000)):
@@ -246,8 +246,8 @@ def test_a_picture_too_long_for_a_jpeg_is_a_line_of_the_ledger(tmp_path, workers
     assert list(array_record.open_set(str(tmp_path / "out"), "train").index.ids) == ["ok"]
 
 
-def test_a_fault_of_ours_is_refused_with_its_reason(tmp_path, monkeypatch, pictures):
-    """What every item raises is no fault of the items: the run ends, and says what was raised where."""
+def test_errors_in_every_item_raise_with_the_reason(tmp_path, monkeypatch, pictures):
+    """An error in every item is a bug rather than damage, so the run ends and reports the error and its location."""
     settings = settings_of("images", pictures)
     opened = data.open_sources(settings.data)
     (tmp_path / "skipped.jsonl").touch()
@@ -262,7 +262,7 @@ def test_a_fault_of_ours_is_refused_with_its_reason(tmp_path, monkeypatch, pictu
         build.prepare(raw, tmp_path / "out", frames.JpegSettings(16), 0)
 
 
-def test_damage_of_any_kind_in_a_prepared_set_is_listed(tmp_path, monkeypatch, pictures):
+def test_verify_lists_all_damage_in_a_prepared_set(tmp_path, monkeypatch, pictures):
     items = [Item(path, 0, str(pictures / path)) for path, _ in sources.scan_folder(pictures, "images")]
     raw = RawSet(name="some", kind="images", classes=("a",), parts={"train": items}, splits={"train": [["train"]]})
     build.prepare(raw, tmp_path / "out", frames.JpegSettings(16), 0)

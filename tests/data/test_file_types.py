@@ -1,4 +1,4 @@
-"""Every ending that counts as a video or an image is read, where it can be written here."""
+"""Every supported video and image suffix is read, if PyAV or Pillow can write it."""
 
 import av
 import numpy as np
@@ -47,7 +47,7 @@ def read_numbers(path, numbers):
 
 
 @pytest.mark.parametrize(("ending", "container", "codec"), VIDEO_CASES)
-def test_videos(tmp_path, grey, numbers, ending, container, codec):
+def test_videos_of_every_file_type_are_read(tmp_path, grey, numbers, ending, container, codec):
     path = tmp_path / f"clip.{ending.upper()}"
     with av.open(str(path), "w", format=container) as file:
         stream = file.add_stream(codec, rate=25)
@@ -61,12 +61,12 @@ def test_videos(tmp_path, grey, numbers, ending, container, codec):
     assert read_numbers(path, numbers) == [0, 7, 23]
 
 
-def test_every_ending_is_tried():
+def test_every_video_suffix_is_tested():
     assert {f".{name}" for name, *_ in VIDEO_CASES} == set(file_types.VIDEO_SUFFIXES) - NOT_WRITTEN_HERE
 
 
-def test_uncompressed_video(tmp_path, numbers):
-    """YUV4MPEG2, as raters and encoders exchange it: a header, and planes of each frame, here of grey 8k + 8."""
+def test_uncompressed_video_is_read(tmp_path, numbers):
+    """YUV4MPEG2: a header and the planes of each frame; frame k is grey of level 8k + 8."""
     level = [round(16 + (8 * k + 8) * 219 / 255) for k in range(24)]
     planes = [b"FRAME\n" + bytes([y]) * (64 * 48) + bytes([128]) * (64 * 48 // 2) for y in level]
     (tmp_path / "clip.y4m").write_bytes(b"YUV4MPEG2 W64 H48 F25:1 Ip A1:1 C420jpeg\n" + b"".join(planes))
@@ -77,7 +77,7 @@ IMAGES = sorted(set(file_types.IMAGE_SUFFIXES))
 
 
 @pytest.mark.parametrize("ending", IMAGES)
-def test_images(tmp_path, ending):
+def test_images_of_every_file_type_are_read(tmp_path, ending):
     colours = {".pbm": ((255, 255, 255), "1"), ".pgm": ((120, 120, 120), "L")}
     colour, mode = colours.get(ending, ((200, 100, 50), "RGB"))
     path = tmp_path / f"picture{ending}"
@@ -89,7 +89,7 @@ def test_images(tmp_path, ending):
     np.testing.assert_allclose(image.mean(axis=(0, 1)), colour, atol=4)
 
 
-def test_decode_error_is_named_for_what_only_looks_like_a_video(tmp_path):
+def test_text_file_with_a_video_suffix_raises(tmp_path):
     (tmp_path / "page.mp4").write_text("<html>not found</html>")
     with pytest.raises(videos.DecodeError, match=r"page\.mp4"):
         sources.open_source(config.SourceConfig(path=str(tmp_path)), "mine").read_clip(

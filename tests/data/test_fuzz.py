@@ -1,4 +1,4 @@
-"""Damaged videos by the hundred: each is read, or written down with a reason; none takes the process with it."""
+"""Hundreds of damaged videos: each is read or logged with a reason, and none crashes the process."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ SECONDS_A_FILE = 10
 
 
 def mutate(content, other, rng):
-    """A damaged copy: cut, bytes changed, a header zeroed, or the rest of another stream in place of its own."""
+    """Returns a damaged copy: truncated, bytes changed, a header zeroed, or with the end of another file."""
     damaged = np.frombuffer(content, np.uint8).copy()
     kind = rng.integers(4)
     if kind == 0:
@@ -33,7 +33,7 @@ def mutate(content, other, rng):
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory, write_video):
-    """Encoded clips of five containers, and real ones if there are any."""
+    """Encoded clips in five containers, and real clips if available."""
     folder = tmp_path_factory.mktemp("originals")
     rng = np.random.default_rng(0)
     for suffix in (".avi", ".mp4", ".mkv", ".webm", ".mpg"):
@@ -44,7 +44,7 @@ def originals(tmp_path_factory, write_video):
 
 
 @pytest.mark.slow
-def test_damaged_videos_are_read_or_written_down(tmp_path, originals):
+def test_damaged_videos_are_read_or_logged(tmp_path, originals):
     folder = tmp_path / "damaged"
     folder.mkdir()
     contents = [file.read_bytes() for file in originals]
@@ -65,10 +65,10 @@ def test_damaged_videos_are_read_or_written_down(tmp_path, originals):
     batches = data.TrainBatches(settings, ledger=ledger)
     read, longest = set(), 0.0
     try:
-        for place in SEEDS:
+        for step in SEEDS:
             start = time.monotonic()
             batch = next(batches)
-            if place:  # the workers start with the first
+            if step:  # the first step includes the start of the workers
                 longest = max(longest, time.monotonic() - start)
             assert batch["video"].shape == (1, 8, 32, 32, 3)
             read |= set(batch["item"].tolist())
@@ -78,7 +78,7 @@ def test_damaged_videos_are_read_or_written_down(tmp_path, originals):
     assert all(skip.reason for skip in ledger.skips)
     assert longest < SECONDS_A_FILE
     assert 10 < len(skipped) < len(SEEDS) - 10
-    # Every file was drawn once: a clip came of it, or a line.
+    # Every file was drawn once and gave either a clip or a line in the log.
     assert skipped.isdisjoint(read)
     assert skipped | read == set(SEEDS)
     assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == len(skipped)

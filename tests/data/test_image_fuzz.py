@@ -1,4 +1,4 @@
-"""Damaged images by the hundred: each gives a picture, or an error that says why; none takes the process with it."""
+"""Hundreds of damaged images: each is read or raises with a reason, and none crashes the process."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ from jepa_jax.data.decode import images
 SEEDS = range(500)
 FORMS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF")
 SECONDS_A_FILE = 10
-MOST_MIB = 1024  # resident, libraries included
+MOST_MIB = 1024  # resident memory, including libraries
 READ = r"""
 import json, pathlib, re, sys, time
 import numpy as np
@@ -56,9 +56,9 @@ print(json.dumps([results, peak / 1024]))
 
 
 def originals():
-    """Pictures of every form with EXIF data that has all types of values and turns them by a quarter."""
+    """Yields an image of every format, with EXIF data that has values of all types and rotates by 90°."""
     exif = exif_of_all_types()
-    parsed = Image.Exif()  # TIFF takes no other
+    parsed = Image.Exif()  # TIFF accepts only parsed EXIF
     parsed.load(exif.tobytes())
     y, x = np.mgrid[:64, :80]
     noise = np.random.default_rng(0).integers(0, 40, (64, 80))
@@ -71,7 +71,7 @@ def originals():
 
 
 def mutate(content, other, rng):
-    """A damaged copy: cut, bytes changed (half of the time in the header), zeroed, or another file's end."""
+    """Returns a damaged copy: truncated, bytes changed (often in the header), zeroed, or with another file's end."""
     damaged = np.frombuffer(content, np.uint8).copy()
     end = min(400, len(damaged)) if rng.random() < 0.5 else len(damaged)
     match rng.integers(4):
@@ -90,7 +90,7 @@ def mutate(content, other, rng):
 
 
 def with_checksums(content):
-    """A damaged PNG whose chunks have the checksums of what is in them: damage that a reader cannot see at once."""
+    """Returns a damaged PNG with valid chunk checksums, so that readers do not detect the damage early."""
     repaired, at = bytearray(content), 8
     while at + 12 <= len(repaired):
         end = at + 8 + struct.unpack_from(">I", repaired, at)[0]
@@ -101,7 +101,7 @@ def with_checksums(content):
     return bytes(repaired)
 
 
-def test_damaged_images_are_read_or_say_why(tmp_path):
+def test_damaged_images_are_read_or_raise_with_a_reason(tmp_path):
     folder = tmp_path / "damaged"
     folder.mkdir()
     whole = list(originals())
@@ -121,7 +121,7 @@ def test_damaged_images_are_read_or_say_why(tmp_path):
     for name, outcome in results.items():
         assert ("read" in outcome) != ("reason" in outcome), name
         assert outcome["seconds"] < SECONDS_A_FILE, name
-        # A prepared set has the picture that the file gives, or neither has one.
+        # The prepared set has the same image as the file, or neither has one.
         assert outcome.get("read") == outcome.get("prepared"), (name, outcome)
         assert outcome.get("difference", 0) < (1e-9 if outcome.get("kept") else 12), (name, outcome)
     for form, _ in whole:
@@ -130,8 +130,8 @@ def test_damaged_images_are_read_or_say_why(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["JPEG", "WEBP", "AVIF"])
-def test_damaged_exif_data_never_cost_the_picture(form):
-    """Only EXIF data are damaged, where its offsets and types are: every pixel stays, turned or not."""
+def test_damaged_exif_data_does_not_change_the_pixels(form):
+    """Damage to EXIF offsets and types keeps all pixels, rotated or not."""
     content = dict(originals()).get(form)
     if content is None:
         pytest.skip(f"this Pillow cannot write {form}")

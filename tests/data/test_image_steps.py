@@ -1,4 +1,4 @@
-"""Still images in training: as still clips among the others, or as single frames in steps of their own."""
+"""Images in training: as still clips in mixed batches, or as single frames in separate steps."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ SourceConfig = config.SourceConfig
 
 @pytest.fixture
 def settings(clips, pictures):
-    """settings(steps, …): half clips, a quarter sprites, a quarter images, as single frames."""
+    """settings(steps, …) mixes half clips, a quarter sprites and a quarter images, which are single frames."""
 
     def make(steps, **changes):
         sources = {
@@ -39,7 +39,7 @@ def read(settings, **arguments):
         batches.close()
 
 
-def test_a_batch_is_of_single_frames_or_of_clips(settings):
+def test_batch_has_either_single_frames_or_clips(settings):
     for batch in read(settings(24)):
         single = batch["video"].shape[1] == 1
         assert batch["video"].shape == (4, 1 if single else 4, 16, 16, 3)
@@ -47,12 +47,12 @@ def test_a_batch_is_of_single_frames_or_of_clips(settings):
 
 
 @pytest.mark.slow
-def test_steps_of_images_come_by_weight_and_every_item_once_an_epoch(settings):
+def test_image_steps_follow_the_weights_and_use_each_item_once_per_epoch(settings):
     batches = read(settings(256))
     images = [batch for batch in batches if batch["video"].shape[1] == 1]
     assert len(images) == 64
     order = np.flatnonzero([batch["video"].shape[1] == 1 for batch in batches])
-    assert len(set(np.diff(order).tolist())) > 3  # not a fixed pattern, which lines of the log might fall in with
+    assert len(set(np.diff(order).tolist())) > 3  # not periodic, which could coincide with the logging interval
     assert sorted(np.bincount(np.concatenate([batch["item"] for batch in images])).tolist()) == [42] * 2 + [43] * 4
 
 
@@ -64,21 +64,21 @@ def test_steps_do_not_depend_on_start_rows_or_workers(settings):
             np.testing.assert_array_equal(batch[key][[3, 1]], other[key])
 
 
-def test_without_images_or_with_nothing_else_all_steps_are_alike(clips, pictures, settings):
+def test_sources_of_one_kind_give_steps_of_one_kind(clips, pictures, settings):
     only = {"pictures": SourceConfig(kind="images", path=str(pictures))}
     assert {batch["video"].shape[1] for batch in read(settings(5, sources=only))} == {1}
     only = {"clips": SourceConfig(path=str(clips))}
-    assert_same = read(settings(5, sources=only)), read(settings(5, sources=only, images="clips"))
-    for ours, theirs in zip(*assert_same, strict=True):
-        np.testing.assert_array_equal(ours["video"], theirs["video"])
+    as_frames, as_clips = read(settings(5, sources=only)), read(settings(5, sources=only, images="clips"))
+    for a, b in zip(as_frames, as_clips, strict=True):
+        np.testing.assert_array_equal(a["video"], b["video"])
 
 
-def test_memory_for_batches_is_that_of_single_frames_where_all_sources_are_images(settings, pictures, monkeypatch):
-    asked, ahead = [], pool.BatchPrefetcher
-    monkeypatch.setattr(pool, "BatchPrefetcher", lambda *given: asked.append(given[2]) or ahead(*given))
+def test_image_sources_alone_reserve_memory_for_single_frames(settings, pictures, monkeypatch):
+    reserved, prefetcher = [], pool.BatchPrefetcher
+    monkeypatch.setattr(pool, "BatchPrefetcher", lambda *args: reserved.append(args[2]) or prefetcher(*args))
     mixed = settings(4)
     images = {"pictures": mixed.data.sources["pictures"]}
     for sources in (mixed.data.sources, images):
         (batch, *_) = read(dataclasses.replace(mixed, data=dataclasses.replace(mixed.data, sources=sources)))
-        assert batch["video"].nbytes <= asked[-1]
-    assert asked == [4 * 4 * 16 * 16 * 3, 4 * 16 * 16 * 3]
+        assert batch["video"].nbytes <= reserved[-1]
+    assert reserved == [4 * 4 * 16 * 16 * 3, 4 * 16 * 16 * 3]

@@ -1,4 +1,4 @@
-"""Pictures of every mode and depth come out with their colours."""
+"""Images of every mode and bit depth keep their colours."""
 
 import io
 import struct
@@ -20,14 +20,14 @@ def read(content):
 
 
 def grey_of(content):
-    """The grey that all three channels must have."""
+    """Returns the grey levels; asserts that all three channels are equal."""
     rgb = read(content)
     assert (rgb == rgb[..., :1]).all()
     return rgb[..., 0]
 
 
 def of_mode(mode):
-    """A picture of a mode whose every pixel is RED, or for modes without colour grey of 40; alpha is full."""
+    """Returns an opaque image of one mode, filled with RED, or with grey of level 40 if the mode has no colour."""
     palette = [9, 9, 9, *RED]
     if mode in ("P", "PA"):
         image = Image.new("P", (8, 8), 1)
@@ -59,7 +59,7 @@ def of_mode(mode):
     "mode",
     "1 L P RGB RGBA CMYK YCbCr LAB HSV I F LA PA La RGBa RGBX I;16 I;16L I;16B I;16N".split(),  # noqa: SIM905
 )
-def test_every_mode_has_its_colours(mode):
+def test_every_mode_keeps_its_colours(mode):
     wanted = {"1": (255,) * 3}.get(mode, RED if mode[0] in "PRCYH" or mode == "LAB" else (40,) * 3)
     rgb = images.to_rgb(of_mode(mode), b"")
     assert rgb.shape == (8, 8, 3)
@@ -68,8 +68,8 @@ def test_every_mode_has_its_colours(mode):
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B", "I;16N", "I", "F"])
-def test_a_ramp_of_many_levels_stays_a_ramp(mode):
-    """A mode's samples come straight from Pillow: no file form has all of them."""
+def test_high_bit_depth_ramp_stays_a_ramp(mode):
+    """The images are built in memory, because no file format has all modes."""
     if mode == "F":
         image = Image.fromarray(RAMP.astype(np.float32) / 255)
     elif mode == "I":
@@ -82,7 +82,7 @@ def test_a_ramp_of_many_levels_stays_a_ramp(mode):
     np.testing.assert_array_equal(images.to_rgb(image, b""), np.repeat(RAMP[..., None], 3, axis=-1))
 
 
-def test_a_16_bit_png_and_tiff_keep_their_levels():
+def test_sixteen_bit_files_keep_their_levels():
     wide = np.arange(256, dtype=np.uint16) * 257
     for content in (
         png(256, 16, 0, wide.astype(">u2").tobytes()),
@@ -94,16 +94,16 @@ def test_a_16_bit_png_and_tiff_keep_their_levels():
         png(256, 16, 2, np.repeat(wide[:, None], 3, axis=1).astype(">u2").tobytes()),
     ):
         np.testing.assert_array_equal(grey_of(content)[0], RAMP[0])
-    # White is zero.
+    # In this TIFF, zero is white.
     np.testing.assert_array_equal(grey_of(tiff(np.tile(wide, (2, 1)), t262=0))[0], RAMP[0, ::-1])
 
 
-def test_depths_between_8_and_16_bits():
-    # PGM declares its white.
+def test_depths_between_8_and_16_bits_are_scaled():
+    # PGM declares the value of white.
     levels = np.arange(0, 4096, 16, dtype=np.uint16)
     content = b"P5\n256 1\n4095\n" + levels.astype(">u2").tobytes()
     np.testing.assert_allclose(grey_of(content)[0].astype(int), RAMP[0], atol=1)
-    # Two samples of 12 bits in three bytes: what TIFF writes for 12 bits.
+    # TIFF packs two 12-bit samples into three bytes.
     samples = np.tile(levels, (2, 1))
     packed = np.stack([samples[:, ::2] >> 4, (samples[:, ::2] & 15) << 4 | samples[:, 1::2] >> 8, samples[:, 1::2]], -1)
     packed = packed.astype(np.uint8).tobytes()
@@ -112,15 +112,15 @@ def test_depths_between_8_and_16_bits():
         start = image.tag_v2[273][0]
     content[start : start + len(packed)] = packed
     np.testing.assert_array_equal(grey_of(bytes(content))[0], RAMP[0])
-    # The samples of a 16-bit file are of 16 bits; 12-bit data in it would come out as 16 levels of black.
+    # 12-bit data in a 16-bit file would become 16 nearly black levels.
     with pytest.raises(faults.DecodeError, match=r"range from 0 to 4,080 of 65,535, so only 16 levels remain"):
         read(tiff(samples))
-    # A dark picture loses nothing.
+    # A dark image with few levels is valid.
     np.testing.assert_array_equal(grey_of(tiff(np.full((2, 2), 2056, np.uint16))), np.full((2, 2), 8))
 
 
 @pytest.mark.parametrize("top", [1.0, 255.0, 65535.0])
-def test_floats_of_the_usual_ranges(top):
+def test_floats_of_the_usual_ranges_are_scaled(top):
     np.testing.assert_array_equal(grey_of(tiff(RAMP.astype(np.float32) / 255 * np.float32(top))), RAMP)
 
 
@@ -136,7 +136,7 @@ def test_floats_of_the_usual_ranges(top):
         (np.linspace(-5, 200, 64).astype(np.int32), "range from -5 to 200; expected"),
     ],
 )
-def test_samples_of_no_usual_range_are_errors(samples, reason):
+def test_samples_outside_the_usual_ranges_raise(samples, reason):
     with pytest.raises(faults.DecodeError, match=reason):
         read(tiff(samples.reshape(8, 8)))
 
@@ -151,7 +151,7 @@ def test_samples_of_no_usual_range_are_errors(samples, reason):
         pytest.param("AVIF", marks=pytest.mark.skipif(not HAS_AVIF, reason="no AVIF")),
     ],
 )
-def test_what_lies_under_alpha_0_is_not_seen(form):
+def test_fully_transparent_pixels_are_black(form):
     if form == "GIF":
         image = Image.new("P", (8, 8), 1)
         image.putpalette([250, 240, 90, *RED])
@@ -167,7 +167,7 @@ def test_what_lies_under_alpha_0_is_not_seen(form):
     assert np.abs(rgb[:, 4:] - CLEAR).max() <= 6
 
 
-def test_half_alpha_is_half_the_colour():
+def test_half_transparent_pixels_have_half_the_colour():
     half = Image.new("RGBA", (4, 4), (200, 100, 50, 128))
     for image in (half, half.convert("RGBa"), Image.new("LA", (4, 4), (200, 128)), Image.new("La", (4, 4), (100, 128))):
         grey = len(image.getbands()) == 2
@@ -180,7 +180,7 @@ def test_half_alpha_is_half_the_colour():
     assert rgb.tolist() == [[list(RED), [0, 0, 0]]]
 
 
-def test_a_clear_colour_of_any_depth():
+def test_transparent_colour_of_any_depth_is_black():
     two_bits = png(4, 2, 0, bytes([0b00011011]), struct.pack(">H", 2))
     assert grey_of(two_bits).tolist() == [[0, 85, 0, 255]]
     one_bit = png(8, 1, 0, bytes([0b00011011]), struct.pack(">H", 1))
@@ -192,20 +192,20 @@ def test_a_clear_colour_of_any_depth():
     assert rgb.tolist() == [[[0, 0, 0], [0x22, 0x56, 0x9A]]]
 
 
-def test_cmyk_jpegs_have_the_colours_that_were_written():
+def test_cmyk_jpegs_keep_their_colours():
     content = encoded(of_mode("CMYK").resize((32, 32)), "JPEG", quality=95)
     assert b"Adobe" in content
     assert np.abs(read(content).astype(int) - RED).max() <= 4
 
 
-def test_of_an_animation_the_first_frame_is_read():
+def test_first_frame_of_an_animation_is_read():
     shown = [Image.new("RGB", (16, 16), colour) for colour in (RED, (0, 0, 255))]
     for form in ("PNG", "GIF", "WEBP", "TIFF"):
         content = encoded(shown[0], form, save_all=True, append_images=shown[1:])
         assert np.abs(read(content).astype(int) - RED).max() <= 12, form
 
 
-def test_files_of_usual_modes_become_rgb(tmp_path, grey):
+def test_files_of_common_modes_become_rgb(tmp_path, grey):
     rgb = Image.fromarray(grey(4))
     for mode, name in [("RGB", "a.png"), ("L", "b.jpg"), ("P", "c.gif"), ("RGBA", "d.png"), ("CMYK", "e.jpg")]:
         (rgb.quantize(4) if mode == "P" else rgb.convert(mode)).save(tmp_path / name)
@@ -214,7 +214,7 @@ def test_files_of_usual_modes_become_rgb(tmp_path, grey):
         assert abs(image.astype(int) - 40).max() <= 3
 
 
-def test_an_undecodable_image_says_why(tmp_path):
+def test_undecodable_images_raise_with_a_reason(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "cut.jpg")
     content = (tmp_path / "cut.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
@@ -233,7 +233,7 @@ def test_an_undecodable_image_says_why(tmp_path):
             images.read_image(str(tmp_path / name))
 
 
-def test_an_image_of_too_many_pixels_is_refused(monkeypatch):
+def test_image_with_too_many_pixels_raises(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(faults.DecodeError, match="exceeds limit of 200 pixels"):
         read(encoded(Image.fromarray(RAMP), "PNG"))

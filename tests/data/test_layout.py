@@ -1,4 +1,4 @@
-"""Which files of a folder are read, in which split: the same for prepare, training and evaluation."""
+"""Files and splits of a folder, which are the same for preparation, training and evaluation."""
 
 import shutil
 
@@ -14,7 +14,7 @@ from jepa_jax.settings import ConfigError
 
 @pytest.fixture
 def tree(tmp_path):
-    """tree("a/1.mp4 b/2.mp4"): a folder with these files, all empty."""
+    """tree("a/1.mp4 b/2.mp4") returns a folder with these files, all empty."""
 
     def make(names):
         for name in names.split():
@@ -48,7 +48,7 @@ def source(root, kind="videos", **settings):
         ("train data", "Val"),
     ],
 )
-def test_usual_names_of_two_splits(tmp_path, train, test):
+def test_common_split_names_are_recognised(tmp_path, train, test):
     for folder, name in ((train, "a/1.mp4"), (train, "b/2.mp4"), (test, "b/3.mp4")):
         (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / folder / name).touch()
@@ -61,7 +61,7 @@ def test_usual_names_of_two_splits(tmp_path, train, test):
         assert opened.classes == tuple(sorted({path.split("/")[1] for path in paths}))
 
 
-def test_a_third_split_is_kept_and_can_be_used(tree):
+def test_third_split_is_kept_and_can_be_selected(tree):
     root = tree("train/a/1.mp4 val/a/2.mp4 test/a/3.mp4")
     assert prepared_splits(root) == {
         "train": ["train/a/1.mp4"],
@@ -72,7 +72,7 @@ def test_a_third_split_is_kept_and_can_be_used(tree):
     assert path == f"{root}/val/a/2.mp4"
 
 
-def test_a_validation_split_of_a_prepared_set(pictures, tmp_path):
+def test_prepared_set_has_a_validation_split(pictures, tmp_path):
     for split in ("train", "val", "test"):
         shutil.copytree(pictures, tmp_path / "raw" / split)
     (tmp_path / "raw" / "val" / "x" / "0.png").unlink()
@@ -84,7 +84,7 @@ def test_a_validation_split_of_a_prepared_set(pictures, tmp_path):
     assert batch["labels"]["class"].tolist() == [0, 0, 1, 1, 1]
 
 
-def test_sprites_have_no_validation_split():
+def test_validation_split_of_sprites_raises():
     with pytest.raises(ValueError, match="split is 'validation', which sprites do not have"):
         config.SourceConfig(kind="sprites", split="validation")
 
@@ -100,7 +100,7 @@ def test_sprites_have_no_validation_split():
         ("x/train/1.mp4 x/test/2.mp4 y/train/1.mp4 y/test/3.mp4", r"x/test/, x/train/ \(1 other folders too\)"),
     ],
 )
-def test_what_could_mean_two_things_is_an_error(tree, names, message):
+def test_ambiguous_folders_raise(tree, names, message):
     root = tree(names)
     with pytest.raises(PrepareError, match=message):
         sets.OPEN["folder"](root)
@@ -108,32 +108,32 @@ def test_what_could_mean_two_things_is_an_error(tree, names, message):
         source(root)
 
 
-def test_patterns_settle_what_could_mean_two_things(tree):
+def test_patterns_resolve_ambiguous_folders(tree):
     root = tree("train/a/1.mp4 test/a/2.mp4 extra/3.mp4")
     assert source(root, exclude="^extra/").size == 1
     assert source(root, include="^extra/").classes == ("extra",)
 
 
-def test_names_of_splits_further_down_are_no_splits(tree):
-    """One session of a class may be called anything, and so may a class in a split."""
+def test_nested_folders_with_split_names_are_classes(tree):
+    """Subfolders of a class and classes of a split may have any name."""
     root = tree("walk/dev/1.mp4 walk/2.mp4 run/3.mp4")
     assert source(root).classes == ("run", "walk")
     root = tree("out/train/train/1.mp4 out/train/test/2.mp4 out/test/test/3.mp4") / "out"
     assert source(root).classes == ("test", "train")
 
 
-def test_a_split_that_is_not_there(tree):
+def test_missing_split_raises(tree):
     root = tree("train/a/1.mp4 val/a/2.mp4")
     with pytest.raises(ConfigError, match=r"split is 'validation'; .* 'train' \(train/\), 'test' \(val/\)"):
         source(root, split="validation")
 
 
-def test_a_folder_without_splits_is_used_whole(tree):
+def test_folder_without_splits_is_used_as_a_whole(tree):
     root = tree("a/1.mp4 b/2.mp4")
     assert source(root, split="test").size == 2
 
 
-def test_what_is_left_over_is_counted(tree, caplog):
+def test_skipped_files_are_counted(tree, caplog):
     root = tree("train/a/1.mp4 train/a/notes.txt train/a/list.TXT train/a/none test/b/2.webm test/b/3.heic 4.mp4")
     tree(".hidden.mp4 .git/5.mp4")
     wanted = (
@@ -147,7 +147,7 @@ def test_what_is_left_over_is_counted(tree, caplog):
     assert wanted in caplog.text
 
 
-def test_many_endings_and_folders_are_cut_short():
+def test_long_lists_of_skipped_files_are_shortened():
     text = layout.left_over(f"{folder}/x.{'abcdefg'[number]}" for number in range(7) for folder in range(7 - number))
     assert text.startswith("28 files are left out: 7 .a in 0/, 1/, 2/, 3/, 4/ and 2 more; ")
     assert text.endswith("; 3 with 2 other endings.")
@@ -164,19 +164,19 @@ def test_many_endings_and_folders_are_cut_short():
         ("a/1.avif b/2.jp2 c/3.tga", "images", 3),
     ],
 )
-def test_the_kind_of_a_folder(tree, names, kind, read):
+def test_kind_of_a_folder_is_detected(tree, names, kind, read):
     raw = sets.OPEN["folder"](tree(names))
     assert raw.kind == kind
     assert len(raw.parts["train"]) == read
 
 
-def test_a_given_kind_stays(tree):
+def test_given_kind_is_not_overridden(tree):
     root = tree("a/1.gif b/2.png")
     assert source(root, "images").size == 2
     assert source(root, "videos").size == 1
 
 
-def test_nothing_that_can_be_read_is_said_with_what_is_there(tree):
+def test_folder_without_readable_files_raises_and_lists_the_others(tree):
     root = tree("a/1.heic a/2.ts")
     with pytest.raises(PrepareError, match=r"no videos or images.*2 files are left out: 1 \.heic .*1 \.ts"):
         sets.OPEN["folder"](root)
@@ -193,7 +193,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_text_is_no_video(tmp_path, name):
+def test_text_files_are_not_videos(tmp_path, name):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / name).write_text(TEXTS[name])
     (tmp_path / "a" / "1.mp4").touch()
@@ -204,7 +204,7 @@ def test_text_is_no_video(tmp_path, name):
 
 
 def packets(size, lead=0):
-    """Transport packets of 188 bytes, with what broadcasters (204) and camcorders (192) add to each."""
+    """Returns transport packets of 188 bytes, or with the extra bytes of broadcasts (204) or camcorders (192)."""
     before, after = (4, 0) if size == 192 else (0, size - 188)
     return b"\x01" * lead + (bytes(before) + b"\x47" + bytes(187) + bytes(after)) * 12
 
@@ -217,7 +217,7 @@ def test_transport_streams_are_videos(tmp_path, content):
     assert not file_types.is_of_kind(tmp_path, "1.ts", "videos")
 
 
-def test_an_evaluation_reads_the_splits_of_a_folder(pictures, tmp_path):
+def test_evaluation_reads_the_splits_of_a_folder(pictures, tmp_path):
     for split in ("Train", "Valid", "Test"):
         shutil.copytree(pictures, tmp_path / split)
     (tmp_path / "Test" / "x" / "0.png").unlink()

@@ -1,4 +1,4 @@
-"""Folders and CSV files with the names, links and lines that people have."""
+"""Folders and CSV lists with unusual names, links and lines."""
 
 import os
 import pathlib
@@ -44,10 +44,10 @@ THREE = [("a/0.mp4", "a"), ("a/1.mp4", "a"), ("b/deep/2.mp4", "b")]
         {"loop": "pool", "pool": "loop"},
     ],
 )
-def test_links_inside_a_tree_list_nothing_twice(tree, links):
+def test_links_inside_a_tree_do_not_list_files_twice(tree, links):
     for name, target in links.items():
         (tree / name).symlink_to(target)
-    touch(tree.parent / "other" / "3.mp4")  # beside the folder, so not in it
+    touch(tree.parent / "other" / "3.mp4")  # next to the folder, not in it
     found = [file for file in videos(tree) if file[0] not in ("loop", "pool")]
     assert found == THREE
 
@@ -64,13 +64,13 @@ def test_links_to_other_folders_are_followed_once(tree, tmp_path):
     assert videos(tmp_path / "link") == videos(tree)
 
 
-def test_a_folder_keeps_its_own_name_beside_links_to_it(tree):
+def test_linked_folder_is_listed_under_its_own_name(tree):
     (tree / "0").symlink_to("a")
     (tree / "a0").symlink_to("b/deep")
     assert videos(tree) == THREE
 
 
-def test_the_order_does_not_depend_on_the_disk(tree, monkeypatch):
+def test_order_does_not_depend_on_the_file_system(tree, monkeypatch):
     (tree / "c").symlink_to(tree.parent / "pool")
     (tree / "d").symlink_to(tree.parent / "pool")
     touch(tree.parent / "pool" / "3.mp4")
@@ -92,7 +92,7 @@ def test_the_order_does_not_depend_on_the_disk(tree, monkeypatch):
     assert videos(tree) == wanted
 
 
-def test_what_cannot_be_read_is_listed_with_a_reason(tree, monkeypatch):
+def test_unreadable_entries_are_listed_with_a_reason(tree, monkeypatch):
     (tree / "a" / "gone.mp4").symlink_to("nowhere")
     (tree / "a" / "round.mp4").symlink_to("round.mp4")
     (tree / "a" / "gone.txt").symlink_to("nowhere")
@@ -155,30 +155,30 @@ def csv(folder, content, *files):
         ("v1.mp4\u00a0x.mp4 1\n", [("v1.mp4\u00a0x.mp4", "1")]),
     ],
 )
-def test_csv_files_as_people_write_them(tmp_path, content, wanted):
+def test_csv_files_with_common_quoting_separators_and_encodings(tmp_path, content, wanted):
     assert csv_list.read_csv(csv(tmp_path, content, "v1.mp4", "v2.mp4", *(path for path, _ in wanted))) == wanted
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
-def test_a_csv_file_in_another_encoding_is_refused(tmp_path, encoding):
+def test_csv_file_in_utf16_or_utf32_raises(tmp_path, encoding):
     with pytest.raises(ConfigError, match=r"list.csv is not text: .* in UTF-8"):
         csv_list.read_csv(csv(tmp_path, "v1.mp4 0\n".encode(encoding), "v1.mp4"))
 
 
-def test_a_list_in_latin_1_of_utf8_names_says_so(tmp_path):
+def test_latin_1_list_of_utf8_names_raises_with_the_cause(tmp_path):
     with pytest.raises(ConfigError, match=r"list.csv:1: .* does not exist.*The line is not UTF-8"):
         csv_list.read_csv(csv(tmp_path, "café.mp4 0".encode("latin-1"), "café.mp4"))
 
 
-def test_a_quote_that_is_not_closed_is_named(tmp_path):
+def test_unclosed_quote_raises_with_its_line(tmp_path):
     lines = 'v1.mp4 0\n"my clip.mp4 1\n' + "v1.mp4 0\n" * 100_000
     start = time.monotonic()
     with pytest.raises(ConfigError, match=r"list.csv:2: '\"my clip.mp4 1' begins with a quote"):
         csv_list.read_csv(csv(tmp_path, lines, "v1.mp4", "my clip.mp4"))
-    assert time.monotonic() - start < 10  # no time that grows with the square of the lines
+    assert time.monotonic() - start < 10  # not quadratic in the number of lines
 
 
-def test_a_folder_that_cannot_be_listed_may_have_files(tmp_path, monkeypatch):
+def test_csv_list_is_read_if_the_folder_cannot_be_listed(tmp_path, monkeypatch):
     file = csv(tmp_path, "v1.mp4 0\n", "v1.mp4")
 
     def refuse(path):
@@ -206,7 +206,7 @@ def test_labels_are_names_and_ids_are_dense(tmp_path, labels, classes, ids):
     assert source.labels.tolist() == ids
 
 
-def test_a_list_without_labels_is_a_source(tmp_path):
+def test_list_without_labels_is_a_valid_source(tmp_path):
     file = csv(tmp_path, "v1.mp4\nv2.mp4 1\n", "v1.mp4", "v2.mp4")
     source = sources.open_source(config.SourceConfig(path=str(file)), "mine")
     assert source.labels.tolist() == [sources.UNLABELLED, 0]

@@ -48,7 +48,7 @@ def assert_equal(got, wanted):
             np.testing.assert_array_equal(a[key], b[key])
 
 
-def test_batches_are_what_the_step_wants(mixed):
+def test_batches_have_the_keys_shapes_and_dtypes_of_the_step(mixed):
     batches = read(run(mixed, steps=20))
     assert len(batches) == 20
     for batch in batches:
@@ -56,20 +56,20 @@ def test_batches_are_what_the_step_wants(mixed):
         assert batch["video"].shape == (4, 4, 16, 16, 3)
         assert batch["video"].dtype == np.uint8
         assert batch["source"].dtype == batch["item"].dtype == np.int32
-        # Every row is filled: greys of the clips start at 8, and sprites have a background.
+        # Every row is filled: grey levels of clips start at 8, and sprites have a background.
         assert (batch["video"].reshape(4, -1).max(axis=1) > 4).all()
     drawn = np.concatenate([batch["source"] for batch in batches])
     assert set(drawn.tolist()) == {0, 2, 3}
 
 
-def test_images_are_still_clips_and_videos_move(clips, pictures):
+def test_images_are_repeated_and_videos_change_over_time(clips, pictures):
     still = read(run({"p": SourceConfig(kind="images", path=str(pictures))}, steps=2))
     moving = read(run({"a": SourceConfig(path=str(clips / "a"), frame_step=3)}, steps=2))
     for batch in still:
         assert (batch["video"] == batch["video"][:, :1]).all()
     for batch in moving:
         levels = batch["video"].astype(float).mean(axis=(2, 3, 4))
-        np.testing.assert_allclose(np.diff(levels, axis=1), 24, atol=3)  # three frames on, each 8 brighter
+        np.testing.assert_allclose(np.diff(levels, axis=1), 24, atol=3)  # three frames, 8 levels per frame
 
 
 def test_target_fps_sets_the_stride(clips):
@@ -78,15 +78,15 @@ def test_target_fps_sets_the_stride(clips):
     np.testing.assert_allclose(np.diff(batch["video"].astype(float).mean(axis=(2, 3, 4)), axis=1), 32, atol=3)
 
 
-def test_windows_are_drawn_as_the_source_says(clips, numbers):
-    source = SourceConfig(path=str(clips / "a"), frame_step=4, window="linspace")  # 24 frames; the stretch is 16
+def test_linspace_windows_are_used_if_configured(clips, numbers):
+    source = SourceConfig(path=str(clips / "a"), frame_step=4, window="linspace")  # 24 frames; the window spans 16
     for batch in read(run({"a": source}, steps=3)):
         for video_FxYxXxC in batch["video"]:
             frames = np.array(numbers(video_FxYxXxC))
             assert (frames - frames[0]).tolist() == [0, 5, 10, 15]
 
 
-def test_batches_are_the_same_for_any_start_and_any_split_of_rows(mixed):
+def test_batches_do_not_depend_on_start_step_or_rows(mixed):
     settings = run(mixed)
     whole = read(settings)
     assert_equal(read(settings, start_step=4), whole[4:])
@@ -98,7 +98,7 @@ def test_batches_are_the_same_for_any_start_and_any_split_of_rows(mixed):
         read(settings, rows=[])
 
 
-def test_batches_are_the_same_for_any_number_of_workers(mixed, clips, tmp_path):
+def test_batches_do_not_depend_on_worker_count(mixed, clips, tmp_path):
     shutil.copytree(clips, tmp_path / "clips")
     (tmp_path / "clips" / "a" / "1.mp4").write_bytes(b"nonsense")
     mixed["clips"] = SourceConfig(path=str(tmp_path / "clips"), weight=0.5)
@@ -118,7 +118,7 @@ def test_batches_are_the_same_for_any_number_of_workers(mixed, clips, tmp_path):
     assert "Invalid data" in line["reason"]
 
 
-def test_the_item_that_stands_in_is_the_one_reported(clips, tmp_path):
+def test_replacement_of_a_skipped_item_is_reported(clips, tmp_path):
     shutil.copytree(clips, tmp_path / "clips")
     (tmp_path / "clips" / "a" / "1.mp4").write_bytes(b"")
     settings = run({"a": SourceConfig(path=str(tmp_path / "clips" / "a"))}, steps=5, max_skip_fraction=0.2)
@@ -126,7 +126,7 @@ def test_the_item_that_stands_in_is_the_one_reported(clips, tmp_path):
     assert np.bincount(items, minlength=5).tolist() == [4, 0, 8, 4, 4]
 
 
-def test_too_many_undecodable_files_stop_the_run(clips, tmp_path):
+def test_too_many_undecodable_files_raise(clips, tmp_path):
     shutil.copytree(clips, tmp_path / "clips")
     for k in range(2):
         (tmp_path / "clips" / "a" / f"{k}.mp4").write_bytes(b"")
@@ -135,7 +135,7 @@ def test_too_many_undecodable_files_stop_the_run(clips, tmp_path):
         read(settings)
 
 
-def test_sprites_are_rendered_by_the_process_that_has_jax(mixed):
+def test_sprites_are_rendered_in_the_main_process(mixed):
     settings = run(mixed)
     spec = sprites.SpriteSpec(4, 16, "easy")
     rows = 0
@@ -147,7 +147,7 @@ def test_sprites_are_rendered_by_the_process_that_has_jax(mixed):
     assert rows > 2
 
 
-def test_sprites_alone_leave_rendering_to_the_step(clips):
+def test_sprites_alone_are_rendered_in_the_step(clips):
     only = {"s": SourceConfig(kind="sprites", clips=10)}
     batches = read(run(only, steps=5))
     assert [batch.keys() for batch in batches] == [{"source", "item"}] * 5
@@ -157,13 +157,13 @@ def test_sprites_alone_leave_rendering_to_the_step(clips):
     assert not train_batches.renders_in_step(config.DataConfig(sources=only | {"v": SourceConfig(path=str(clips))}))
 
 
-def test_bad_sources_are_errors_before_the_first_batch(tmp_path):
+def test_invalid_sources_raise_before_the_first_batch(tmp_path):
     with pytest.raises(ConfigError, match="no videos in"):
         data.TrainBatches(run({"mine": SourceConfig(path=str(tmp_path))}))
 
 
-def test_reading_files_leaves_devices_alone(clips):
-    """Workers run this code; on an accelerator machine none of them may take its memory."""
+def test_reading_files_does_not_initialise_jax_devices(clips):
+    """Workers run this code and must not allocate accelerator memory."""
     script = f"""
 from absl import flags
 flags.FLAGS.mark_as_parsed()

@@ -17,7 +17,7 @@ from jepa_jax.data.listing import names
         (r"a\nb", r"a\\nb"),
     ],
 )
-def test_printable_names_are_one_line_of_text(name, shown):
+def test_printable_escapes_names_to_one_line(name, shown):
     assert names.printable(name) == shown
 
 
@@ -28,14 +28,14 @@ def test_names_round_trip_as_bytes():
     assert not names.is_utf8(names.from_bytes(b"caf\xe9"))
 
 
-def test_lines_end_where_files_end_them():
+def test_split_lines_splits_only_at_newlines():
     text = "a\u2028b\x0b\x0c\x1c\x85\u2029c\nd\r\ne\rf\n\ng"
     lines = names.split_lines(text)
     assert lines == ["a\u2028b\x0b\x0c\x1c\x85\u2029c\n", "d\r\n", "e\r", "f\n", "\n", "g"]
     assert names.split_lines("") == []
 
 
-def test_text_files_with_and_without_a_mark(tmp_path: pathlib.Path):
+def test_read_text_accepts_a_byte_order_mark_and_rejects_other_encodings(tmp_path: pathlib.Path):
     file = tmp_path / "list.txt"
     for content, text in ((b"\xef\xbb\xbfa\r\n", "a\r\n"), (b"a", "a"), (b"\xff\xfe.mp4\n", "\udcff\udcfe.mp4\n")):
         file.write_bytes(content)

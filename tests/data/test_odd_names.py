@@ -1,4 +1,4 @@
-"""Names that Linux allows and tools stumble over, from files and lists to prepared sets, ledgers and evaluation."""
+"""Unusual but valid Linux file names in files, lists, prepared sets, ledgers and evaluation."""
 
 import json
 import os
@@ -39,7 +39,7 @@ CLASSES = (b"caf\xe9", b" edges ", b"two\nlines", "u\u2028".encode(), b"plain")
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory, write_video):
-    """A folder of the odd classes, each with a video of every odd name; frame k of them is a grey of level 8·k + 8."""
+    """A folder of all odd classes, each with a video of every odd name; frame k is grey of level 8·k + 8."""
     folder = tmp_path_factory.mktemp("odd")
     video = write_video(folder.parent / "grey.mp4", frames=6)
     for name in CLASSES:
@@ -54,7 +54,7 @@ def first(count, fps):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_video_of_any_name_is_read_below_a_relative_path(odd, monkeypatch, numbers, name):
+def test_video_with_any_name_is_read_from_a_relative_path(odd, monkeypatch, numbers, name):
     monkeypatch.chdir(odd / "plain")
     with open("list.csv", "wb") as file:
         file.write(b'"' + name.replace(b'"', b'""') + b'" 0\n')
@@ -65,7 +65,7 @@ def test_a_video_of_any_name_is_read_below_a_relative_path(odd, monkeypatch, num
 
 
 @pytest.mark.slow
-def test_training_batches_and_the_ledger(odd, tmp_path):
+def test_training_reads_odd_names_and_logs_them(odd, tmp_path):
     folder = shutil.copytree(odd / "plain", tmp_path / "clips")
     bad = [os.fsdecode(b"bad \xff\n.mp4"), "gone.mp4"]
     (folder / bad[0]).write_bytes(b"nonsense")
@@ -90,7 +90,7 @@ def test_training_batches_and_the_ledger(odd, tmp_path):
     (tmp_path / "skipped.jsonl").read_bytes().decode("ascii")
 
 
-def test_errors_list_one_name_a_line():
+def test_errors_list_one_name_per_line():
     ledger = skipped_files.SkipLedger(None, {"a": 2}, 0.1)
     with pytest.raises(data.TooManySkippedError) as caught:
         ledger.add([skipped_files.Skip("a", 0, "/x/a\nb \udcff.mp4", "broken")])
@@ -99,7 +99,7 @@ def test_errors_list_one_name_a_line():
 
 @pytest.fixture(scope="module")
 def made(odd, tmp_path_factory):
-    """The folder prepared, with a broken link and a pipe in it, and the summary."""
+    """The prepared folder, whose source has a broken link and a pipe, and the summary."""
     folder = shutil.copytree(odd, tmp_path_factory.mktemp("raw") / os.fsdecode(b"raw \xff:"))
     (folder / "plain" / "gone \udcff\n.mp4").symlink_to("nowhere")
     os.mkfifo(folder / "plain" / "pipe.mp4")
@@ -108,7 +108,7 @@ def made(odd, tmp_path_factory):
     return out, build.prepare(sets.OPEN["folder"](folder), out, frames.JpegSettings(32), 0)
 
 
-def test_a_prepared_set_has_the_names_of_its_source(odd, made, numbers):
+def test_prepared_set_has_the_names_of_its_source(odd, made, numbers):
     out, summary = made
     verify.verify(out, 0)
     files, prep = (data.EvaluationSet(SourceConfig(path=str(path)), clip=CLIP) for path in (odd, out))
@@ -117,7 +117,7 @@ def test_a_prepared_set_has_the_names_of_its_source(odd, made, numbers):
     assert prep.classes == files.classes == {"class": tuple(sorted(map(os.fsdecode, CLASSES)))}
     found = array_record.open_set(str(out), "train")
     assert numbers(found.read_clip(0, first)) == [0, 1]
-    lines = summary.encode().decode().splitlines()  # as text, and one line a file
+    lines = summary.encode().decode().splitlines()  # valid text, with one line per file
     assert lines[-2].endswith(
         r"gone \udcff\n.mp4: a symbolic link to nowhere, which leads nowhere (No such file or directory)"
     )
@@ -134,7 +134,7 @@ def test_tfds_reads_a_prepared_set_of_odd_names(made):
     assert ids == {b"/".join((group, name)) for group in CLASSES for name in NAMES}
 
 
-def test_a_folder_for_a_prepared_set_has_to_be_utf8(odd, made, tmp_path):
+def test_non_utf8_folder_for_a_prepared_set_raises(odd, made, tmp_path):
     with pytest.raises(build.PrepareError, match="is not UTF-8"):
         build.prepare(sets.OPEN["folder"](odd), tmp_path / "o\udcff", frames.JpegSettings(32), 0)
     moved = shutil.copytree(made[0], tmp_path / "moved \udcff")

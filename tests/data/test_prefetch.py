@@ -7,7 +7,7 @@ from jepa_jax import data
 
 
 class Numbers:
-    """A source of batches that counts, and remembers having been closed."""
+    """A source of batches that counts its batches and calls of `close`."""
 
     def __init__(self, stop=10, error=None):
         self.given, self.closed, self.stop, self.error = 0, 0, stop, error
@@ -30,15 +30,15 @@ def put(batch):
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
-def test_prefetch_keeps_order_and_ends(size):
+def test_prefetch_keeps_the_order_and_stops(size):
     batches = data.device_prefetch(Numbers(), put, size)
     assert list(batches) == list(range(1, 11))
     assert list(batches) == []
     batches.close()
 
 
-def test_prefetch_stays_as_far_ahead_as_asked():
-    """Each batch is taken once three are made; the source records how far ahead of the taken ones it ever is."""
+def test_prefetch_reads_ahead_by_the_requested_size():
+    """Takes each batch once three more are ready; the source records how far it is ahead."""
     changed, taken, ahead = threading.Condition(), 0, []
 
     class Watched(Numbers):
@@ -61,7 +61,7 @@ def test_prefetch_stays_as_far_ahead_as_asked():
     assert max(ahead) == 3
 
 
-def test_closing_ends_thread_and_source():
+def test_close_ends_the_thread_and_closes_the_source():
     numbers = Numbers(stop=100)
     before = set(threading.enumerate())
     batches = data.device_prefetch(numbers, put, 2)
@@ -75,7 +75,7 @@ def test_closing_ends_thread_and_source():
 
 
 @pytest.mark.parametrize("size", [0, 2])
-def test_errors_of_the_source_arrive_after_the_batches_before(size):
+def test_source_errors_are_raised_after_earlier_batches(size):
     batches = data.device_prefetch(Numbers(stop=2, error=OSError("disk gone")), put, size)
     assert [next(batches), next(batches)] == [1, 2]
     with pytest.raises(OSError, match="disk gone"):
@@ -83,7 +83,7 @@ def test_errors_of_the_source_arrive_after_the_batches_before(size):
     batches.close()
 
 
-def test_errors_of_putting_arrive_too():
+def test_device_put_errors_are_raised():
     def fail(batch):
         raise MemoryError("device full")
 

@@ -1,4 +1,4 @@
-"""A prepared set in the place of its files: the same clips, indices and labels, from the records alone."""
+"""A prepared set in place of its files gives the same clips, indices and labels."""
 
 import json
 import pathlib
@@ -60,17 +60,17 @@ def near(got, wanted):
         assert a.keys() == b.keys()
         np.testing.assert_array_equal(a["item"], b["item"])
         np.testing.assert_array_equal(a["source"], b["source"])
-        # Greys differ by 8 from frame to frame, so another frame would show.
+        # Consecutive frames differ by 8 levels, so a wrong frame would fail.
         assert np.abs(a["video"].astype(int) - b["video"]).max() <= 2
 
 
-def test_training_batches_are_those_of_the_files(clips, pictures, prepared_clips, prepared_pictures):
+def test_training_batches_match_those_of_the_files(clips, pictures, prepared_clips, prepared_pictures):
     for settings in ({"frame_step": 2}, {"target_fps": 16}, {"exclude": "a/[12]"}):
         near(batches(prepared_clips, prepared_pictures, **settings), batches(clips, pictures, **settings))
 
 
 @pytest.mark.slow
-def test_workers_open_the_records_for_themselves(prepared_clips, prepared_pictures):
+def test_batches_of_prepared_sets_do_not_depend_on_workers(prepared_clips, prepared_pictures):
     wanted = batches(prepared_clips, prepared_pictures)
     for a, b in zip(batches(prepared_clips, prepared_pictures, workers=2), wanted, strict=True):
         np.testing.assert_array_equal(a["video"], b["video"])
@@ -89,7 +89,7 @@ def evaluated(**settings):
 
 
 @pytest.mark.parametrize("settings", [{}, {"include": "^a/", "exclude": "0"}])
-def test_evaluation_clips_are_those_of_the_files(clips, prepared_clips, settings):
+def test_evaluation_clips_match_those_of_the_files(clips, prepared_clips, settings):
     classes, labels, video = evaluated(path=prepared_clips, **settings)
     of_files = evaluated(path=str(clips), **settings)
     assert classes == {"class": ("a", "b")}
@@ -97,14 +97,14 @@ def test_evaluation_clips_are_those_of_the_files(clips, prepared_clips, settings
     np.testing.assert_allclose(video, of_files[2], atol=1.5)
 
 
-def test_evaluation_images_are_those_of_the_files(pictures, prepared_pictures):
+def test_evaluation_images_match_those_of_the_files(pictures, prepared_pictures):
     _, labels, video = evaluated(kind="images", path=prepared_pictures)
     of_files = evaluated(kind="images", path=str(pictures))
     assert labels == of_files[1]
     assert np.abs(video.astype(int) - of_files[2]).max() <= 1
 
 
-def test_only_the_records_and_frames_used_are_opened(tmp_path, write_video, monkeypatch):
+def test_only_the_required_records_and_frames_are_read(tmp_path, write_video, monkeypatch):
     write_video(tmp_path / "raw" / "a" / "long.mp4", frames=100, picture=lambda k: np.full((32, 32, 3), k, np.uint8))
     found = array_record.open_set(prepare(tmp_path / "raw", tmp_path / "out"), "train")
     opened, decoded = [], []
@@ -123,7 +123,7 @@ def test_only_the_records_and_frames_used_are_opened(tmp_path, write_video, monk
     np.testing.assert_allclose(clip.mean(axis=(1, 2, 3)), [30, 31, 33, 33, 70], atol=2)
 
 
-def test_a_video_that_promises_more_frames_than_it_has_is_asked_about_again(prepared_clips):
+def test_frames_are_selected_again_if_the_nominal_count_is_too_high(prepared_clips):
     found = array_record.open_set(prepared_clips, "train")
     found.index.nominal_I[0] = 30  # of 24
     asked = []
@@ -138,8 +138,8 @@ def test_a_video_that_promises_more_frames_than_it_has_is_asked_about_again(prep
 
 
 @pytest.mark.slow
-def test_indices_of_real_clips_are_those_of_the_files(real_data, tmp_path):
-    """Containers and codecs of many kinds, AVI files that promise a frame too many among them."""
+def test_frame_indices_of_real_clips_match_those_of_the_files(real_data, tmp_path):
+    """Many containers and codecs, including AVI files with a header that counts one frame too many."""
     folder = real_data / "formats"
     found = array_record.open_set(prepare(folder, tmp_path / "out"), "train")
     assert len(found.index.ids) == len(sources.scan_folder(folder, "videos"))
@@ -169,8 +169,8 @@ def test_indices_of_real_clips_are_those_of_the_files(real_data, tmp_path):
             assert np.abs(stored.astype(int) - wanted).mean() < 4
 
 
-def test_many_items_are_opened_at_once_and_stay_small(tmp_path):
-    """As many as Something-Something V2 has: half a second, and some megabytes that go to each worker."""
+def test_large_index_opens_fast_and_pickles_small(tmp_path):
+    """The size of Something-Something V2: half a second to open, and a few megabytes to send to each worker."""
     count = 170_000
     index = array_record.Index(
         array_record.Strings.of([f"video/{k}" for k in range(count)]),
@@ -196,7 +196,7 @@ def test_many_items_are_opened_at_once_and_stay_small(tmp_path):
     assert some.prepared_set.record_I[1] == 34
 
 
-def test_a_damaged_record_goes_to_the_ledger(clips, tmp_path):
+def test_damaged_record_is_skipped_and_logged(clips, tmp_path):
     prepare(clips, tmp_path / "out")
     shard = next((tmp_path / "out").glob("*array_record-0*"))
     content = bytearray(shard.read_bytes())
@@ -211,44 +211,44 @@ def test_a_damaged_record_goes_to_the_ledger(clips, tmp_path):
     assert "damaged in the prepared set: " in skip.reason
 
 
-def test_what_cannot_be_used_is_said(tmp_path, prepared_clips):
-    def refused(**settings):
+def test_unusable_settings_raise(tmp_path, prepared_clips):
+    def error_message(**settings):
         with pytest.raises(ConfigError) as caught:
             sources.open_source(SourceConfig(**settings), "mine")
         return str(caught.value)
 
-    assert "kind is 'images'; " in refused(path=prepared_clips, kind="images")
-    assert "split is 'test'; " in refused(path=prepared_clips, split="test")
-    assert "has 'train'." in refused(path=prepared_clips, split="test")
-    assert "fold is 2; " in refused(path=prepared_clips, fold=2)
-    assert "'nothing' leaves none of 8" in refused(path=prepared_clips, include="nothing")
+    assert "kind is 'images'; " in error_message(path=prepared_clips, kind="images")
+    assert "split is 'test'; " in error_message(path=prepared_clips, split="test")
+    assert "has 'train'." in error_message(path=prepared_clips, split="test")
+    assert "fold is 2; " in error_message(path=prepared_clips, fold=2)
+    assert "'nothing' leaves none of 8" in error_message(path=prepared_clips, include="nothing")
     command = f"python -m jepa_jax.prepare diving48 --source RAW --out {tmp_path}/diving48"
-    assert command in refused(path=f"{tmp_path}/diving48")
+    assert command in error_message(path=f"{tmp_path}/diving48")
     shutil.copytree(prepared_clips, tmp_path / "half")
     (tmp_path / "half" / "prepared.json").unlink()
     (tmp_path / "half" / "preparing").mkdir()
     (tmp_path / "half" / "preparing" / "plan.json").touch()
-    assert "half is not completely prepared" in refused(path=str(tmp_path / "half"))
+    assert "half is not completely prepared" in error_message(path=str(tmp_path / "half"))
     (tmp_path / "half" / "prepared.json").write_text('{"format": 7}')
-    assert "has format 7; this version reads format 1" in refused(path=str(tmp_path / "half"))
+    assert "has format 7; this version reads format 1" in error_message(path=str(tmp_path / "half"))
 
 
-def test_strings():
-    given = ["", "a", "señor/1.avi", "z" * 300]
-    strings = array_record.Strings.of(given)
-    assert list(strings) == given
-    assert strings[-1] == given[-1]
-    assert strings[1:3] == given[1:3]
-    assert list(strings.select(np.array([2, 0]))) == [given[2], ""]
-    assert list(strings.with_prefix("d/")) == [f"d/{name}" for name in given]
-    assert list(array_record.Strings.concatenate([strings.select(np.array([2])), strings])) == [given[2], *given]
+def test_strings_behave_like_a_sequence():
+    values = ["", "a", "señor/1.avi", "z" * 300]
+    strings = array_record.Strings.of(values)
+    assert list(strings) == values
+    assert strings[-1] == values[-1]
+    assert strings[1:3] == values[1:3]
+    assert list(strings.select(np.array([2, 0]))) == [values[2], ""]
+    assert list(strings.with_prefix("d/")) == [f"d/{name}" for name in values]
+    assert list(array_record.Strings.concatenate([strings.select(np.array([2])), strings])) == [values[2], *values]
     assert list(array_record.Strings.of([])) == []
     with pytest.raises(IndexError):
         strings[4]
 
 
 @pytest.mark.parametrize("label", [2, 4294967, -2])
-def test_a_label_beyond_the_classes_is_damage(prepared_clips, tmp_path, label):
+def test_label_outside_the_classes_raises(prepared_clips, tmp_path, label):
     folder = shutil.copytree(prepared_clips, tmp_path / "set")
     index = array_record.Index.load(folder / "index-train.npz")
     index.label_I[3] = label

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jepa_jax.data import sampling
 
 
-def test_one_source_gives_each_item_once_an_epoch_in_a_new_order():
+def test_single_source_gives_each_item_once_per_epoch_in_a_new_order():
     order = sampling.Order([7], [1.0], seed=3)
     epochs = [[order[e * 7 + i] for i in range(7)] for e in range(6)]
     for e, draws in enumerate(epochs):
@@ -17,7 +17,7 @@ def test_one_source_gives_each_item_once_an_epoch_in_a_new_order():
     assert len({tuple(draw.item for draw in draws) for draws in epochs}) > 3
 
 
-def test_mixed_sources_keep_their_weights_and_give_each_item_once_an_epoch():
+def test_mixed_sources_follow_their_weights_and_give_each_item_once_per_epoch():
     sizes, weights = [50, 0, 300, 1], [0.2, 0.0, 0.7, 0.1]
     order = sampling.Order(sizes, weights, seed=0)
     draws = [order[i] for i in range(4096)]
@@ -27,12 +27,12 @@ def test_mixed_sources_keep_their_weights_and_give_each_item_once_an_epoch():
         epochs = [[d.item for d in draws if d.source == source and d.epoch == e] for e in range(2)]
         for items in epochs:
             assert sorted(items) == list(range(sizes[source]))
-    # Not a fixed pattern: the gaps between draws of a source vary.
+    # The order is not periodic: the gaps between draws of a source vary.
     gaps = np.diff([i for i, draw in enumerate(draws) if draw.source == 0])
     assert len(set(gaps.tolist())) > 5
 
 
-def test_a_draw_depends_on_seed_and_index_alone():
+def test_draws_depend_only_on_seed_and_index():
     make = lambda seed: sampling.Order([50, 300], [1.0, 3.0], seed)  # noqa: E731
     late_first = make(5)
     late = [late_first[i] for i in (10**6, 3, 0)]
@@ -44,20 +44,20 @@ def test_a_draw_depends_on_seed_and_index_alone():
 
 
 @pytest.mark.parametrize("seed", [0, 239, 2**31, 2**32 - 1, 2**40])
-def test_any_place_of_any_run_is_found_at_once(seed):
+def test_random_access_to_late_draws_is_fast(seed):
     order = sampling.Order([1000, 7], [0.9, 0.1], seed)
     start = time.perf_counter()
     for index in range(10**9, 10**9 + 500):
         order[index]
     order[10**13]
-    assert time.perf_counter() - start < 1.0  # 15 ms; going there step by step would take hours
+    assert time.perf_counter() - start < 1.0  # about 15 ms; iterating to these indices would take hours
 
 
 def rows_of(order, *arguments):
     return sampling.LocalRows([order], [1.0], 1, *arguments)
 
 
-def test_processes_hold_disjoint_rows_that_make_up_the_batch():
+def test_rows_of_all_processes_are_disjoint_and_cover_the_batch():
     order = sampling.Order([100, 30], [0.5, 0.5], seed=1)
     whole = rows_of(order, 6, range(6), 0, 4)
     parts = [rows_of(order, 6, rows, 0, 4) for rows in ([0, 1, 2], [5, 3, 4])]
@@ -68,7 +68,7 @@ def test_processes_hold_disjoint_rows_that_make_up_the_batch():
         assert held == [whole[step * 6 + row] for row in range(6)]
 
 
-def test_a_run_can_start_at_any_step():
+def test_draws_do_not_depend_on_the_start_step():
     order = sampling.Order([100], [1.0], seed=1)
     whole, rest = rows_of(order, 4, range(4), 0, 10), rows_of(order, 4, range(4), 7, 10)
     assert [rest[j] for j in range(len(rest))] == [whole[j] for j in range(28, 40)]
@@ -76,7 +76,7 @@ def test_a_run_can_start_at_any_step():
 
 
 @given(st.integers(1, 400), st.integers(1, 20), st.integers(1, 10), st.integers(0, 2**32))
-def test_windows_stay_inside_and_repeat_the_last_frame_only_if_short(count, frames, step, seed):
+def test_windows_are_in_range_and_repeat_the_last_frame_only_if_short(count, frames, step, seed):
     window = sampling.random_window(count, frames, step, np.random.default_rng(seed))
     assert len(window) == frames
     assert window.min() >= 0
@@ -108,26 +108,26 @@ def test_window_starts_are_uniform():
         (60, 1, 4, 15),
     ],
 )
-def test_stride(fps, frame_step, target_fps, expected):
+def test_stride_follows_frame_step_or_target_fps(fps, frame_step, target_fps, expected):
     assert sampling.stride(float(fps), frame_step, target_fps) == expected
 
 
-def test_evaluation_frames_run_from_first_to_last():
+def test_spread_window_spans_the_video():
     assert sampling.spread_window(100, 16).tolist() == [0, 6, 13, 19, 26, 33, 39, 46, 52, 59, 66, 72, 79, 85, 92, 99]
     assert sampling.spread_window(3, 6).tolist() == [0, 1, 2, 2, 2, 2]
     assert sampling.spread_window(1, 1).tolist() == [0]
 
 
 @pytest.mark.parametrize(("count", "starts"), [(20, [6]), (20, [0, 13]), (20, [0, 6, 13]), (7, [0, 0]), (3, [0, 0])])
-def test_windows_from_one_end_of_a_video_to_the_other(count, starts):
-    """Four frames, two apart, span seven."""
+def test_nth_window_spreads_windows_over_the_video(count, starts):
+    """Each window has four frames at frame step 2, so it spans seven."""
     for number, start in enumerate(starts):
         expected = np.minimum(start + 2 * np.arange(4), count - 1)
         np.testing.assert_array_equal(sampling.nth_window(count, 4, 2, number, len(starts)), expected)
 
 
-def test_linspace_windows_are_those_of_the_study():
-    first = sampling.random_linspace_window(33, 16, 2, np.random.default_rng(0))  # one start is possible
+def test_linspace_windows_match_the_study():
+    first = sampling.random_linspace_window(33, 16, 2, np.random.default_rng(0))  # only one start is possible
     assert first.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31]
     rng = np.random.default_rng(0)
     windows = np.stack([sampling.random_linspace_window(40, 16, 2, rng) for _ in range(2000)])
@@ -137,7 +137,7 @@ def test_linspace_windows_are_those_of_the_study():
     assert consecutive.tolist() == list(range(16))
 
 
-def test_linspace_windows_of_short_videos_are_spread_over_them_and_repeat_the_last_frame():
+def test_linspace_windows_of_short_videos_repeat_the_last_frame():
     rng = np.random.default_rng(0)
     spread = [0, 2, 4, 6, 8, 11, 13, 15, 17, 19]
     assert sampling.random_linspace_window(20, 16, 2, rng).tolist() == spread + [19] * 6
@@ -145,7 +145,7 @@ def test_linspace_windows_of_short_videos_are_spread_over_them_and_repeat_the_la
 
 
 @given(st.integers(1, 400), st.integers(1, 20), st.integers(1, 10), st.integers(0, 2**32))
-def test_linspace_windows_stay_inside(count, frames, step, seed):
+def test_linspace_windows_are_in_range(count, frames, step, seed):
     window = sampling.random_linspace_window(count, frames, step, np.random.default_rng(seed))
     assert window.shape == (frames,)
     assert window.min() >= 0

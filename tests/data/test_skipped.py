@@ -21,7 +21,7 @@ def skip(item, source="a"):
     return skipped_files.Skip(source, item, f"/x/{item}.mp4", "broken")
 
 
-def test_the_next_decodable_item_stands_in():
+def test_next_decodable_item_is_the_replacement():
     read = reader({"3.mp4", "4.mp4", "9.mp4"})
     find = lambda item: skipped_files.first_decodable("a", len(PATHS), item, read, 0.5)  # noqa: E731
     assert find(2) == (2, "2.mp4", ())
@@ -29,7 +29,7 @@ def test_the_next_decodable_item_stands_in():
     assert find(9) == (0, "0.mp4", (("a", 9, "9.mp4", "broken"),))
 
 
-def test_the_search_ends_where_the_source_is_refused_anyway():
+def test_search_ends_once_the_skip_limit_is_exceeded():
     _, clip, skips = skipped_files.first_decodable("a", len(PATHS), 0, reader(set(PATHS)), 0.25)
     assert clip is None
     assert len(skips) == 3
@@ -40,7 +40,7 @@ def test_the_search_ends_where_the_source_is_refused_anyway():
     assert len(skips) == 10
 
 
-def test_each_file_is_written_down_once(tmp_path):
+def test_each_skipped_file_is_logged_once(tmp_path):
     file = tmp_path / "skipped.jsonl"
     ledger = skipped_files.SkipLedger(file, {"a": 100, "b": 100}, 0.05)
     ledger.add([])
@@ -53,7 +53,7 @@ def test_each_file_is_written_down_once(tmp_path):
     assert lines[0] == {"source": "a", "item": 1, "path": "/x/1.mp4", "reason": "broken"}
 
 
-def test_a_line_torn_by_a_kill_is_written_again(tmp_path):
+def test_truncated_last_line_is_rewritten(tmp_path):
     file = tmp_path / "skipped.jsonl"
     sizes = {"a": 100}
     skipped_files.SkipLedger(file, sizes, 1.0).add([skip(1), skip(2)])
@@ -66,7 +66,7 @@ def test_a_line_torn_by_a_kill_is_written_again(tmp_path):
         assert ledger.skips == [skip(1), skip(2)]
 
 
-def test_too_many_are_an_error_that_lists_the_first_ten(tmp_path):
+def test_too_many_skips_raise_with_the_first_ten(tmp_path):
     ledger = skipped_files.SkipLedger(tmp_path / "skipped.jsonl", {"a": 300, "b": 10}, 0.05)
     ledger.add([skip(i) for i in range(15)])
     with pytest.raises(skipped_files.TooManySkippedError) as caught:
@@ -80,22 +80,22 @@ def test_too_many_are_an_error_that_lists_the_first_ten(tmp_path):
         ledger.add([skip(0, "b")])
 
 
-def test_a_run_refused_is_refused_again(tmp_path):
+def test_restarting_a_failed_run_raises_again(tmp_path):
     for _ in range(2):
         ledger = skipped_files.SkipLedger(tmp_path / "skipped.jsonl", {"a": 10}, 0.05)
         with pytest.raises(skipped_files.TooManySkippedError, match="1 of 10"):
             ledger.add([skip(3)])
 
 
-def test_a_run_that_goes_on_counts_what_it_skipped_before(tmp_path):
+def test_resumed_run_counts_earlier_skips(tmp_path):
     file = tmp_path / "skipped.jsonl"
     skipped_files.SkipLedger(file, {"a": 100}, 0.05).add([skip(i) for i in range(5)])
     with pytest.raises(skipped_files.TooManySkippedError, match="6 of 100"):
         skipped_files.SkipLedger(file, {"a": 100}, 0.05).add([skip(50)])
 
 
-def test_ledgers_of_several_processes_add_up(tmp_path):
-    """Each meets its own; told of the others', together they are too many."""
+def test_ledgers_of_several_processes_share_their_skips(tmp_path):
+    """Each ledger has its own skips. After they are shared, their total exceeds the limit."""
     ledgers = [
         skipped_files.SkipLedger(tmp_path / "skipped.jsonl", {"a": 100}, 0.05),
         skipped_files.SkipLedger(None, {"a": 100}, 0.05),
@@ -111,6 +111,6 @@ def test_ledgers_of_several_processes_add_up(tmp_path):
     assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 5
     ledgers[1].pop_unshared()
     ledgers[1].add([skip(1)])
-    assert ledgers[1].pop_unshared() == []  # known already
+    assert ledgers[1].pop_unshared() == []  # already known
     with pytest.raises(skipped_files.TooManySkippedError, match="6 of 100"):
         ledgers[0].add([skip(9)])

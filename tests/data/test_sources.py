@@ -18,7 +18,7 @@ def names(source, root):
     return [path.removeprefix(f"{root}/") for path in source.paths]
 
 
-def test_a_folder_of_classes(clips):
+def test_folder_of_classes_has_paths_classes_and_labels(clips):
     source = opened(path=str(clips))
     assert source.size == 8
     assert names(source, clips)[:2] == ["a/0.mp4", "a/1.mp4"]
@@ -27,14 +27,14 @@ def test_a_folder_of_classes(clips):
     assert source.labels.tolist() == [0] * 5 + [1] * 3
 
 
-def test_a_flat_folder_has_no_labels(clips):
+def test_flat_folder_has_no_labels(clips):
     source = opened(path=str(clips / "a"))
     assert source.size == 5
     assert source.classes == ()
     assert set(source.labels.tolist()) == {sources.UNLABELLED}
 
 
-def test_other_files_and_hidden_ones_are_passed_over(tmp_path):
+def test_other_and_hidden_files_are_ignored(tmp_path):
     for name in ("a/1.MP4", "a/notes.txt", "a/._1.mp4", ".cache/2.mp4", "a/deep/3.webm", "b/picture.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -42,14 +42,14 @@ def test_other_files_and_hidden_ones_are_passed_over(tmp_path):
     assert names(opened(path=str(tmp_path), kind="images"), tmp_path) == ["b/picture.jpg"]
 
 
-def test_include_and_exclude_choose_paths_and_with_them_classes(clips):
+def test_include_and_exclude_select_paths_and_their_classes(clips):
     assert names(opened(path=str(clips), include=r"[12]", exclude="space"), clips) == ["a/1.mp4", "a/2.mp4"]
     only_b = opened(path=str(clips), include="^b/")
     assert only_b.classes == ("b",)
     assert set(only_b.labels.tolist()) == {0}
 
 
-def test_csv_lines_are_path_and_label(clips, tmp_path):
+def test_csv_lines_have_a_path_and_a_label(clips, tmp_path):
     shutil.copytree(clips / "b", tmp_path / "videos")
     file = tmp_path / "train.csv"
     file.write_text(f"videos/0 with space.avi 4\n\n{clips}/a/0.mp4 0\n  videos/1 with space.avi\t2 \n")
@@ -64,7 +64,7 @@ def test_csv_lines_are_path_and_label(clips, tmp_path):
 
 
 @pytest.mark.parametrize("line", ["b.mp4", "b.mp4 walk", "b.mp4 1.5", "3", "path,label", "path label", "b.mp4,3"])
-def test_a_line_that_is_not_path_and_label_is_named(tmp_path, line):
+def test_invalid_csv_line_raises_with_its_number(tmp_path, line):
     (tmp_path / "a.mp4").touch()
     (tmp_path / "list.csv").write_text(f"a.mp4 0\n{line}\na.mp4 1\n")
     with pytest.raises(ConfigError) as caught:
@@ -72,7 +72,7 @@ def test_a_line_that_is_not_path_and_label_is_named(tmp_path, line):
     assert f"{tmp_path}/list.csv:2: {line!r}" in str(caught.value)
 
 
-def test_a_listed_file_that_is_not_there_is_named(tmp_path):
+def test_missing_listed_file_raises_with_its_line(tmp_path):
     (tmp_path / "a.mp4").touch()
     for path in ("b.mp4", "nowhere/a.mp4"):
         (tmp_path / "list.csv").write_text(f"a.mp4 0\n{path} 1\n")
@@ -80,7 +80,7 @@ def test_a_listed_file_that_is_not_there_is_named(tmp_path):
             opened(path=str(tmp_path / "list.csv"))
 
 
-def test_an_empty_or_binary_list(tmp_path):
+def test_empty_or_binary_list_raises(tmp_path):
     (tmp_path / "list.csv").write_text("\n\n")
     with pytest.raises(ConfigError, match=r"list.csv is empty; expected lines of"):
         opened(path=str(tmp_path / "list.csv"))
@@ -97,12 +97,12 @@ def test_an_empty_or_binary_list(tmp_path):
         ({"path": "/no/such/folder"}, r"config.data.sources.mine.path: /no/such/folder does not exist"),
     ],
 )
-def test_unusable_settings_are_named(settings, message):
+def test_invalid_paths_raise(settings, message):
     with pytest.raises(ConfigError, match=message):
         opened(**settings)
 
 
-def test_a_folder_without_clips_says_what_it_has(tmp_path):
+def test_folder_without_clips_raises_and_lists_its_suffixes(tmp_path):
     with pytest.raises(ConfigError, match=r"no videos in .*found nothing"):
         opened(path=str(tmp_path))
     (tmp_path / "a.jpg").touch()
@@ -110,7 +110,7 @@ def test_a_folder_without_clips_says_what_it_has(tmp_path):
         opened(path=str(tmp_path))
 
 
-def test_patterns_that_leave_nothing_or_are_none(clips):
+def test_invalid_patterns_or_patterns_without_matches_raise(clips):
     with pytest.raises(ConfigError, match=r"mine.include: 'nothing' leaves none of 8 files, such as 'a/0.mp4'"):
         opened(path=str(clips), include="nothing")
     with pytest.raises(ConfigError, match=r"mine.exclude: '\.' leaves none"):
@@ -119,7 +119,7 @@ def test_patterns_that_leave_nothing_or_are_none(clips):
         opened(path=str(clips), include="(")
 
 
-def test_sources_of_weight_0_are_not_opened(clips):
+def test_sources_with_weight_0_are_not_opened(clips):
     settings = {"off": SourceConfig(path="/no/such/folder", weight=0.0), "on": SourceConfig(path=str(clips))}
     off, on = sources.open_sources(config.DataConfig(sources=settings))
     assert off is None
@@ -127,7 +127,7 @@ def test_sources_of_weight_0_are_not_opened(clips):
     assert on.name == "on"
 
 
-def test_weights_that_draw_nothing(clips):
+def test_no_source_with_positive_weight_raises(clips):
     for settings in ({}, {"a": SourceConfig(path=str(clips), weight=0.0)}):
         with pytest.raises(ConfigError, match="no source with a weight above 0"):
             sources.open_sources(config.DataConfig(sources=settings))
@@ -147,12 +147,12 @@ def test_weights_that_draw_nothing(clips):
         ({"max_skip_fraction": 5.0}, r"config.data: max_skip_fraction is 5.0"),
     ],
 )
-def test_values_out_of_range_are_named(setting, message):
+def test_values_out_of_range_raise(setting, message):
     with pytest.raises(ConfigError, match=message):
         parse(config.Config, {"data": setting})
 
 
-def test_real_folders(real_data):
+def test_real_folders_are_listed(real_data):
     source = opened(path=str(real_data / "ut_interaction"))
     assert source.size == 120
     assert len(source.classes) == 6
@@ -163,7 +163,7 @@ def test_real_folders(real_data):
     ("typed", "path", "origin"),
     [({"path": "nowhere"}, "nowhere", "config.data.path"), ({"root": "sets"}, "sets/ucf101", "config.data.root")],
 )
-def test_a_path_made_from_another_setting_names_that_one(typed, path, origin):
+def test_error_names_the_setting_that_the_path_comes_from(typed, path, origin):
     settings = config.DataConfig(**typed, sources={"mine": SourceConfig(path=path)})
     with pytest.raises(ConfigError, match=rf"mine\.path: {path} does not exist .*comes from --{origin}"):
         sources.open_sources(settings)

@@ -29,24 +29,24 @@ def scenes(spec, count, seed=0, split="train"):
 
 @pytest.fixture(scope="module", params=DIFFICULTIES)
 def many(request):
-    """The states of 12,000 clips of 8 frames."""
+    """States of 12,000 clips of 8 frames."""
     return scenes(sprites.SpriteSpec(8, 32, request.param), 12_000, seed=5)
 
 
 def wrapped(steps, period=TURN):
-    """Differences on a circle, in [−1/2, 1/2) of a turn."""
+    """Returns differences on a circle, in [−1/2, 1/2) of a turn."""
     return ((steps + period // 2) % period - period // 2) / period
 
 
 def path_of(batch):
-    """The poses of the sprite in the frames without an event: its path."""
+    """Returns the path of the sprite: its poses in the frames without an event."""
     clips = len(batch.events)
     quiet = batch.events.max(-1) == 0
     return Pose(*(a[quiet].reshape(clips, -1) for a in batch.sprite))
 
 
 def track(pose):
-    """The path as complex numbers in frame sides (up is positive) and the turning in turns, both from their mean."""
+    """Returns the path as complex numbers (unit: frame side; up is positive) and the angle in turns, both centred."""
     x_F, y_F, turn_F = (
         np.cumsum(wrapped(np.diff(a, axis=-1, prepend=a[..., :1])), axis=-1) for a in (pose.x, pose.y, pose.angle)
     )
@@ -57,7 +57,7 @@ def track(pose):
 
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
-def test_a_clip_does_not_depend_on_its_batch_or_on_the_program_around_it(difficulty):
+def test_clips_do_not_depend_on_the_batch_or_the_surrounding_program(difficulty):
     spec = sprites.SpriteSpec(8, 32, difficulty)
     video, labels = sprites.render(spec, 3, "test", np.arange(9, dtype=np.int32))
     few, few_labels = sprites.render(spec, 3, "test", jnp.array([7, 2, 4]))
@@ -76,7 +76,7 @@ def test_a_clip_does_not_depend_on_its_batch_or_on_the_program_around_it(difficu
 
 
 @pytest.mark.parametrize(("frames", "size"), [(4, 8), (5, 33), (16, 24)])
-def test_form_of_what_is_rendered(frames, size):
+def test_rendered_shapes_and_dtypes(frames, size):
     video, labels = sprites.render(sprites.SpriteSpec(frames, size, "standard"), 0, "train", jnp.arange(3))
     assert video.shape == (3, frames, size, size, 3)
     assert video.dtype == jnp.uint8
@@ -84,34 +84,34 @@ def test_form_of_what_is_rendered(frames, size):
     assert all(label.shape == (3,) and label.dtype == jnp.int32 for label in labels.values())
 
 
-def test_splits_and_seeds_are_different_streams():
+def test_splits_and_seeds_give_independent_clips():
     spec = sprites.SpriteSpec(8, 32)
     draws = [scenes(spec, 3000, *which) for which in [(0, "train"), (0, "test"), (1, "train"), (1, "test")]]
     for one, other in itertools.combinations(draws, 2):
-        # Independent streams agree in a label as often as chance has it, and (nearly) never in the start.
+        # Independent streams have equal labels at chance level and (almost) never equal start positions.
         for task, names in sprites.CLASSES.items():
             agree = int((one.labels[task] == other.labels[task]).sum())
             assert stats.binomtest(agree, 3000, 1 / len(names)).pvalue > 1e-4
         same = (one.sprite.x[:, 0] == other.sprite.x[:, 0]) & (one.sprite.y[:, 0] == other.sprite.y[:, 0])
         assert not same.any()
     clips = {(x, y, a) for d in draws for x, y, a in zip(*(p[:, 0].tolist() for p in d.sprite), strict=True)}
-    assert len(clips) == 4 * 3000  # nor does a stream repeat itself
+    assert len(clips) == 4 * 3000  # no clip occurs twice in a stream
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"frames": 3}, "frames is 3.*at least 4"),
         ({"size": 4}, "size is 4.*at least 8"),
         ({"difficulty": "hard"}, "'hard'.*'easy' or 'standard'"),
     ],
 )
-def test_specs_that_cannot_be_are_refused(settings, says):
-    with pytest.raises(ConfigError, match=says):
+def test_invalid_specs_raise(settings, message):
+    with pytest.raises(ConfigError, match=message):
         sprites.SpriteSpec(**settings)
 
 
-def test_a_split_that_does_not_exist_is_refused():
+def test_unknown_split_raises():
     with pytest.raises(ConfigError, match=r"'validation'.*'train', 'test'"):
         sprites.render(sprites.SpriteSpec(), 0, "validation", jnp.arange(1))
 
@@ -130,7 +130,7 @@ def test_labels_are_uniform_and_independent(many):
         assert stats.chi2_contingency(table).pvalue > 1e-3
 
 
-def test_reverse_labels_are_involutions_and_name_the_mirror_image():
+def test_reverse_labels_are_involutions_and_match_the_reversed_names():
     for names, reversal in (("motion", sprites.REVERSE_MOTION), ("order", sprites.REVERSE_ORDER)):
         assert [reversal[label] for label in reversal] == list(range(len(sprites.CLASSES[names])))
     for label, name in enumerate(sprites.CLASSES["order"]):
@@ -138,11 +138,11 @@ def test_reverse_labels_are_involutions_and_name_the_mirror_image():
         assert sprites.CLASSES["order"][sprites.REVERSE_ORDER[label]] == mirrored
 
 
-# --- one frame says nothing about motion
+# --- single frames are independent of motion
 
 
-def test_at_any_time_the_state_is_uniform_in_every_class(many):
-    # 12 motions (then 6 orders) × 8 times × 3 coordinates: the least of so many p-values is about 1/300.
+def test_state_at_any_time_is_uniform_in_every_class(many):
+    # 12 motions (then 6 orders) × 8 times × 3 coordinates: the smallest of so many p-values is about 1/300.
     for task in ("motion", "order"):
         for label in range(len(sprites.CLASSES[task])):
             of_class = many.labels[task] == label
@@ -151,7 +151,7 @@ def test_at_any_time_the_state_is_uniform_in_every_class(many):
                     assert stats.kstest((values[of_class, time] + 0.5) / TURN, "uniform").pvalue > 1e-5
 
 
-def test_at_any_time_the_state_is_distributed_alike_in_all_classes(many):
+def test_state_at_any_time_has_the_same_distribution_in_all_classes(many):
     for one, other in itertools.combinations(range(len(MOTIONS)), 2):
         first, second = (many.labels["motion"] == label for label in (one, other))
         for values in (*many.sprite, *many.distractor[:2]):
@@ -159,15 +159,15 @@ def test_at_any_time_the_state_is_distributed_alike_in_all_classes(many):
                 assert stats.ks_2samp(values[first, time], values[second, time]).pvalue > 1e-5
 
 
-def test_during_each_event_the_state_is_uniform(many):
+def test_state_during_each_event_is_uniform(many):
     for event in range(len(EVENTS)):
         clip, time = np.nonzero(many.events[..., event])
-        first = np.unique(clip, return_index=True)[1]  # one frame a clip: the frames of one clip are not independent
+        first = np.unique(clip, return_index=True)[1]  # one frame per clip: frames of one clip are dependent
         for values in many.sprite:
             assert stats.kstest((values[clip[first], time[first]] + 0.5) / TURN, "uniform").pvalue > 1e-4
 
 
-def test_frames_are_drawn_from_their_own_state_alone():
+def test_frames_depend_only_on_their_own_state():
     spec = sprites.SpriteSpec(8, 32, "standard")
     batch = scenes(spec, 128)
     shuffled = np.array([3, 6, 0, 7, 1, 5, 4, 2])
@@ -176,12 +176,12 @@ def test_frames_are_drawn_from_their_own_state_alone():
     np.testing.assert_array_equal(draw(spec, other), np.asarray(draw(spec, batch))[:, shuffled])
 
 
-# --- motion can be told
+# --- motion is predictable from several frames
 
 
 @pytest.mark.parametrize(("frames", "difficulty"), [(8, "easy"), (8, "standard"), (16, "easy"), (16, "standard")])
-def test_true_states_tell_motion(difficulty, frames):
-    """Nearest neighbour on what a rotation, a shift and the speed leave unchanged."""
+def test_motion_is_predictable_from_true_states(difficulty, frames):
+    """Nearest neighbour on features that are invariant to rotation, translation and speed."""
 
     def features(split, count):
         batch = scenes(sprites.SpriteSpec(frames, 32, difficulty), count, split=split)
@@ -199,7 +199,7 @@ def test_true_states_tell_motion(difficulty, frames):
     assert (known_labels[nearest] == labels).mean() >= 0.99
 
 
-def test_motions_are_what_their_names_say():
+def test_motions_match_their_names():
     batch = scenes(sprites.SpriteSpec(16, 32), 400)
     path, turned = track(path_of(batch))
     steps = np.diff(path)
@@ -230,8 +230,8 @@ def test_motions_are_what_their_names_say():
     assert not stops[:, 3:6].any()
 
 
-def test_angles_turn_counter_clockwise_on_the_screen():
-    """A quarter of a turn of the state is a quarter of a turn of the picture."""
+def test_angles_increase_counterclockwise_on_the_screen():
+    """A rotation of the state by 90° rotates the image by 90°."""
     spec = sprites.SpriteSpec(8, 32)
     batch = scenes(spec, 128)
     centre = np.full_like(batch.sprite.x, TURN // 2)
@@ -240,14 +240,14 @@ def test_angles_turn_counter_clockwise_on_the_screen():
     video = np.asarray(draw(spec, still)).astype(int)
     for quarter in range(1, 5):
         turned = np.rot90(video[:, 0], quarter, axes=(1, 2))
-        assert np.abs(turned - video[:, quarter]).mean() < 0.5  # levels; edges may round otherwise
+        assert np.abs(turned - video[:, quarter]).mean() < 0.5  # grey levels; edges may be rounded differently
 
 
 # --- order
 
 
 @pytest.mark.parametrize("frames", [4, 5, 8, 16])
-def test_every_clip_has_each_event_once_for_equally_long_and_in_the_order_of_its_label(frames):
+def test_every_clip_has_each_event_once_in_the_order_of_its_label(frames):
     batch = scenes(sprites.SpriteSpec(frames, 32), 600)
     on = batch.events
     assert set(np.unique(on)) == {0.0, 1.0}
@@ -260,14 +260,14 @@ def test_every_clip_has_each_event_once_for_equally_long_and_in_the_order_of_its
 
 
 @pytest.mark.parametrize("frames", [5, 8, 16])
-def test_everything_stands_still_from_the_first_event_to_the_last(frames):
+def test_nothing_moves_from_the_first_event_to_the_last(frames):
     batch = scenes(sprites.SpriteSpec(frames, 32, "standard"), 600)
     on = batch.events.max(-1) == 1
     during = np.maximum.accumulate(on, 1) & np.maximum.accumulate(on[:, ::-1], 1)[:, ::-1]
     for values in (*batch.sprite, *batch.distractor):
         values = np.where(during, values, values[np.arange(600), on.argmax(1), None])
         assert (np.ptp(values, axis=1) == 0).all()
-    # So much of the path is seen before, and so much after: each equally likely, whatever the order.
+    # The number of frames before the first event does not depend on the order.
     places = frames - on[0].sum()
     before = (np.cumsum(on, 1) == 0).sum(1)
     by_order = np.zeros((len(ORDERS), places + 1))
@@ -276,8 +276,8 @@ def test_everything_stands_still_from_the_first_event_to_the_last(frames):
 
 
 @pytest.mark.parametrize(("frames", "difficulty"), [(8, "easy"), (8, "standard"), (16, "standard")])
-def test_a_bag_of_frames_is_the_same_whatever_the_order(frames, difficulty):
-    """Two events exchanged: the video has the same frames, bit by bit, and its order label is another."""
+def test_bag_of_frames_does_not_depend_on_the_order_label(frames, difficulty):
+    """After permuting the events, the video has the same frames and another order label."""
     spec = sprites.SpriteSpec(frames, 24, difficulty)
     batch = scenes(spec, 128)
 
@@ -292,7 +292,7 @@ def test_a_bag_of_frames_is_the_same_whatever_the_order(frames, difficulty):
 
 
 @pytest.mark.parametrize("frames", [5, 8])
-def test_a_schedule_is_as_likely_as_its_mirror_image_whatever_the_order(frames):
+def test_schedules_and_their_mirror_images_are_equally_likely_for_every_order(frames):
     batch = scenes(sprites.SpriteSpec(frames, 32), 12_000)
     first = np.sort(batch.events.argmax(1), axis=1)
     mirrored = np.sort(batch.events[:, ::-1].argmax(1), axis=1)
@@ -301,8 +301,8 @@ def test_a_schedule_is_as_likely_as_its_mirror_image_whatever_the_order(frames):
     code, mirrored_code = np.split(code, 2)
     kinds = code.max() + 1
     assert kinds > 1
-    assert set(code) == set(mirrored_code)  # what is mirrored is a schedule of the set
-    half = len(code) // 2  # independent clips on the two sides of the comparison
+    assert set(code) == set(mirrored_code)  # mirrored schedules are valid schedules
+    half = len(code) // 2  # compare independent clips
     table = [np.bincount(code[:half], minlength=kinds), np.bincount(mirrored_code[half:], minlength=kinds)]
     assert stats.chi2_contingency(table).pvalue > 1e-3
     by_order = np.zeros((len(ORDERS), kinds))
@@ -310,22 +310,23 @@ def test_a_schedule_is_as_likely_as_its_mirror_image_whatever_the_order(frames):
     assert stats.chi2_contingency(by_order).pvalue > 1e-3
 
 
-def test_events_can_be_seen():
-    """Order read off the colours of each frame, on a plain background."""
+def test_events_are_visible():
+    """The order is determined from the colours of each frame, on a plain background."""
     spec = sprites.SpriteSpec(8, 64)
     video, labels = (jax.device_get(x) for x in sprites.render(spec, 0, "test", jnp.arange(100)))
     red, green, blue = np.moveaxis(video.astype(int), -1, 0)
     sprite = red - blue > 60
     area = sprite.sum((2, 3))
     light = (green * sprite).sum((2, 3)) / area
-    scores = np.stack([-light, -area, np.median(blue, (2, 3))], -1)  # as EVENTS: what each event does most
+    # In the order of EVENTS: each score is highest during its event.
+    scores = np.stack([-light, -area, np.median(blue, (2, 3))], -1)
     onset = np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1)
     when = onset.argmin(1)  # an event lasts one frame here
     np.testing.assert_array_equal(when.argsort(1), np.array(ORDERS)[labels["order"]])
 
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
-def test_frames_averaged_over_time_do_not_tell_order_linearly_and_frames_in_sequence_do(difficulty):
+def test_order_is_linearly_predictable_from_frame_sequences_but_not_from_their_mean(difficulty):
     spec = sprites.SpriteSpec(8, 16, difficulty)
     video, labels = (jax.device_get(x) for x in sprites.render(spec, 0, "train", jnp.arange(4000)))
     pixels = video.reshape(*video.shape[:2], -1) / 255.0
@@ -343,12 +344,12 @@ def test_frames_averaged_over_time_do_not_tell_order_linearly_and_frames_in_sequ
     assert accuracy(in_sequence) > 0.6
 
 
-# --- played backwards
+# --- time reversal
 
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
 @pytest.mark.parametrize(("frames", "size"), [(8, 32), (5, 24)])
-def test_reversed_states_give_the_reversed_video_bit_by_bit(frames, size, difficulty):
+def test_reversed_states_give_the_reversed_video_exactly(frames, size, difficulty):
     spec = sprites.SpriteSpec(frames, size, difficulty)
     batch = scenes(spec, 128)
     assert set(batch.labels["motion"]) == set(range(len(MOTIONS)))
@@ -363,7 +364,7 @@ def test_reversed_states_give_the_reversed_video_bit_by_bit(frames, size, diffic
 
 
 @pytest.mark.parametrize("frames", [8, 11, 16])
-def test_a_path_backwards_is_a_path_of_the_reverse_motion_and_of_no_other(frames):
+def test_reversed_path_matches_the_reverse_motion_and_no_other(frames):
     batch = scenes(sprites.SpriteSpec(frames, 32), 150)
     path, turned = track(path_of(batch))
     example = [int(np.flatnonzero(batch.labels["motion"] == label)[0]) for label in range(len(MOTIONS))]
@@ -384,7 +385,7 @@ def test_a_path_backwards_is_a_path_of_the_reverse_motion_and_of_no_other(frames
 
 @pytest.fixture(scope="module")
 def rotated():
-    """Each appearance, plain and inverted, at 48 angles in the middle of a frame: [16, 2, 48, Y, X, 3]."""
+    """Each appearance, plain and inverted, at 48 angles in the centre of a frame: [16, 2, 48, Y, X, 3]."""
     spec = sprites.SpriteSpec(48, 40)
     one = scenes(spec, 1)
     look, sprite, distractor = (
@@ -405,16 +406,16 @@ def rotated():
 def test_shapes_differ_at_every_rotation_and_have_no_rotational_symmetry(rotated):
     masks = (np.abs(rotated[::4, 0] - BACKGROUND).max(-1) > 40).reshape(4, 48, -1)
     area = masks.sum(-1)
-    assert np.ptp(area.mean(1)) < 0.05 * area.mean()  # size does not tell the shape
+    assert np.ptp(area.mean(1)) < 0.05 * area.mean()  # the size does not reveal the shape
     for one in range(4):
         overlap = (masks[one, 0] & masks).sum(-1) / (masks[one, 0] | masks).sum(-1)
         assert overlap[one, 0] == 1
-        assert overlap[one, 4:-3].max() < 0.8  # itself, turned by 30° or more
+        assert overlap[one, 4:-3].max() < 0.8  # the same shape rotated by 30° or more
         assert np.delete(overlap, one, axis=0).max() < 0.8
 
 
-def test_appearances_differ_at_every_rotation_and_inverted(rotated):
-    sprite = (np.abs(rotated - BACKGROUND).max(-1) > 40).mean()  # share of the frame
+def test_appearances_differ_at_every_rotation_and_when_inverted(rotated):
+    sprite = (np.abs(rotated - BACKGROUND).max(-1) > 40).mean()  # fraction of the frame
     for one, inverted in itertools.product(range(16), range(2)):
         different = (np.abs(rotated[one, inverted, 0] - rotated).max(-1) > 60).mean((-1, -2)) / sprite
         assert different[one, inverted, 0] == 0
@@ -422,8 +423,8 @@ def test_appearances_differ_at_every_rotation_and_inverted(rotated):
         assert np.delete(different, one, axis=0).min() > 0.1
 
 
-def test_colours_do_not_tell_appearance_alone(rotated):
-    """Light and dark share the sprite about alike in all appearances, and inverting shifts their balance."""
+def test_appearance_is_not_predictable_from_colours_alone(rotated):
+    """All appearances have similar fractions of light and dark pixels; inverting shifts the balance."""
     sprite = np.abs(rotated - BACKGROUND).max(-1) > 40
     light = ((rotated[..., 1] > 127) & sprite).sum((2, 3, 4)) / sprite.sum((2, 3, 4))
     assert light[:, 0].min() > 0.55
@@ -434,7 +435,7 @@ def test_colours_do_not_tell_appearance_alone(rotated):
 # --- the torus
 
 
-def test_moving_the_start_by_whole_pixels_rolls_the_picture():
+def test_moving_the_start_by_whole_pixels_rolls_the_image():
     spec = sprites.SpriteSpec(8, 32)
     batch = scenes(spec, 128)
     video = np.asarray(draw(spec, batch))
@@ -445,7 +446,7 @@ def test_moving_the_start_by_whole_pixels_rolls_the_picture():
         np.testing.assert_array_equal(moved, np.roll(video, (down, right), axis=(2, 3)))
 
 
-def test_a_sprite_on_the_edge_shows_on_the_other_side():
+def test_sprite_on_an_edge_wraps_to_the_opposite_side():
     spec = sprites.SpriteSpec(8, 32)
     batch = scenes(spec, 128)
     corner = np.zeros_like(batch.sprite.x)

@@ -1,4 +1,4 @@
-"""What networks learn from frames without their times: of motion and order nothing, and of what is there, much."""
+"""Networks that see frames without times predict appearance, but neither motion nor order."""
 
 import functools
 
@@ -19,9 +19,9 @@ BATCH = 100
 
 
 class BagOfFrames(nn.Module):
-    """A small convolutional network on each frame, its output averaged over frames, two layers; one head a task.
+    """A small convolutional network on each frame, a mean over frames, two dense layers, and one head per task.
 
-    Strides as wide as kernels make its convolutions plain products, which are quick without compiler optimisations.
+    Strides equal kernel sizes, so convolutions are matrix products, which are fast without compiler optimisations.
     """
 
     @nn.compact
@@ -31,14 +31,14 @@ class BagOfFrames(nn.Module):
             *lead, height, width, colours = x.shape
             x = x.reshape(*lead, height // kernel, kernel, width // kernel, kernel, colours)
             x = nn.relu(nn.DenseGeneral(channels, axis=(-4, -2, -1))(x))
-        x = nn.relu(nn.Dense(128)(x.mean((-3, -2))))  # every place alike: positions are uniform
+        x = nn.relu(nn.Dense(128)(x.mean((-3, -2))))  # mean over positions, which are uniform
         x = nn.relu(nn.Dense(128)(x.mean(1)))
         return {task: nn.Dense(len(names))(x) for task, names in sprites.CLASSES.items()}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def pictures(split, frames, item_B):
-    """Of each clip so many frames at random times, and the labels."""
+    """Returns `frames` frames of each clip at random times, their times, and the labels."""
     scenes = jax.vmap(lambda item: sprites.scene(SPEC, 1, split, item))(item_B)
     keys = jax.vmap(lambda item: jax.random.fold_in(jax.random.key(2), item))(item_B)
     time_BxS = jax.vmap(lambda key: jax.random.permutation(key, SPEC.frames)[:frames])(keys)
@@ -52,19 +52,19 @@ def pictures(split, frames, item_B):
 
 
 def collect(split, frames, clips):
-    """`pictures` of so many clips as arrays."""
+    """Returns the `pictures` of many clips as arrays."""
     parts = [pictures(split, frames, jnp.arange(first, first + 500)) for first in range(0, clips, 500)]
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 
 def tell_time(video_BxSxYxXxC, time_BxS):
-    """The time of each frame as a fourth colour."""
+    """Adds the time of each frame as a fourth channel."""
     colour = np.broadcast_to((time_BxS * 32)[..., None, None, None], (*video_BxSxYxXxC.shape[:-1], 1))
     return np.concatenate([video_BxSxYxXxC, colour.astype(np.uint8)], -1)
 
 
 def right_answers(train, test, epochs):
-    """On how many of the test clips a network is right that was trained on the others, by task."""
+    """Trains a network and returns the number of correctly classified test clips by task."""
     (video, labels), (test_video, test_labels) = train, test
     steps = epochs * len(video) // BATCH
     model, optimizer = BagOfFrames(), optax.adam(optax.cosine_decay_schedule(2e-3, steps))
@@ -103,7 +103,7 @@ def chance_is_inside(right, clips, task):
     return interval.low <= 1 / len(sprites.CLASSES[task]) <= interval.high
 
 
-def test_single_frames_tell_a_network_appearance_and_neither_motion_nor_order():
+def test_network_predicts_only_appearance_from_single_frames():
     (train, _, labels), (test, _, test_labels) = collect("train", 1, 20_000), collect("test", 1, 5_000)
     right = right_answers((train, labels), (test, test_labels), epochs=5)
     assert chance_is_inside(right["motion"], 5_000, "motion"), right
@@ -111,7 +111,7 @@ def test_single_frames_tell_a_network_appearance_and_neither_motion_nor_order():
     assert right["appearance"] > 0.3 * 5_000, right
 
 
-def test_a_bag_of_frames_tells_a_network_nothing_about_order_and_frames_with_their_times_do():
+def test_network_predicts_order_only_from_frames_with_times():
     (train, time, labels), (test, test_time, test_labels) = collect("train", 8, 4_000), collect("test", 8, 2_000)
     bag = right_answers((train, labels), (test, test_labels), epochs=3)
     assert chance_is_inside(bag["order"], 2_000, "order"), bag

@@ -6,7 +6,7 @@ from jepa_jax.data.workers import timing
 
 
 class Clock:
-    """A clock that only `advance` moves."""
+    """A clock that only `advance` changes."""
 
     def __init__(self):
         self.seconds = 100.0
@@ -23,7 +23,7 @@ def clock():
     return Clock()
 
 
-def test_a_stopwatch_counts_one_stage_at_a_time(clock):
+def test_stopwatch_counts_one_stage_at_a_time(clock):
     watch = timing.Stopwatch(timing.READ, clock)
     clock.advance(1)
     watch.switch(timing.DECODE)
@@ -36,17 +36,17 @@ def test_a_stopwatch_counts_one_stage_at_a_time(clock):
 
 
 def go(throughput, clock, *, steps, seconds, waited, spent, clips=8, ready=1):
-    """Steps of so many seconds, of which the device waited some, while each stage took what `spent` says."""
+    """Adds steps of `seconds` each, with `waited` seconds of device waiting and the seconds `spent` per stage."""
     for _ in range(steps):
         throughput.add_seconds(spent)
         clock.advance(seconds)
         throughput.add_batch(clips, ready=ready, waited=waited)
 
 
-def test_metrics_are_those_of_the_time_since_the_last_line(clock):
+def test_metrics_cover_the_time_since_the_last_call(clock):
     throughput = timing.Throughput(workers=2, cores=4, clock=clock)
     assert throughput.metrics() == {}
-    go(throughput, clock, steps=1, seconds=50, waited=50.0, spent={})  # until the first batch, nothing counts
+    go(throughput, clock, steps=1, seconds=50, waited=50.0, spent={})  # time before the first batch does not count
     go(throughput, clock, steps=10, seconds=2, waited=0.5, spent={"decode": 0.8}, ready=2)
     metrics = throughput.metrics()
     assert metrics == pytest.approx(
@@ -73,23 +73,23 @@ def test_metrics_are_those_of_the_time_since_the_last_line(clock):
         (0, {"decode": 0.5, "transfer": 0.2}, "decode", r"workers=2 \(now 0"),
     ],
 )
-def test_the_stage_that_takes_longest_is_blamed_once(clock, workers, spent, stage, knob):
+def test_slowest_stage_is_reported_once(clock, workers, spent, stage, knob):
     throughput = timing.Throughput(workers, cores=16, clock=clock)
     go(throughput, clock, steps=40, seconds=1, waited=0.3, spent=spent)
-    complaint = throughput.bottleneck_warning()
-    assert f"waits 30% of the time for data. The bottleneck is {stage} (" in complaint
-    assert re.search(knob, complaint), complaint
-    assert "\n" not in complaint
+    warning = throughput.bottleneck_warning()
+    assert f"waits 30% of the time for data. The bottleneck is {stage} (" in warning
+    assert re.search(knob, warning), warning
+    assert "\n" not in warning
     go(throughput, clock, steps=40, seconds=1, waited=0.3, spent=spent)
     assert throughput.bottleneck_warning() is None
 
 
-def test_compilation_and_rare_waits_are_no_complaint(clock):
+def test_compilation_and_rare_waits_give_no_warning(clock):
     throughput = timing.Throughput(workers=2, cores=4, clock=clock)
     go(throughput, clock, steps=2, seconds=100, waited=90.0, spent={"decode": 1.0})
     go(throughput, clock, steps=40, seconds=1, waited=0.04, spent={"decode": 1.0})
     assert throughput.bottleneck_warning() is None
-    go(throughput, clock, steps=19, seconds=1, waited=0.9, spent={"decode": 1.0})  # too few to judge
+    go(throughput, clock, steps=19, seconds=1, waited=0.9, spent={"decode": 1.0})  # too few steps for a warning
     assert throughput.bottleneck_warning() is None
     go(throughput, clock, steps=1, seconds=1, waited=0.9, spent={"decode": 1.0})
     assert "waits 90%" in throughput.bottleneck_warning()

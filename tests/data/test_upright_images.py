@@ -1,4 +1,4 @@
-"""Images come out upright, damaged metadata cost no pixels, and a prepared set has the picture of the file."""
+"""Images are upright, damaged metadata does not change pixels, and prepared images match their files."""
 
 import pathlib
 import struct
@@ -25,8 +25,8 @@ CORNER = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "TIFF16", "AVIF"])
-def test_all_orientations_are_upright(form, orientation):
-    """The stored picture has a bright first corner and a red first row; where they are shown tells all eight apart."""
+def test_images_of_all_orientations_are_returned_upright(form, orientation):
+    """The positions of a bright first corner and a grey first band identify each of the eight orientations."""
     if form == "AVIF" and not HAS_AVIF:
         pytest.skip("this Pillow cannot write AVIF")
     stored = np.full((32, 48, 3), 20, np.uint8)
@@ -50,20 +50,20 @@ def test_all_orientations_are_upright(form, orientation):
 @pytest.mark.parametrize(
     ("tag", "kind", "value"),
     [
-        (0x010F, 11, lambda order: struct.pack(f"{order}f", 1.5)),  # the maker's name as a float
+        (0x010F, 11, lambda order: struct.pack(f"{order}f", 1.5)),  # the manufacturer's name as a float
         (0x0128, 8, lambda order: struct.pack(f"{order}hh", -2, 0)),
-        (0x011A, 10, lambda order: struct.pack(f"{order}I", 8)),  # a signed fraction of whatever lies there
-        (0x8769, 2, lambda order: b"abc\0"),  # text where there should be an offset
-        (0x8825, 4, lambda order: struct.pack(f"{order}I", 0xFFFFFFF0)),  # an offset behind the end
-        (0x010F, 99, lambda order: b"\xff\xff\xff\xff"),  # no type at all
+        (0x011A, 10, lambda order: struct.pack(f"{order}I", 8)),  # a signed fraction at an arbitrary offset
+        (0x8769, 2, lambda order: b"abc\0"),  # text in place of an offset
+        (0x8825, 4, lambda order: struct.pack(f"{order}I", 0xFFFFFFF0)),  # an offset past the end
+        (0x010F, 99, lambda order: b"\xff\xff\xff\xff"),  # an unknown type
     ],
 )
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_damaged_exif_costs_no_pixels(form, tag, kind, value):
+def test_damaged_exif_does_not_change_the_pixels(form, tag, kind, value):
     stored = np.zeros((32, 48, 3), np.uint8)
     stored[:8] = 250
     exif = replace_value(exif_of_all_types(), tag, kind, value)
-    if form == "TIFF":  # takes parsed tags only
+    if form == "TIFF":  # accepts only parsed tags
         parsed = Image.Exif()
         parsed.load(exif_of_all_types().tobytes())
         content = bytearray(encoded(Image.fromarray(stored), form, exif=parsed))
@@ -79,7 +79,7 @@ def test_damaged_exif_costs_no_pixels(form, tag, kind, value):
     assert rgb[:, :20].mean() < 20
 
 
-def test_unreadable_exif_leaves_the_picture_as_it_is_stored():
+def test_unreadable_exif_is_ignored():
     picture = Image.fromarray(np.repeat(RAMP[..., None], 3, axis=-1))
     for form in ("JPEG", "PNG", "WEBP", "AVIF"):
         if form == "AVIF" and not HAS_AVIF:
@@ -88,21 +88,21 @@ def test_unreadable_exif_leaves_the_picture_as_it_is_stored():
         content = encoded(picture, form, exif=exif)
         if form == "AVIF":
             content = content.replace(b"MM\0*", b"Mx\0*").replace(b"II*\0", b"Ix*\0")
-            wanted = (256, 4, 3)  # AVIF has its orientation elsewhere
+            wanted = (256, 4, 3)  # AVIF stores its orientation outside EXIF
         else:
             wanted = (4, 256, 3)
         assert read(content).shape == wanted, form
 
 
 @pytest.mark.parametrize("orientation", [(6,), b"\x06", 6.0, "sideways", None, 0, 9, (), float("nan")])
-def test_an_orientation_of_an_odd_type(orientation):
+def test_orientation_tags_of_unusual_types_are_read_or_ignored(orientation):
     image = Image.fromarray(RAMP)
     image.getexif()[0x0112] = orientation
     turned = orientation not in ("sideways", None, 0, 9, ()) and orientation == orientation
     assert (images.orientation(image) in images.UPRIGHT) == turned
 
 
-def test_an_image_taken_sideways_is_turned(tmp_path, grey):
+def test_sideways_image_is_rotated(tmp_path, grey):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(grey(4)).save(tmp_path / "a.jpg", exif=exif)
@@ -110,7 +110,7 @@ def test_an_image_taken_sideways_is_turned(tmp_path, grey):
 
 
 def kinds_of_files():
-    """Name → content of the kinds of pictures whose way into a prepared set differs."""
+    """Yields (name, content) of images that take different code paths into a prepared set."""
     y, x = np.mgrid[:40, :56]
     picture = Image.fromarray(np.stack([255 * y / 40, 255 * x / 56, 128 + 0 * x], axis=-1).astype(np.uint8))
     exif = {}
@@ -138,7 +138,7 @@ def kinds_of_files():
 
 @pytest.mark.parametrize(("name", "content"), [pytest.param(*kind, id=kind[0]) for kind in kinds_of_files()])
 @pytest.mark.parametrize("short_side", [64, 24])
-def test_a_prepared_image_is_the_file(tmp_path, name, content, short_side):
+def test_prepared_image_matches_the_file(tmp_path, name, content, short_side):
     (tmp_path / name).write_bytes(content)
     item = Item(name, 0, str(tmp_path / name))
     (jpeg,) = frames.of_item(item, "images", frames.JpegSettings(short_side, 95)).frames

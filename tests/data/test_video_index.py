@@ -1,4 +1,4 @@
-"""What a clip costs to read, which frame is which whatever the container lists, and the rate of a video."""
+"""Bytes read per clip, frame numbers in all containers, and frame rates."""
 
 import contextlib
 import fractions
@@ -15,7 +15,7 @@ SHORT, LONG = 100, 800
 
 
 def noise(k):
-    """The same picture for the same k, hard to compress."""
+    """Returns an image for k that is hard to compress; equal k give equal images."""
     return np.random.default_rng(k).integers(0, 255, (48, 64, 3), np.uint8)
 
 
@@ -39,7 +39,7 @@ def write(
 
 @pytest.fixture
 def fresh_memory(monkeypatch):
-    """As in a process that has read nothing yet."""
+    """Starts with an empty index cache, as in a new process."""
     monkeypatch.setattr(videos, "index_cache", videos.IndexCache())
 
 
@@ -70,7 +70,7 @@ class CountingFile(io.FileIO):
 
 @pytest.fixture
 def bytes_read(monkeypatch):
-    """bytes_read(path, *frames): of the file, for one clip."""
+    """bytes_read(path, *frames) returns the bytes of the file that are read for one clip."""
     av_open = av.open
 
     def measure(path, *wanted):
@@ -93,13 +93,13 @@ def bytes_read(monkeypatch):
     ("suffix", "codec", "listed"),
     [(".mp4", "libx264", True), (".mov", "mpeg4", True), (".avi", "mpeg4", True), (".mkv", "libx264", False)],
 )
-def test_a_clip_costs_the_same_in_a_long_video(tmp_path, suffix, codec, listed, place, bytes_read, fresh_memory):
+def test_clip_costs_the_same_bytes_in_a_long_video(tmp_path, suffix, codec, listed, place, bytes_read, fresh_memory):
     cost = {}
     for count in (SHORT, LONG):
         path = write(tmp_path / f"{count}{suffix}", count, codec, noise, bit_rate=2_000_000, g="6")
         start = int(place * (count - 8))
         if not listed:
-            assert bytes_read(path, start) >= os.path.getsize(path)  # once
+            assert bytes_read(path, start) >= os.path.getsize(path)  # the first read indexes the whole file
         cost[count] = bytes_read(path, *range(start, start + 8))
     assert os.path.getsize(path) > 2_000_000
     assert cost[LONG] < 0.15 * os.path.getsize(path)
@@ -107,17 +107,17 @@ def test_a_clip_costs_the_same_in_a_long_video(tmp_path, suffix, codec, listed, 
 
 
 STREAMS = {
-    "closed groups": {"bf": "3", "g": "8"},
-    "open groups": {"bf": "3", "g": "8", "x264-params": "open-gop=1"},
-    "one group": {"bf": "2", "g": "1000"},
-    "key frames alone": {"g": "1"},
-    "B-frames refer to B-frames": {"bf": "5", "g": "24", "x264-params": "b-pyramid=normal"},
+    "closed GOPs": {"bf": "3", "g": "8"},
+    "open GOPs": {"bf": "3", "g": "8", "x264-params": "open-gop=1"},
+    "one GOP": {"bf": "2", "g": "1000"},
+    "only key frames": {"g": "1"},
+    "B-frames reference B-frames": {"bf": "5", "g": "24", "x264-params": "b-pyramid=normal"},
 }
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".ts"])
 @pytest.mark.parametrize("options", STREAMS.values(), ids=STREAMS)
-def test_every_frame_has_its_number(tmp_path, suffix, options):
+def test_every_frame_is_found_by_its_number(tmp_path, suffix, options):
     path = write(tmp_path / f"clip{suffix}", 40, **options)
     frames = every(path)
     index = index_of(path)
@@ -133,12 +133,12 @@ def test_every_frame_has_its_number(tmp_path, suffix, options):
         np.testing.assert_array_equal(frame, frames[k])
 
 
-def test_frames_that_an_edit_list_hides_are_not_counted(tmp_path):
-    """A film cut without encoding it again starts with hidden frames, the key frame among them."""
+def test_frames_hidden_by_an_edit_list_are_not_counted(tmp_path):
+    """A video that is cut without re-encoding starts with hidden frames, including the key frame."""
     whole = write(tmp_path / "whole.mp4", 40, bf="0", g="10")
     path = tmp_path / "cut.mp4"
     content = bytearray((tmp_path / "whole.mp4").read_bytes())
-    start = content.index(b"elst") + 12  # its one entry: duration, first time, rate
+    start = content.index(b"elst") + 12  # its only entry: duration, first time, rate
     with av.open(whole) as container:
         ticks = 1 / (container.streams.video[0].time_base * 25)
     content[start + 4 : start + 8] = int(4 * ticks).to_bytes(4, "big")
@@ -153,7 +153,7 @@ def test_frames_that_an_edit_list_hides_are_not_counted(tmp_path):
 
 
 @pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "frag_keyframe"])
-def test_fragments_count_too(tmp_path, flags):
+def test_fragmented_files_are_indexed(tmp_path, flags):
     path = write(tmp_path / "clip.mp4", 40, container_options={"movflags": flags}, g="8")
     assert isinstance(index_of(path), packet_index.PacketIndex)
     frames = every(path)
@@ -162,18 +162,18 @@ def test_fragments_count_too(tmp_path, flags):
         np.testing.assert_array_equal(read(path, k)[0], frames[k])
 
 
-def test_a_table_of_frames_that_are_not_there_does_not_count(tmp_path):
+def test_frame_table_of_a_truncated_file_is_not_used(tmp_path):
     path = tmp_path / "clip.mp4"
     write(path, 60, picture=noise, container_options={"movflags": "faststart"}, g="6", bf="0")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     assert isinstance(index_of(str(path)), packet_index.PacketIndex)
-    clip = videos.read_clip(str(path), lambda count, fps: np.arange(count - 2))  # the last one may be cut
+    clip = videos.read_clip(str(path), lambda count, fps: np.arange(count - 2))  # the last frame may be truncated
     assert 15 < len(clip) < 45
 
 
-def test_a_table_that_packets_contradict_does_not_count(tmp_path, fresh_memory):
-    """Here a frame that is no key frame is listed as one."""
+def test_frame_table_that_contradicts_packets_is_not_used(tmp_path, fresh_memory):
+    """The table lists a frame as a key frame that is not one."""
     path = tmp_path / "clip.mp4"
     write(path, 24, bf="0", g="6")
     index = index_of(str(path))
@@ -185,7 +185,7 @@ def test_a_table_that_packets_contradict_does_not_count(tmp_path, fresh_memory):
     assert isinstance(videos.index_cache.get(str(path)), packet_index.PacketIndex)
 
 
-def test_a_file_that_changes_is_read_again(tmp_path, write_video, numbers):
+def test_changed_file_is_indexed_again(tmp_path, write_video, numbers):
     path = write_video(tmp_path / "clip.mkv", frames=24)
     assert numbers(read(path, 20)) == [20]
     write_video(tmp_path / "clip.mkv", frames=12)
@@ -194,7 +194,7 @@ def test_a_file_that_changes_is_read_again(tmp_path, write_video, numbers):
     assert seen == [12]
 
 
-def test_what_is_remembered_has_a_limit(tmp_path):
+def test_index_cache_has_a_size_limit(tmp_path):
     memory = videos.IndexCache(limit=25_000)
     paths = [str(tmp_path / f"{number}.mkv") for number in range(4)]
     for path in paths:
@@ -209,7 +209,7 @@ def test_what_is_remembered_has_a_limit(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("rate", [fractions.Fraction(1, 2), 24, 500, 960])
-def test_a_rate_on_which_header_and_times_agree_counts(tmp_path, suffix, rate):
+def test_frame_rate_is_used_if_header_and_times_agree(tmp_path, suffix, rate):
     path = write(tmp_path / f"clip{suffix}", 20, rate=rate)
     seen = []
     videos.read_clip(path, lambda count, fps: seen.append(fps) or np.array([0]))
@@ -220,7 +220,7 @@ def test_a_rate_on_which_header_and_times_agree_counts(tmp_path, suffix, rate):
 
 @pytest.mark.parametrize("placeholder", [1000.0, 90000.0, 0.1])
 @pytest.mark.parametrize(("measured", "fps"), [(25.004, 25.0), (59.94, 59.94), (0.0, 25.0)])
-def test_a_placeholder_is_not_a_rate(placeholder, measured, fps):
+def test_placeholder_frame_rates_are_ignored(placeholder, measured, fps):
     assert packet_index.mean_fps([placeholder], measured) == fps
     assert packet_index.mean_fps([placeholder, 30.0], measured) == 30.0
     assert packet_index.mean_fps([], measured) == fps

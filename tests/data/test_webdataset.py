@@ -1,4 +1,4 @@
-"""Tar shards of clips: items, labels, random access, and what damage costs."""
+"""Tar shards of clips: items, labels, random access and damage."""
 
 import dataclasses
 import gzip
@@ -20,7 +20,7 @@ from jepa_jax.settings import ConfigError, parse
 
 
 def write_tar(path, members, mode="w"):
-    """`members`: name → bytes."""
+    """Writes a tar file; `members` maps names to bytes."""
     with tarfile.open(path, mode) as tar:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
@@ -31,13 +31,13 @@ def write_tar(path, members, mode="w"):
 
 @pytest.fixture(scope="module")
 def encoded(clips):
-    """The bytes of videos: mp4 of 24 frames, avi of 4."""
+    """The bytes of an MP4 video of 24 frames and an AVI video of 4."""
     return (clips / "a" / "0.mp4").read_bytes(), (clips / "b" / "0 with space.avi").read_bytes()
 
 
 @pytest.fixture
 def shards(tmp_path, encoded):
-    """Two shards of three and two samples, with labels in each of the three ways."""
+    """Two shards of three and two samples, with labels in .cls, .txt and .json members."""
     mp4, avi = encoded
     write_tar(
         tmp_path / "shard-000.tar",
@@ -57,7 +57,7 @@ def first_and_last(count, fps):
     return np.array([0, count - 1])
 
 
-def test_items_are_the_videos_and_labels_come_from_their_samples(shards):
+def test_items_are_videos_with_the_labels_of_their_samples(shards):
     source = opened(shards)
     assert [path.removeprefix(f"{shards}/") for path in source.paths] == [
         "shard-000.tar/a/1.mp4",
@@ -71,7 +71,7 @@ def test_items_are_the_videos_and_labels_come_from_their_samples(shards):
     assert sources.describe([source]) == "mine (5 videos, weight 1)"
 
 
-def test_clips_are_read_in_place_as_from_files_of_their_own(shards, clips, numbers):
+def test_clips_are_read_in_place_and_match_those_of_files(shards, clips, numbers):
     source = pickle.loads(pickle.dumps(opened(shards)))
     for item, file in ((3, "a/0.mp4"), (1, "b/0 with space.avi"), (0, "a/0.mp4")):
         clip = source.read_clip(item, first_and_last)
@@ -81,7 +81,7 @@ def test_clips_are_read_in_place_as_from_files_of_their_own(shards, clips, numbe
 
 
 @pytest.mark.parametrize("pattern", ["shard-{000..001}.tar", "shard-*.tar", "shard-00{0,1}.tar", "shard-{1..0}.tar"])
-def test_patterns_name_the_shards_in_order(shards, pattern):
+def test_patterns_expand_to_shards_in_order(shards, pattern):
     if pattern == "shard-{1..0}.tar":
         for number in (0, 1):
             shutil.copy(shards / f"shard-00{number}.tar", shards / f"shard-{number}.tar")
@@ -91,14 +91,14 @@ def test_patterns_name_the_shards_in_order(shards, pattern):
     assert opened(shards / "shard-001.tar").size == 2
 
 
-def test_include_chooses_members_and_with_them_classes(shards):
+def test_include_selects_members_and_their_classes(shards):
     source = opened(shards, include=r"shard-000.*mp4")
     assert [path[-5:] for path in source.paths] == ["1.mp4", "3.mp4"]
     assert source.classes == ("3", "run")
     assert source.read_clip(1, first_and_last).shape == (2, 48, 64, 3)
 
 
-def test_what_is_not_there_is_named(shards):
+def test_missing_shards_or_videos_raise(shards):
     with pytest.raises(ConfigError, match=r"mine.path .*2 of 4 tar files do not exist: .*shard-002.*shard-003"):
         opened(shards / "shard-{000..003}.tar")
     with pytest.raises(ConfigError, match=r"matches no .tar file"):
@@ -111,7 +111,7 @@ def test_what_is_not_there_is_named(shards):
 
 
 @pytest.mark.parametrize("name", ["shard.tar.gz", "shard.tar", "shard.tgz"])
-def test_a_compressed_tar_is_refused(shards, name):
+def test_compressed_tar_raises(shards, name):
     (shards / name).write_bytes(gzip.compress((shards / "shard-000.tar").read_bytes()))
     for path in (shards / name, shards):
         with pytest.raises(ConfigError, match=rf"{name} is compressed \(gzip\).*Decompress it"):
@@ -133,7 +133,7 @@ def settings_of(path, workers=0):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_corrupt_member_is_skipped_and_counted_as_a_bad_file_is(shards, encoded, tmp_path, workers):
+def test_corrupt_members_are_skipped_and_logged(shards, encoded, tmp_path, workers):
     write_tar(shards / "shard-002.tar", {"bad.mp4": b"no video" * 100, "empty.mp4": b"", "good.mp4": encoded[0]})
     settings = settings_of(shards, workers)
     found = data.open_sources(settings.data)
@@ -153,7 +153,7 @@ def test_a_corrupt_member_is_skipped_and_counted_as_a_bad_file_is(shards, encode
     assert skips[6]["reason"] == "the member is empty"
 
 
-def test_a_tar_that_is_cut_off_or_none_is_one_bad_item(shards):
+def test_truncated_or_invalid_tar_is_one_undecodable_item(shards):
     whole = (shards / "shard-000.tar").read_bytes()
     with tarfile.open(shards / "shard-000.tar") as tar:
         member = tar.getmember("a/3.mp4")
@@ -172,7 +172,7 @@ def test_a_tar_that_is_cut_off_or_none_is_one_bad_item(shards):
     assert reasons["shard-002.tar"].startswith("not a readable tar file")
 
 
-def test_a_tar_that_changes_while_it_is_read_is_noticed(shards, encoded):
+def test_tar_that_changes_after_opening_raises(shards, encoded):
     source = opened(shards)
     write_tar(shards / "shard-000.tar", {"a/0.mp4": encoded[1], "a/1.mp4": encoded[0]})
     with pytest.raises(faults.DecodeError, match="changed after it was opened; restart this job"):
@@ -196,7 +196,7 @@ def test_evaluation_reads_labels_and_names(shards, encoded):
         data.EvaluationSet(dataclasses.replace(settings, path=str(shards / "shard-001.tar")), clip=clip)
 
 
-def test_the_fingerprint_survives_a_move_but_not_another_content(shards, encoded, tmp_path):
+def test_fingerprint_depends_on_content_but_not_on_location(shards, encoded, tmp_path):
     before = opened(shards / "shard-*.tar").fingerprint()
     assert before.names[0] == "shard-000.tar/a/1.mp4"
     assert before.sizes["shard-001.tar/5.mp4"] == len(encoded[0])
@@ -210,7 +210,7 @@ def test_the_fingerprint_survives_a_move_but_not_another_content(shards, encoded
     assert {name for name in after.content if after.content[name] != before.content[name]} == {"shard-001.tar/5.mp4"}
 
 
-def test_unusual_braces_and_odd_sizes():
+def test_brace_patterns_are_expanded():
     assert list(webdataset.expand_braces("{a,b}-{8..10}.tar"))[:4] == ["a-8.tar", "a-9.tar", "a-10.tar", "b-8.tar"]
     assert list(webdataset.expand_braces("{08..10}")) == ["08", "09", "10"]
     assert list(webdataset.expand_braces("{x}.tar")) == ["{x}.tar"]
@@ -218,7 +218,7 @@ def test_unusual_braces_and_odd_sizes():
 
 @dataclasses.dataclass(frozen=True)
 class Stripes(interface.Source):
-    """A source outside the package: clips of one grey level."""
+    """A source defined outside the package: clips of one grey level."""
 
     @classmethod
     def open(cls, settings, name, setting):
@@ -229,7 +229,7 @@ class Stripes(interface.Source):
         return np.stack(frames, out=out)
 
 
-def test_a_class_outside_the_package_is_a_source(monkeypatch):
+def test_class_outside_the_package_can_be_a_source(monkeypatch):
     monkeypatch.setattr(interface, "Stripes", Stripes, raising=False)
     kind = "jepa_jax.data.sources.interface:Stripes"
     settings = dataclasses.replace(
@@ -247,13 +247,13 @@ def test_a_class_outside_the_package_is_a_source(monkeypatch):
         ("jepa_jax.config:ClipConfig", "expected a subclass of jepa_jax.data.sources.Source"),
     ],
 )
-def test_an_unknown_kind_is_refused(kind, message):
+def test_unknown_kind_raises(kind, message):
     with pytest.raises(ConfigError, match=message):
         parse(config.Config, {"data": {"sources": {"mine": {"kind": kind}}}})
 
 
-def test_sources_of_older_runs_are_the_same():
-    """As config.json of earlier versions has them."""
+def test_source_configs_of_earlier_versions_are_unchanged():
+    """Parses sources as stored in the config.json of earlier versions."""
     common = {"weight": 0.5, "frame_step": 2, "target_fps": 0, "window": "linspace", "include": "", "exclude": "x"}
     common |= {"difficulty": "easy", "split": "train", "fold": 1, "clips": 100}
     for kind in ("videos", "images", "sprites"):

@@ -17,7 +17,7 @@ from jepa_jax.settings import ConfigError
 
 
 def batches(count=4):
-    # Local functions travel to the workers by value: they cannot import this file.
+    # Local functions are pickled by value, because workers cannot import this file.
     return grain.MapDataset.range(count).map(lambda i: {"x": np.full(5000, i)}).batch(2)
 
 
@@ -31,7 +31,7 @@ def read(dataset, processes, batch_bytes=1):
         assert list(iterator) == []
 
 
-def test_where_shared_memory_is_short_files_do(monkeypatch, caplog):
+def test_files_are_used_if_shared_memory_is_too_small(monkeypatch, caplog):
     wanted = read(batches(), 0)
     assert len(wanted) == 2
     usage = shared_buffers.shutil.disk_usage("/")
@@ -41,7 +41,7 @@ def test_where_shared_memory_is_short_files_do(monkeypatch, caplog):
 
 
 @pytest.mark.slow
-def test_a_batch_that_fits_nowhere_is_an_error_with_what_would_fit(monkeypatch):
+def test_batch_that_does_not_fit_raises_with_a_smaller_setting(monkeypatch):
     usage = shared_buffers.shutil.disk_usage("/")
     monkeypatch.setattr(shared_buffers.shutil, "disk_usage", lambda _: usage._replace(free=2**20))
     fallocate = os.posix_fallocate
@@ -57,26 +57,26 @@ def test_a_batch_that_fits_nowhere_is_an_error_with_what_would_fit(monkeypatch):
     assert read(batches(), 2, batch_bytes=2**17)
 
 
-def test_fewer_batches_are_reserved_where_they_are_large():
+def test_fewer_slots_are_reserved_for_large_batches():
     gigabyte = 2**30
     assert shared_buffers.affordable_slots(2, 5, gigabyte // 4, 100 * gigabyte) == 5
-    assert shared_buffers.affordable_slots(4, 5, gigabyte // 2, 100 * gigabyte) == 2, "4 GiB in all"
-    assert shared_buffers.affordable_slots(4, 5, gigabyte // 4, 3 * gigabyte) == 3, "what there is room for"
-    assert shared_buffers.affordable_slots(12, 5, gigabyte, 100 * gigabyte) == 1, "one for each worker at least"
+    assert shared_buffers.affordable_slots(4, 5, gigabyte // 2, 100 * gigabyte) == 2, "limited to 4 GiB in total"
+    assert shared_buffers.affordable_slots(4, 5, gigabyte // 4, 3 * gigabyte) == 3, "limited by the free space"
+    assert shared_buffers.affordable_slots(12, 5, gigabyte, 100 * gigabyte) == 1, "at least one per worker"
     assert shared_buffers.affordable_slots(12, 5, gigabyte, 11 * gigabyte) == 0
 
 
 @pytest.mark.slow
-def test_what_is_reserved_is_printed_once(capfd):
+def test_reserved_memory_is_logged_once(capfd):
     for _ in range(2):
-        read(batches(12), 2, batch_bytes=23 * 2**20)  # of no other test's size
+        read(batches(12), 2, batch_bytes=23 * 2**20)  # a size that no other test uses
     assert capfd.readouterr().err.count("Reserved 138 MiB of shared memory for batches: 2 workers, 3 batches") == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("one_slot", [False, True])
-def test_a_worker_waits_for_a_slot_and_passes_no_array_by_another_way(one_slot, monkeypatch):
-    """Also where each worker has one slot only; and closing does not wait for workers that wait."""
+def test_workers_wait_for_a_slot_and_never_pickle_arrays(one_slot, monkeypatch):
+    """Includes the case of one slot per worker. Closing does not wait for blocked workers."""
     if one_slot:
         monkeypatch.setattr(shared_buffers, "MAX_BYTES", 1)
     got, copy_out = [], shared_buffers.copy_out
@@ -97,7 +97,7 @@ def test_a_worker_waits_for_a_slot_and_passes_no_array_by_another_way(one_slot, 
     assert len(workers) >= 2
     start = time.monotonic()
     iterator.close()
-    # On a loaded machine processes end slowly, but start as slowly.
+    # On a loaded machine, processes end slowly, but they also start slowly.
     assert time.monotonic() - start < max(5, starting)
     assert not any(worker.is_alive() for worker in workers)
     assert not any(issubclass(kind, np.ndarray) for kind in got)
@@ -105,8 +105,8 @@ def test_a_worker_waits_for_a_slot_and_passes_no_array_by_another_way(one_slot, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 3])
-def test_slots_are_used_again_without_a_batch_spoiling_another(processes):
-    """Slow readers and fast ones; arrays of several kinds, some too large for a slot, some empty."""
+def test_reused_slots_do_not_overwrite_earlier_batches(processes):
+    """Reads slowly and fast; arrays have several dtypes and sizes, some too large for a slot, some empty."""
 
     def make(i):
         arrays = {"a": np.full((50, 100), i, np.int32), "b": np.full(7, i), "c": np.full(9000, -i, np.float32)}
@@ -119,7 +119,7 @@ def test_slots_are_used_again_without_a_batch_spoiling_another(processes):
             time.sleep(0.3)
         kept.append(batch)
         on_device.append(jax.device_put(batch["a"]))
-        # Received once, it is not copied again on its way to a CPU device.
+        # Putting it on a CPU device makes no further copy.
         assert on_device[-1].unsafe_buffer_pointer() == batch["a"].ctypes.data
     iterator.close()
     for i, batch in enumerate(kept):
@@ -128,7 +128,7 @@ def test_slots_are_used_again_without_a_batch_spoiling_another(processes):
             np.testing.assert_array_equal(batch[key], value)
 
 
-def test_workers_outlive_signals_meant_for_the_training_process():
+def test_workers_ignore_sigint_and_sigterm():
     dataset = grain.MapDataset.range(6).map(lambda i: {"x": np.array([i, os.getpid()])}).batch(1)
     iterator = pool.BatchPrefetcher(dataset, 1, 1)
     try:
@@ -142,7 +142,7 @@ def test_workers_outlive_signals_meant_for_the_training_process():
 
 
 def reading(path, act="pass"):
-    """A dataset of 12 batches; reading item 7 of `path` does `act` first. The worker's number comes with each."""
+    """Returns a dataset of 12 batches with worker process ids. Reading item 7 of `path` first executes `act`."""
 
     path = str(path)
 
@@ -168,7 +168,7 @@ ONCE = "if not os.path.exists(path + '.done'): open(path + '.done', 'w').close()
 
 
 @pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_a_worker_killed_from_outside_is_replaced_and_no_batch_is_lost(tmp_path, processes, caplog):
+def test_killed_worker_is_replaced_without_losing_batches(tmp_path, processes, caplog):
     iterator = pool.BatchPrefetcher(reading(tmp_path / "set", ONCE), processes, 1)
     got = [batch["x"].tolist() for batch in iterator]
     iterator.close()
@@ -178,7 +178,7 @@ def test_a_worker_killed_from_outside_is_replaced_and_no_batch_is_lost(tmp_path,
     assert f"SIGKILL, while reading {tmp_path}/set/7" in caplog.text
 
 
-def test_a_file_that_crashes_its_reader_is_passed_over_and_said_so(tmp_path):
+def test_file_that_crashes_a_worker_is_skipped_with_a_reason(tmp_path):
     iterator = pool.BatchPrefetcher(reading(tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)"), 2, 1)
     got = list(iterator)
     iterator.close()
@@ -188,7 +188,7 @@ def test_a_file_that_crashes_its_reader_is_passed_over_and_said_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_file_that_hangs_is_named_while_it_does(tmp_path, monkeypatch, caplog):
+def test_hanging_file_is_logged(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(pool, "WARN_AFTER_S", 1.5)
     iterator = pool.BatchPrefetcher(reading(tmp_path, "import time; time.sleep(4)"), 1, 1)
     got = list(iterator)
@@ -198,7 +198,7 @@ def test_a_file_that_hangs_is_named_while_it_does(tmp_path, monkeypatch, caplog)
 
 
 @pytest.mark.slow
-def test_workers_that_always_die_are_an_error(tmp_path):
+def test_workers_that_always_die_raise(tmp_path):
     iterator = pool.BatchPrefetcher(reading(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)"), 1, 1)
     with pytest.raises(
         pool.WorkersDiedError, match=rf"3 times in a row .*SIGKILL, while reading {tmp_path}/7.*data.workers"
@@ -235,7 +235,7 @@ def start(tmp_path, count, rest):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc").is_dir(), reason="looks for processes in /proc")
-def test_workers_end_with_a_killed_training_process(tmp_path):
+def test_workers_exit_after_the_training_process_is_killed(tmp_path):
     with start(tmp_path, count=10**6, rest="time.sleep(60)") as process:
         worker = pathlib.Path("/proc") / process.stdout.readline().strip()
         assert worker.is_dir()
@@ -247,8 +247,8 @@ def test_workers_end_with_a_killed_training_process(tmp_path):
 
 
 @pytest.mark.slow
-def test_closing_leaves_no_shared_memory_behind(tmp_path):
-    # grain frees it in a thread of its own: hence the second. Python tells of what is left when it ends.
+def test_close_frees_all_shared_memory(tmp_path):
+    # The script waits a second, because grain frees memory in a thread. Python reports leaked memory at exit.
     with start(tmp_path, count=5, rest="kept = list(batches); batches.close(); time.sleep(1)") as process:
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 0

@@ -1,4 +1,4 @@
-"""The launcher of one machine, around programs that stand for the training job."""
+"""The single-machine launcher, tested with scripts in place of the training job."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ import pytest
 
 SCRIPT = pathlib.Path(__file__).parent.parent.parent / "launch" / "local.sh"
 
-# Stands for `python -m jepa_jax.train`: does what its --workdir says. The launcher itself asks python for a free port.
+# Replaces `python -m jepa_jax.train`. Its --workdir selects the behaviour. The launcher also finds a port with python.
 STAND_IN = """#!/usr/bin/env bash
 [ "$1" = -c ] && exec python3 "$@"
 process=none does=none
@@ -63,32 +63,32 @@ def finish(process):
     return process.returncode, out, errors
 
 
-def test_all_processes_get_the_same_flags_and_their_number(launch, tmp_path):
+def test_every_process_gets_the_flags_and_its_process_id(launch, tmp_path):
     code, out, errors = finish(launch("--processes=2", "--cpu-devices", "4", "--config", "c.py", "--workdir=a b"))
     assert code == 0, errors
-    (line,) = out.splitlines()  # process 0 alone is heard
+    (line,) = out.splitlines()  # only the output of process 0 is shown
     assert "--processes=2 --process_id=0 --config c.py --workdir=a b, devices 4" in line
-    assert [path.name for path in tmp_path.iterdir()] == ["bin"]  # nothing is left behind
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]  # temporary files were deleted
 
 
 @pytest.mark.parametrize(
-    ("does", "code", "said"),
+    ("does", "code", "expected"),
     [
         ("fails", 3, ["process 1 of 3 died (exit code 3)", "process-1.log", "the disk is full"]),
         ("killed", 137, ["process 1 of 3 died (killed by SIGKILL)", "process-1.log"]),
         ("first", 4, ["process 0 of 3 died (exit code 4)", "its output is above"]),
     ],
 )
-def test_the_first_to_die_is_named(launch, does, code, said):
-    found, _, errors = finish(launch("--processes", "3", "--config", "c.py", f"--workdir={does}"))
-    assert found == code
+def test_the_first_failing_process_is_reported(launch, does, code, expected):
+    returned, _, errors = finish(launch("--processes", "3", "--config", "c.py", f"--workdir={does}"))
+    assert returned == code
     assert errors.count(" died (") == 1
-    for words in [*said, "all processes have stopped"]:
+    for words in [*expected, "all processes have stopped"]:
         assert words in errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_asks_all(launch, tmp_path, number):
+def test_signals_are_forwarded_to_all_processes(launch, tmp_path, number):
     process = launch("--processes", "2", "--config", "c.py", "--workdir=waits")
     end = time.monotonic() + 60
     while not all((tmp_path / f"ready-{i}").exists() for i in range(2)):
@@ -100,7 +100,7 @@ def test_asked_to_stop_it_asks_all(launch, tmp_path, number):
     assert "died" not in errors
 
 
-def test_a_dry_run_prints_the_commands(launch, tmp_path):
+def test_dry_run_prints_the_commands(launch, tmp_path):
     flags = ("--processes", "2", "--gpus-each", "2", "--dry-run", "--config", "c.py:a", "--workdir=a b")
     code, out, _ = finish(launch(*flags))
     assert code == 0
@@ -121,7 +121,7 @@ def test_a_dry_run_prints_the_commands(launch, tmp_path):
         (["--processes", "2", "--config", "c", "--cpu-devices", "1", "--gpus-each", "1"], "choose one of"),
     ],
 )
-def test_mistakes_are_told(launch, flags, message):
+def test_invalid_arguments_are_reported(launch, flags, message):
     code, out, errors = finish(launch(*flags))
     assert (code, out) == (2, "")
     assert message in errors

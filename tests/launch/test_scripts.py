@@ -1,4 +1,4 @@
-"""Launchers: their `--dry-run` prints what they would run, without running it, and what they print can be run."""
+"""Launchers: `--dry-run` prints valid commands without running them."""
 
 import os
 import pathlib
@@ -20,7 +20,7 @@ SLICE = ["--name", "pod", "--zone", "z", "--type", "v5litepod-16"]
 
 
 def launch(script, *arguments, check=True):
-    """Output of a launcher that finds no tool but bash's own, so that it cannot run anything."""
+    """Runs a launcher and returns its output, or the finished process if `check` is false."""
     run = subprocess.run(["bash", str(LAUNCH / script), *arguments], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0 or not check, run.stderr
     return run.stdout if check else run
@@ -31,20 +31,20 @@ def commands(output):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
-def test_shellcheck_has_nothing_to_say(script):
-    # Of this environment, activated or not.
+def test_shellcheck_finds_no_problems(script):
+    # Prefer the shellcheck of this environment, activated or not.
     shellcheck = shutil.which("shellcheck", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}")
     assert shellcheck is not None, "shellcheck is not installed (extra `test`)"
     run = subprocess.run([shellcheck, str(script)], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
 
 
-def test_all_launchers_are_checked():
+def test_every_launcher_is_checked():
     names = {p.name for p in SCRIPTS}
     assert {"tpu_pod.sh", "slurm.sbatch", "jobset.sh", "worker.sh", "run.sh"} <= names
 
 
-def test_tpu_pod_creates_installs_trains_deletes():
+def test_tpu_pod_run_creates_installs_trains_and_deletes():
     lines = []
     output = launch("tpu_pod.sh", "run", *SLICE, "--spot", "--dry-run", *TRAIN)
     lines = commands(output.replace("\\\n", ""))
@@ -59,11 +59,11 @@ def test_tpu_pod_creates_installs_trains_deletes():
 
 
 @pytest.mark.parametrize("command", ["create", "install", "train", "stop", "status", "delete"])
-def test_each_command_of_tpu_pod_can_be_run_alone(command):
+def test_each_tpu_pod_command_runs_alone(command):
     assert "gcloud compute tpus" in launch("tpu_pod.sh", command, *SLICE, "--project", "p", "--dry-run", *TRAIN)
 
 
-def test_slurm_array_covers_recipes_and_seeds():
+def test_slurm_array_covers_all_recipes_and_seeds():
     asked = ["--recipes", "baseline,fwm", "--seeds=1,2,3", "--workdir", "/runs/a b", "--config.steps=3"]
     lines = commands(launch("slurm.sbatch", "--dry-run", "--config", "configs/mixed.py", *asked))
     assert len(lines) == 6
@@ -83,7 +83,7 @@ def test_slurm_array_covers_recipes_and_seeds():
         ("v6e:1x1", 1, 1, "tpu-v6e-slice"),
     ],
 )
-def test_jobset_is_valid_yaml_that_trains(topology, machines, chips, accelerator):
+def test_jobset_is_valid_yaml_with_the_training_command(topology, machines, chips, accelerator):
     asked = ["--name", "pod", "--image", "registry/jepa:1", "--topology", topology]
     first, *body, last = launch("jobset.sh", *asked, "--dry-run", *TRAIN).splitlines()
     assert shlex.split(first)[:4] == ["kubectl", "apply", "-f", "-"]
@@ -129,17 +129,17 @@ def test_docker_builds_the_image_and_trains_in_it():
         ("gpu_docker/run.sh", ["--mount", "data", *TRAIN], "expected a path that starts with /"),
     ],
 )
-def test_mistakes_are_told(script, arguments, message):
+def test_invalid_arguments_are_reported(script, arguments, message):
     run = launch(script, *arguments, "--dry-run", check=False)
     assert run.returncode == 2
     assert message in run.stderr
 
 
-@pytest.mark.parametrize(("told", "code"), [(False, 0), (False, 7), (True, 143)])
-def test_a_worker_that_was_told_to_stop_is_not_done(tmp_path, told, code):
-    """The scheduler has to see that the run is not done, even if training should end with 0."""
+@pytest.mark.parametrize(("stopped", "code"), [(False, 0), (False, 7), (True, 143)])
+def test_worker_exits_with_the_training_code_or_143_if_stopped(tmp_path, stopped, code):
+    """The scheduler must see that the run is unfinished, even if training exits with 0."""
     ending = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('ready', flush=True); time.sleep(60)"
-    program = f"import signal, sys, time; {ending if told else f'sys.exit({code})'}"
+    program = f"import signal, sys, time; {ending if stopped else f'sys.exit({code})'}"
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\n[ "$*" = "-m jepa_jax.train --config a" ] && exec python3 -c "{program}"\nexit 99\n')
     python.chmod(0o755)
@@ -147,7 +147,7 @@ def test_a_worker_that_was_told_to_stop_is_not_done(tmp_path, told, code):
     worker = subprocess.Popen(
         ["bash", str(LAUNCH / "worker.sh"), "--config", "a"], env=environment, stdout=subprocess.PIPE, text=True
     )
-    if told:
+    if stopped:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
         time.sleep(0.1)
@@ -157,7 +157,7 @@ def test_a_worker_that_was_told_to_stop_is_not_done(tmp_path, told, code):
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(143, True), (0, False), (1, False)])
-def test_slurm_requeues_a_run_that_was_stopped_and_no_other(tmp_path, code, requeued):
+def test_slurm_requeues_only_stopped_runs(tmp_path, code, requeued):
     for name, script in {
         "srun": f"trap 'exit {code}' TERM; echo ready; while :; do sleep 0.05; done",
         "scontrol": f'echo "$@" >"{tmp_path}/requeued"',

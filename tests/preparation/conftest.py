@@ -1,4 +1,4 @@
-"""Tiny raw sets in each official layout."""
+"""Tiny raw datasets in each official layout."""
 
 import json
 import pathlib
@@ -20,7 +20,7 @@ def _write(file, content):
 
 @pytest.fixture
 def raw_ucf101(tmp_path, write_video):
-    """Three classes, groups 1 to 4 of one clip each: group k is the test clip of split k, 4 of none."""
+    """Three classes with four clips each, one per group; the clip of group k tests split k, and group 4 tests none."""
     root = tmp_path / "ucf"
     ids = {}
     for label, name in enumerate(CLASSES):
@@ -38,7 +38,7 @@ def raw_ucf101(tmp_path, write_video):
 
 @pytest.fixture
 def raw_something_something_v2(tmp_path, write_video):
-    """Three templates; videos 10 to 14 train, 20 and 21 validation, 30 without a label."""
+    """Three templates; training videos 10 to 14, validation videos 20 and 21, and video 30 without a label."""
     root = tmp_path / "ssv2"
     for id in (*range(10, 15), 20, 21, 30):
         write_video(root / "20bn-something-something-v2" / f"{id}.webm", frames=8 + id % 10)
@@ -56,7 +56,7 @@ def raw_something_something_v2(tmp_path, write_video):
 
 @pytest.fixture
 def raw_diving48(tmp_path, write_video):
-    """Three dives; four clips to train on and two to test."""
+    """Three dive classes; four training clips and two test clips."""
     root = tmp_path / "diving"
     _write(
         root / "Diving48_vocab.json",
@@ -82,7 +82,7 @@ def picture(label, number, height=40, width=56):
 
 @pytest.fixture
 def raw_imagenet(tmp_path):
-    """Four classes of ImageNet in folders, two of them chosen in classes.txt; three images a class, and one to test."""
+    """Four ImageNet classes in folders, two of them in classes.txt; three training images and one test image each."""
     root = tmp_path / "imagenet"
     for label, name in enumerate(("n01440764", "n01443537", "n01484850", "n01491361")):
         for split, count in {"train": 3, "val": 1}.items():
@@ -95,7 +95,7 @@ def raw_imagenet(tmp_path):
 
 @pytest.fixture
 def raw_parquet(tmp_path):
-    """Two classes in parquet files as Hugging Face writes them, row groups of two."""
+    """Two classes in Hugging Face parquet files with row groups of two."""
     folder = tmp_path / "parquet" / "data"
     folder.mkdir(parents=True)
     features = {"label": {"names": ["bonnet", "green mamba"], "_type": "ClassLabel"}}

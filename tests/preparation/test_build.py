@@ -1,4 +1,4 @@
-"""Preparing from end to end: what is written, what is told, and what happens when it cannot go on."""
+"""Dataset preparation end to end: written files, summaries, errors and resuming."""
 
 import collections
 import dataclasses
@@ -32,7 +32,7 @@ def prepare(name, root, out, workers=0):
 
 
 def digest(folder):
-    """Bytes of every file of a prepared set."""
+    """Returns the content of each file in a folder, by name."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
@@ -40,10 +40,10 @@ def first_frames(count, fps):
     return np.arange(min(4, count))
 
 
-def test_ucf101_with_its_three_splits(raw_ucf101, tmp_path, numbers):
-    told = prepare("ucf101", raw_ucf101, tmp_path / "out")
-    assert "  train 1: 9 (official: 9,537, -9,528)" in told
-    assert "  test 3: 3 (official: 3,696, -3,693)" in told
+def test_ucf101_is_prepared_with_its_three_splits(raw_ucf101, tmp_path, numbers):
+    summary = prepare("ucf101", raw_ucf101, tmp_path / "out")
+    assert "  train 1: 9 (official: 9,537, -9,528)" in summary
+    assert "  test 3: 3 (official: 3,696, -3,693)" in summary
     for fold in (1, 2, 3):
         test = array_record.open_set(str(tmp_path / "out"), "test", fold)
         assert test.classes == ("ApplyEyeMakeup", "ApplyLipstick", "Archery")
@@ -52,7 +52,7 @@ def test_ucf101_with_its_three_splits(raw_ucf101, tmp_path, numbers):
         assert set(test.index.count_I.tolist()) == {20 + fold}
         train = array_record.open_set(str(tmp_path / "out"), "train", fold)
         assert len(train.index.ids) == 9
-        for item, id in enumerate(train.index.ids):  # each where its part's index says
+        for item, id in enumerate(train.index.ids):  # each item is at the position given by the index of its part
             assert train.classes[train.index.label_I[item]] == id.split("/")[0]
             assert train.index.count_I[item] == 20 + int(id.split("_g")[1][:2])
             assert numbers(train.read_clip(item, first_frames)) == [0, 1, 2, 3]
@@ -61,21 +61,21 @@ def test_ucf101_with_its_three_splits(raw_ucf101, tmp_path, numbers):
 
 
 @pytest.mark.parametrize(("name", "counts"), [("something_something_v2", (5, 2)), ("diving48", (4, 2))])
-def test_video_sets(request, name, counts, tmp_path, numbers):
+def test_video_sets_have_the_items_labels_and_frames_of_their_source(request, name, counts, tmp_path, numbers):
     root = request.getfixturevalue(f"raw_{name}")
-    told = prepare(name, root, tmp_path / "out")
+    summary = prepare(name, root, tmp_path / "out")
     raw = sets.OPEN[name](root)
     for split, count in zip(("train", "test"), counts, strict=True):
-        assert f"  {split}: {count} (official: {raw.official[split][0]:,}, " in told
-        found = array_record.open_set(str(tmp_path / "out"), split)
-        assert list(found.index.ids) == [item.id for item in raw.parts[split]]
-        assert found.index.label_I.tolist() == [item.label for item in raw.parts[split]]
-        assert found.classes == raw.classes
-        last = found.index.count_I[count - 1] - 1
-        assert numbers(found.read_clip(count - 1, lambda n, _: np.array([0, n - 1]))) == [0, last]
+        assert f"  {split}: {count} (official: {raw.official[split][0]:,}, " in summary
+        prepared = array_record.open_set(str(tmp_path / "out"), split)
+        assert list(prepared.index.ids) == [item.id for item in raw.parts[split]]
+        assert prepared.index.label_I.tolist() == [item.label for item in raw.parts[split]]
+        assert prepared.classes == raw.classes
+        last = prepared.index.count_I[count - 1] - 1
+        assert numbers(prepared.read_clip(count - 1, lambda n, _: np.array([0, n - 1]))) == [0, last]
 
 
-def test_images_from_folders_and_parquet(raw_imagenet, raw_parquet, tmp_path):
+def test_images_are_prepared_from_folders_and_parquet(raw_imagenet, raw_parquet, tmp_path):
     for root, out in ((raw_imagenet, tmp_path / "a"), (raw_parquet, tmp_path / "b")):
         prepare("imagenet100", root, out)
         raw = sets.OPEN["imagenet100"](root)
@@ -84,14 +84,14 @@ def test_images_from_folders_and_parquet(raw_imagenet, raw_parquet, tmp_path):
             assert found.kind == "images"
             assert found.index.label_I.tolist() == [item.label for item in raw.parts[split]]
             for item, label in enumerate(found.index.label_I):
-                # The pictures' grey tells which class of the source they are.
+                # The grey level of an image identifies its class in the source.
                 grey = {"n01491361": 3, "n01443537": 1, "bonnet": 0, "green mamba": 1}[found.classes[label]]
                 assert abs(found.read_image(item).mean() - (60 + 40 * grey)) < 5
     assert "train: 5 (official: 126,689, -126,684)" in build.summary(tmp_path / "b")
 
 
-def test_the_bytes_of_a_record_do_not_hang_on_the_process():
-    """Protobuf orders a map's keys by a hash that differs from process to process, unless it is told not to."""
+def test_record_bytes_do_not_depend_on_the_process():
+    """By default, protobuf orders the keys of a map by a hash that differs between processes."""
     record = {"id": "a", "label": 1, "fps": 25.0, "count": 1, "first": 0, "frames": [b"jpeg"]}
     serialised = shard_writer.serializer(("x", "y"))(record)
     keys = [b"count", b"first", b"fps", b"frames", b"id", b"label"]
@@ -99,8 +99,8 @@ def test_the_bytes_of_a_record_do_not_hang_on_the_process():
     assert places == sorted(places)
 
 
-def test_tfds_reads_it_alone(raw_diving48, tmp_path):
-    """As anyone would read it, without this package: and TensorFlow is not needed."""
+def test_tfds_reads_a_prepared_set_without_this_package(raw_diving48, tmp_path):
+    """Reading needs neither this package nor TensorFlow."""
     prepare("diving48", raw_diving48, tmp_path / "out")
     records = tfds.builder_from_directory(str(tmp_path / "out")).as_data_source(split="test")
     assert len(records) == 2
@@ -112,7 +112,7 @@ def test_tfds_reads_it_alone(raw_diving48, tmp_path):
     assert "tensorflow" not in sys.modules
 
 
-def test_a_long_video_is_cut_into_records(tmp_path, write_video, numbers):
+def test_long_videos_are_split_into_records(tmp_path, write_video, numbers):
     write_video(tmp_path / "raw" / "a" / "long.mp4", frames=70, picture=lambda k: np.full((48, 64, 3), 3 * k, np.uint8))
     write_video(tmp_path / "raw" / "a" / "short.mp4", frames=3)
     prepare("folder", tmp_path / "raw", tmp_path / "out")
@@ -129,13 +129,13 @@ def test_a_long_video_is_cut_into_records(tmp_path, write_video, numbers):
     assert numbers(found.read_clip(1, first_frames)) == [0, 1, 2]
 
 
-def test_what_cannot_be_prepared_is_written_down(raw_something_something_v2, tmp_path):
+def test_unreadable_videos_are_logged_and_reported(raw_something_something_v2, tmp_path):
     videos = raw_something_something_v2 / "20bn-something-something-v2"
     whole = (videos / "11.webm").read_bytes()
     (videos / "11.webm").write_bytes(whole[:40])
     (videos / "13.webm").write_bytes(b"")
     (videos / "20.webm").unlink()
-    told = prepare("something_something_v2", raw_something_something_v2, tmp_path / "out")
+    summary = prepare("something_something_v2", raw_something_something_v2, tmp_path / "out")
     lines = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
     assert {(line["source"], line["item"], pathlib.Path(line["path"]).name) for line in lines} == {
         ("test", 0, "20.webm"),
@@ -145,16 +145,16 @@ def test_what_cannot_be_prepared_is_written_down(raw_something_something_v2, tmp
     reasons = {pathlib.Path(line["path"]).name: line["reason"] for line in lines}
     assert reasons["13.webm"] == "the file is empty"
     assert reasons["20.webm"] == "listed, but the file is not there"
-    assert "3 could not be prepared" in told
-    assert "13.webm: the file is empty" in told
-    assert "train: 3 (official: 168,913, -168,910)" in told
+    assert "3 could not be prepared" in summary
+    assert "13.webm: the file is empty" in summary
+    assert "train: 3 (official: 168,913, -168,910)" in summary
     found = array_record.open_set(str(tmp_path / "out"), "train")
     assert list(found.index.ids) == ["10", "12", "14"]
     assert "14 frames" not in verify.verify(tmp_path / "out", 0)
 
 
-def test_a_null_in_a_parquet_file_costs_its_row(raw_parquet, tmp_path):
-    """One row group of eight rows: its other rows are kept."""
+def test_invalid_parquet_rows_are_skipped(raw_parquet, tmp_path):
+    """The other rows of the same row group are kept."""
     file = raw_parquet / "data" / "train-00000-of-00002.parquet"
     table = pq.read_table(file)
     good = table.to_pylist()[0]["image"]
@@ -170,7 +170,7 @@ def test_a_null_in_a_parquet_file_costs_its_row(raw_parquet, tmp_path):
     new = pa.table({"image": [image for image, _ in rows], "label": [label for _, label in rows]})
     pq.write_table(new.replace_schema_metadata(table.schema.metadata), file, row_group_size=8)
     assert pq.read_metadata(file).num_row_groups == 1
-    told = prepare("imagenet100", raw_parquet, tmp_path / "out")
+    summary = prepare("imagenet100", raw_parquet, tmp_path / "out")
     found = array_record.open_set(str(tmp_path / "out"), "train")
     kept = ["train-00000-of-00002/0", "train-00000-of-00002/7", "train-00001-of-00002/0", "train-00001-of-00002/1"]
     assert list(found.index.ids) == kept
@@ -185,10 +185,10 @@ def test_a_null_in_a_parquet_file_costs_its_row(raw_parquet, tmp_path):
         "row 5: its label 2 is not among 0 to 1",
         "row 6: cannot identify the format of the image",
     ]
-    assert f"{file}: row 1: its label is null" in told
+    assert f"{file}: row 1: its label is null" in summary
 
 
-def test_a_parquet_file_without_a_usable_label(raw_parquet, tmp_path):
+def test_parquet_split_without_labels_raises(raw_parquet, tmp_path):
     file = raw_parquet / "data" / "validation-00000-of-00001.parquet"
     table = pq.read_table(file)
     nulls = table.set_column(1, "label", pa.array([None] * len(table), pa.int64()))
@@ -197,12 +197,12 @@ def test_a_parquet_file_without_a_usable_label(raw_parquet, tmp_path):
         prepare("imagenet100", raw_parquet, tmp_path / "out")
 
 
-def test_a_video_cut_short_is_kept_and_written_down(tmp_path, write_video):
-    """A WebM file without its second half decodes well; only the length in its header tells."""
+def test_truncated_video_is_kept_and_logged(tmp_path, write_video):
+    """A WebM file without its second half decodes without error; only the length in its header shows the damage."""
     whole = pathlib.Path(write_video(tmp_path / "raw" / "a" / "cut.webm", frames=24))
     whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     write_video(tmp_path / "raw" / "a" / "whole.webm", frames=24)
-    told = prepare("folder", tmp_path / "raw", tmp_path / "out")
+    summary = prepare("folder", tmp_path / "raw", tmp_path / "out")
     (line,) = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
     found = array_record.open_set(str(tmp_path / "out"), "train")
     assert list(found.index.ids) == ["a/cut.webm", "a/whole.webm"]
@@ -210,12 +210,12 @@ def test_a_video_cut_short_is_kept_and_written_down(tmp_path, write_video):
     assert 1 < count < 18
     reason = f"cut short? it ends after {count} of the 24 frames that its header announces"
     assert line == {"source": "train", "item": 0, "path": str(whole), "reason": f"kept: {reason}"}
-    assert "1 are in the set but look damaged" in told
-    assert reason in told
-    assert "could not be prepared" not in told
+    assert "1 are in the set but look damaged" in summary
+    assert reason in summary
+    assert "could not be prepared" not in summary
 
 
-def test_two_jobs_in_one_folder(raw_diving48, tmp_path):
+def test_concurrent_jobs_in_one_folder_raise(raw_diving48, tmp_path):
     planned = plan.make(sets.OPEN["diving48"](raw_diving48), tmp_path / "out", SETTINGS)
     plan.begin(planned)
     with plan.locked(planned), pytest.raises(PrepareError, match="Another process is preparing"):
@@ -223,13 +223,13 @@ def test_two_jobs_in_one_folder(raw_diving48, tmp_path):
     assert "diving48: 6 videos" in prepare("diving48", raw_diving48, tmp_path / "out")
 
 
-def test_a_job_of_another_machine_is_named_and_its_plan_stays(raw_diving48, tmp_path, monkeypatch):
-    """Also to one that has only begun, and one with other settings."""
+def test_lock_of_another_process_is_respected_until_it_is_stale(raw_diving48, tmp_path, monkeypatch):
+    """A job with other settings is refused too, and the lock of a dead process on another machine expires."""
     planned = plan.make(sets.OPEN["diving48"](raw_diving48), tmp_path / "out", SETTINGS)
     with plan.locked(planned):
         with pytest.raises(PrepareError, match=f"it is in use by process {os.getpid()} on .*, since 20"):
             build.prepare(sets.OPEN["diving48"](raw_diving48), tmp_path / "out", JpegSettings(short_side=48), 0)
-        assert not plan.begin(planned)  # as nobody else has begun it
+        assert not plan.begin(planned)  # would raise if the refused job had recorded its plan
     for name, seconds in {"SILENT_S": 0.2, "STALE_S": 0.5}.items():
         monkeypatch.setattr(ownership, name, seconds)
     dead = ownership.Owner("1", "node7", 4711, "another boot", "5", 0.0)
@@ -237,7 +237,7 @@ def test_a_job_of_another_machine_is_named_and_its_plan_stays(raw_diving48, tmp_
     assert "diving48: 6 videos" in prepare("diving48", raw_diving48, tmp_path / "out")
 
 
-def test_a_folder_of_something_else_is_left_as_it_was(raw_diving48, tmp_path):
+def test_nonempty_output_folder_is_not_modified(raw_diving48, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
     with pytest.raises(PrepareError, match=r"is not empty \(it contains 'thesis.tex'\)"):
@@ -245,13 +245,13 @@ def test_a_folder_of_something_else_is_left_as_it_was(raw_diving48, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
-def test_a_complete_set_is_only_read(raw_diving48, tmp_path, monkeypatch):
+def test_complete_set_is_checked_without_a_lock(raw_diving48, tmp_path, monkeypatch):
     prepare("diving48", raw_diving48, tmp_path / "out")
     monkeypatch.setattr(ownership, "acquire", pytest.fail)
     assert "is already complete" in prepare("diving48", raw_diving48, tmp_path / "out")
 
 
-def test_nothing_there_at_all(raw_diving48, tmp_path):
+def test_source_without_readable_files_raises(raw_diving48, tmp_path):
     shutil.rmtree(raw_diving48 / "rgb")
     (raw_diving48 / "rgb").mkdir()
     with pytest.raises(PrepareError, match=r"none of its 6 files can be read, such as .*a_0.mp4"):
@@ -260,7 +260,7 @@ def test_nothing_there_at_all(raw_diving48, tmp_path):
 
 
 def many(tmp_path, count=150):
-    """A raw set of more than one shard: small pictures, of which shards hold 64."""
+    """A raw set of small images that fill several shards of 64."""
     folder = tmp_path / "many"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -273,7 +273,7 @@ def many(tmp_path, count=150):
     return RawSet(name="many", kind="images", classes=("even", "odd"), parts=parts, splits=splits)
 
 
-def test_interrupted_and_resumed_it_is_the_same(tmp_path, monkeypatch, capsys):
+def test_resuming_an_interrupted_job_gives_identical_files(tmp_path, monkeypatch, capsys):
     raw = many(tmp_path)
     build.prepare(raw, tmp_path / "whole", SETTINGS, 0)
 
@@ -282,7 +282,7 @@ def test_interrupted_and_resumed_it_is_the_same(tmp_path, monkeypatch, capsys):
 
     def stop_at_the_third(shard, tick, **settings):
         if len(written) == 2:
-            # Killed half way through the shard: its file is unfinished.
+            # Simulates a kill in the middle of the shard: its file is incomplete.
             shard.note.with_suffix(".array_record").write_bytes(b"half")
             raise KeyboardInterrupt
         write(shard, tick, **settings)
@@ -300,12 +300,12 @@ def test_interrupted_and_resumed_it_is_the_same(tmp_path, monkeypatch, capsys):
     )
     capsys.readouterr()
     build.prepare(raw, tmp_path / "resumed", SETTINGS, 0)
-    assert len(redone) == 2  # of four: 64 + 64 + 12 to train, 10 to test
+    assert len(redone) == 2  # of four shards: 64 + 64 + 12 training and 10 test images
     assert "(128 done)" in capsys.readouterr().out
     assert digest(tmp_path / "resumed") == digest(tmp_path / "whole")
 
 
-def test_a_shard_whose_file_was_damaged_meanwhile_is_written_again(tmp_path, monkeypatch):
+def test_damaged_shard_is_rewritten_on_resume(tmp_path, monkeypatch):
     raw = many(tmp_path)
     build.prepare(raw, tmp_path / "whole", SETTINGS, 0)
     with interrupted.before_description(monkeypatch):
@@ -316,14 +316,14 @@ def test_a_shard_whose_file_was_damaged_meanwhile_is_written_again(tmp_path, mon
     assert digest(tmp_path / "out") == digest(tmp_path / "whole")
 
 
-def test_a_complete_set_is_left_alone(raw_diving48, tmp_path):
+def test_complete_set_is_not_modified(raw_diving48, tmp_path):
     prepare("diving48", raw_diving48, tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert "is already complete" in prepare("diving48", raw_diving48, tmp_path / "out")
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
 
 
-def test_other_settings_or_items_are_refused(raw_diving48, tmp_path):
+def test_different_settings_or_items_raise(raw_diving48, tmp_path):
     prepare("diving48", raw_diving48, tmp_path / "out")
     raw = sets.OPEN["diving48"](raw_diving48)
     with pytest.raises(PrepareError, match="quality: 90 before, 50 now"):
@@ -333,23 +333,23 @@ def test_other_settings_or_items_are_refused(raw_diving48, tmp_path):
         prepare("diving48", raw_diving48, tmp_path / "out")
 
 
-def test_a_folder_with_other_things_in_it(raw_diving48, tmp_path):
+def test_nonempty_output_folder_raises(raw_diving48, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
     with pytest.raises(PrepareError, match=r"out is not empty \(it contains 'thesis.tex'\)"):
         prepare("diving48", raw_diving48, tmp_path / "out")
 
 
-def test_the_space_expected_is_near_what_it_takes(raw_diving48, tmp_path):
+def test_expected_size_is_close_to_the_actual_size(raw_diving48, tmp_path):
     planned = plan.make(sets.OPEN["diving48"](raw_diving48), tmp_path / "out", SETTINGS)
     expected = plan.expected_bytes(planned)
     prepare("diving48", raw_diving48, tmp_path / "out")
     taken = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
-    # So small a set is mostly the blocks that its two files are filled up to, of which one at most is counted too many.
+    # Most of such a small set is block padding of its two files. The estimate has at most one block too many.
     assert taken * 0.9 < expected < taken + 2 * 2**16
 
 
-def test_too_little_space_is_said_before_anything_is_written(raw_diving48, tmp_path, monkeypatch, capsys):
+def test_insufficient_space_raises_before_writing(raw_diving48, tmp_path, monkeypatch, capsys):
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
     with pytest.raises(PrepareError, match=r"has 0.0 MB free; the prepared set is expected to take 0.\d MB"):
@@ -360,7 +360,7 @@ def test_too_little_space_is_said_before_anything_is_written(raw_diving48, tmp_p
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 256 KiB; needs the right to mount."""
+    """A disk of 256 KiB. Mounting it requires root."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
@@ -370,38 +370,39 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk(tmp_path, small_disk, monkeypatch):
+def test_full_disk_raises_and_preparation_resumes(tmp_path, small_disk, monkeypatch):
     raw = many(tmp_path)
-    monkeypatch.setattr(plan, "check_free_space", lambda *_: None)  # somebody else filled it after the start
+    # As if another process filled the disk after the check.
+    monkeypatch.setattr(plan, "check_free_space", lambda *_: None)
     with pytest.raises(PrepareError, match=r"array_record.* cannot be written: .*No space left on device"):
         build.prepare(raw, small_disk / "out", SETTINGS, 0)
-    # Given room, the same command goes on.
+    # With more space, the same command resumes.
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     build.prepare(raw, small_disk / "out", SETTINGS, 0)
     build.prepare(raw, tmp_path / "whole", SETTINGS, 0)
     assert digest(small_disk / "out") == digest(tmp_path / "whole")
 
 
-def test_a_disk_that_cannot_be_written(tmp_path, small_disk):
+def test_read_only_disk_raises(tmp_path, small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(PrepareError, match=r"disk/out cannot be written: Read-only file system"):
         build.prepare(many(tmp_path), small_disk / "out", SETTINGS, 0)
 
 
-def test_an_out_that_is_a_file(raw_diving48, tmp_path):
+def test_output_path_that_is_a_file_raises(raw_diving48, tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(PrepareError, match="out cannot be written: File exists"):
         prepare("diving48", raw_diving48, tmp_path / "out")
 
 
-def test_a_source_that_goes_away_is_not_taken_for_damage(tmp_path, monkeypatch):
+def test_disappearing_source_raises(tmp_path, monkeypatch):
     raw = many(tmp_path)
     monkeypatch.setattr(plan, "expected_bytes", lambda _: shutil.rmtree(tmp_path / "many") or 0)
     with pytest.raises(PrepareError, match=r"many/0.png no longer exists"):
         build.prepare(raw, tmp_path / "out", SETTINGS, 0)
 
 
-def test_verify_finds_one_flipped_bit(tmp_path):
+def test_verify_detects_a_flipped_bit(tmp_path):
     raw = many(tmp_path)
     build.prepare(raw, tmp_path / "out", SETTINGS, 0)
     assert verify.verify(tmp_path / "out", 0).endswith("150 frames of 150 images verified; no problems found.")
@@ -414,7 +415,7 @@ def test_verify_finds_one_flipped_bit(tmp_path):
         verify.verify(tmp_path / "out", 0)
 
 
-def test_verify_finds_a_wrong_index(tmp_path):
+def test_verify_detects_a_wrong_index(tmp_path):
     build.prepare(many(tmp_path), tmp_path / "out", SETTINGS, 0)
     file = tmp_path / "out" / "index-train.npz"
     index = array_record.Index.load(file)
@@ -428,8 +429,8 @@ def test_verify_finds_a_wrong_index(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_and_a_kill_change_nothing(tmp_path):
-    """Two processes, killed without warning half way, then two again: the same bytes as one process alone."""
+def test_files_do_not_depend_on_workers_or_a_kill(tmp_path):
+    """Two workers, killed with SIGKILL and restarted, write the same bytes as a single process."""
     rng = np.random.default_rng(0)
     for k in range(200):
         file = tmp_path / "raw" / "ab"[k % 2] / f"{k}.png"
@@ -449,7 +450,7 @@ def test_workers_and_a_kill_change_nothing(tmp_path):
     process.kill()
     process.wait()
     assert not (killed / "prepared.json").exists()
-    time.sleep(1.0)  # its workers notice that they are alone
+    time.sleep(1.0)  # gives the orphaned workers time to exit
     done = subprocess.run([*command(killed, 2), "--verify"], check=True, capture_output=True, text=True)
     assert " done)" in done.stdout
     assert "200 frames of 200 images verified; no problems found." in done.stdout

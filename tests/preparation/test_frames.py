@@ -1,4 +1,4 @@
-"""What becomes of a frame: its size, its bytes, how near it stays to the picture."""
+"""Stored frames: their size, their bytes and their difference from the original."""
 
 import io
 
@@ -29,20 +29,20 @@ def save(picture, file, **options):
 @pytest.mark.parametrize(
     ("size", "stored"), [((64, 96), (32, 48)), ((100, 33), (97, 32)), ((32, 500), (32, 500)), ((20, 30), (20, 30))]
 )
-def test_the_short_side_is_shrunk_and_never_enlarged(size, stored):
+def test_short_side_is_shrunk_but_never_enlarged(size, stored):
     shrunk = frames.shrink(smooth(*size), 32)
     assert shrunk.shape == (*stored, 3)
-    # A ramp stays a ramp, in its place.
+    # A ramp stays a ramp at the same position.
     columns = 255 * (np.arange(stored[1]) + 0.5) / stored[1] - 127.5 / size[1] - 0.5
     np.testing.assert_allclose(shrunk[0, :, 1], columns, atol=1)
 
 
-def test_a_frame_stays_near_its_picture():
+def test_encoded_frame_is_close_to_the_original():
     picture = smooth(64, 96)
     assert np.abs(array_record.decode_jpeg(frames.encode(picture, 90)).astype(int) - picture).mean() < 1.0
 
 
-def test_every_frame_of_a_video_is_kept(tmp_path, write_video, numbers):
+def test_every_frame_of_a_video_is_stored(tmp_path, write_video, numbers):
     stored = frames.of_video(write_video(tmp_path / "clip.mp4", frames=24, fps=25), SETTINGS)
     decoded = np.stack([array_record.decode_jpeg(jpeg) for jpeg in stored.frames])
     assert (stored.fps, stored.nominal_frames) == (25.0, 24)
@@ -50,16 +50,16 @@ def test_every_frame_of_a_video_is_kept(tmp_path, write_video, numbers):
     assert numbers(decoded) == list(range(24))
 
 
-def test_a_small_jpeg_stays_as_it_is(tmp_path):
+def test_small_jpeg_is_stored_unchanged(tmp_path):
     item = save(smooth(30, 40), tmp_path / "small.jpg", quality=70)
     (kept,) = frames.of_image(item, SETTINGS).frames
     assert kept == (tmp_path / "small.jpg").read_bytes()
-    # As the raw file is decoded, to the last bit.
+    # Both decoders give the same pixels.
     np.testing.assert_array_equal(array_record.decode_jpeg(kept), images.read_image(item.path))
 
 
 @pytest.mark.parametrize("kind", ["large.jpg", "small.png", "grey.png", "cmyk.jpg", "turned.jpg"])
-def test_other_images_become_jpegs(tmp_path, kind):
+def test_other_images_are_encoded_as_jpeg(tmp_path, kind):
     picture = smooth(64, 96) if kind == "large.jpg" else smooth(30, 40)
     image = Image.fromarray(picture)
     options = {}
@@ -69,7 +69,7 @@ def test_other_images_become_jpegs(tmp_path, kind):
         image = image.convert("CMYK")
     elif kind == "turned.jpg":
         options["exif"] = Image.Exif()
-        options["exif"][0x0112] = 6  # to be shown turned by a quarter
+        options["exif"][0x0112] = 6  # displayed rotated by 90°
     image.save(tmp_path / kind, **options)
     item = Item(kind, 0, str(tmp_path / kind))
     (jpeg,) = frames.of_image(item, SETTINGS).frames
@@ -81,7 +81,7 @@ def test_other_images_become_jpegs(tmp_path, kind):
     assert np.abs(decoded.astype(int) - wanted).mean() < 3
 
 
-def test_damaged_images_are_errors_with_their_path(tmp_path):
+def test_damaged_images_raise_with_their_path(tmp_path):
     whole = io.BytesIO()
     Image.fromarray(smooth(30, 40)).save(whole, "JPEG")
     for name, content in {"cut.jpg": whole.getvalue()[:300], "text.jpg": b"text", "empty.jpg": b""}.items():
@@ -92,7 +92,7 @@ def test_damaged_images_are_errors_with_their_path(tmp_path):
         frames.of_item(Item("gone", 0, str(tmp_path / "gone.jpg")), "images", SETTINGS)
 
 
-def test_settings_out_of_range():
+def test_settings_out_of_range_raise():
     for wrong in ({"short_side": 0}, {"quality": 0}, {"quality": 101}):
         with pytest.raises(ValueError, match="expected"):
             frames.JpegSettings(**wrong)

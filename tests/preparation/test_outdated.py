@@ -1,4 +1,4 @@
-"""Preparing again: what was added, repaired, changed or removed meanwhile is noticed, and nothing else is redone."""
+"""Preparing again: added, repaired, changed and removed files are detected, and only their shards are rewritten."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def picture(file, number):
 
 @pytest.fixture
 def raw(tmp_path):
-    """A folder of 150 pictures in two classes: three shards of up to 64."""
+    """A folder of 150 images in two classes: three shards of up to 64."""
     for number in range(150):
         picture(tmp_path / "raw" / "ab"[number >= 75] / f"{number:03}.png", number)
     return tmp_path / "raw"
@@ -34,7 +34,7 @@ def raw(tmp_path):
 
 @pytest.fixture
 def prepare(raw, tmp_path, monkeypatch):
-    """prepare(out="out", **options): the summary, and the numbers of the shards that were written."""
+    """prepare(out="out", **options) returns the summary and the numbers of the written shards."""
     write = shard_writer.write
 
     def run(out="out", **options):
@@ -55,7 +55,7 @@ def digest(folder):
 
 
 def assert_as_new(prepare, tmp_path):
-    """The set is, to the byte, what preparing it in a new folder gives."""
+    """Asserts that preparing in a new folder gives the same bytes."""
     prepare("new")
     assert digest(tmp_path / "out") == digest(tmp_path / "new")
     assert "no problems found" in verify.verify(tmp_path / "out", 0)
@@ -64,7 +64,7 @@ def assert_as_new(prepare, tmp_path):
     )
 
 
-def test_a_repaired_file_is_added(raw, prepare, tmp_path, capsys):
+def test_repaired_file_is_added(raw, prepare, tmp_path, capsys):
     whole = (raw / "b" / "140.png").read_bytes()
     (raw / "b" / "140.png").write_bytes(whole[:50])
     assert "1 could not be prepared" in prepare()[0]
@@ -78,24 +78,24 @@ def test_a_repaired_file_is_added(raw, prepare, tmp_path, capsys):
     assert "is already complete" in prepare()[0]
 
 
-def test_added_files_and_classes_are_added(raw, prepare, tmp_path):
+def test_new_files_and_classes_are_added(raw, prepare, tmp_path):
     prepare()
     picture(raw / "b" / "150.png", 150)
     assert prepare()[1] == [2]
     assert_as_new(prepare, tmp_path)
-    for number in range(50):  # one more shard: its number is in all their names
+    for number in range(50):  # one more shard; file names contain the number of shards
         picture(raw / "b" / f"{200 + number}.png", number)
     shutil.rmtree(tmp_path / "new")
     assert prepare()[1] == [2, 3]
     assert_as_new(prepare, tmp_path)
-    picture(raw / "aa" / "0.png", 0)  # the class b has another number now
+    picture(raw / "aa" / "0.png", 0)  # class b gets another label
     shutil.rmtree(tmp_path / "new")
     assert prepare()[1] == [1, 2, 3]
     assert_as_new(prepare, tmp_path)
     assert array_record.open_set(str(tmp_path / "out"), "train").classes == ("a", "aa", "b")
 
 
-def test_changed_and_removed_files_need_the_flag(raw, prepare, tmp_path):
+def test_changed_and_removed_files_require_the_update_flag(raw, prepare, tmp_path):
     prepare()
     before = digest(tmp_path / "out")
     picture(raw / "a" / "003.png", 1003)
@@ -109,7 +109,7 @@ def test_changed_and_removed_files_need_the_flag(raw, prepare, tmp_path):
     assert_as_new(prepare, tmp_path)
 
 
-def test_a_file_of_the_same_size_and_another_date_is_another(raw, prepare):
+def test_file_with_a_new_modification_time_counts_as_changed(raw, prepare):
     prepare()
     file = raw / "a" / "000.png"
     state = file.stat()
@@ -118,7 +118,7 @@ def test_a_file_of_the_same_size_and_another_date_is_another(raw, prepare):
         prepare()
 
 
-def test_a_file_that_comes_later_than_its_list(raw_something_something_v2, tmp_path):
+def test_listed_file_that_appears_later_is_added(raw_something_something_v2, tmp_path):
     videos, out = raw_something_something_v2 / "20bn-something-something-v2", tmp_path / "out"
     videos.joinpath("12.webm").rename(tmp_path / "12.webm")
 
@@ -132,7 +132,7 @@ def test_a_file_that_comes_later_than_its_list(raw_something_something_v2, tmp_p
     assert (out / "skipped.jsonl").read_text() == ""
 
 
-def test_killed_while_updating_it_resumes(raw, prepare, tmp_path, monkeypatch):
+def test_killed_update_resumes(raw, prepare, tmp_path, monkeypatch):
     prepare()
     for number in (10, 80, 140):
         picture(raw / "ab"[number >= 75] / f"{number:03}.png", 2000 + number)
@@ -153,7 +153,7 @@ def test_killed_while_updating_it_resumes(raw, prepare, tmp_path, monkeypatch):
     assert_as_new(prepare, tmp_path)
 
 
-def test_a_job_that_opened_the_set_before_never_reads_another_item(raw, prepare, tmp_path):
+def test_set_opened_before_an_update_never_returns_other_items(raw, prepare, tmp_path):
     prepare()
     opened = data.EvaluationSet(
         config.SourceConfig(kind="images", path=str(tmp_path / "out")),
@@ -168,11 +168,11 @@ def test_a_job_that_opened_the_set_before_never_reads_another_item(raw, prepare,
 
 
 def older(out):
-    """Makes the set one of a version that recorded neither sizes nor times."""
+    """Makes the set look like one of an earlier version, which recorded neither sizes nor times."""
     shutil.rmtree(out / "notes")
 
 
-def test_an_older_set_opens_and_what_can_be_noticed_is(raw, prepare, tmp_path):
+def test_set_of_an_earlier_version_opens_and_detects_modified_files(raw, prepare, tmp_path):
     (raw / "b" / "140.png").write_bytes(b"nonsense")
     prepare()
     older(tmp_path / "out")
@@ -186,7 +186,7 @@ def test_an_older_set_opens_and_what_can_be_noticed_is(raw, prepare, tmp_path):
     assert_as_new(prepare, tmp_path)
 
 
-def test_an_older_set_with_other_files_is_refused(raw, prepare, tmp_path):
+def test_set_of_an_earlier_version_with_other_files_raises(raw, prepare, tmp_path):
     prepare()
     older(tmp_path / "out")
     (raw / "b" / "149.png").unlink()
@@ -194,7 +194,7 @@ def test_an_older_set_with_other_files_is_refused(raw, prepare, tmp_path):
         prepare()
 
 
-def test_notes_of_an_older_version_are_written_again(raw, prepare, tmp_path, monkeypatch):
+def test_notes_of_an_earlier_version_are_rewritten(raw, prepare, tmp_path, monkeypatch):
     with interrupted.before_description(monkeypatch):
         prepare()
     for file in (tmp_path / "out" / "preparing").glob("train-*.json"):
@@ -204,7 +204,7 @@ def test_notes_of_an_older_version_are_written_again(raw, prepare, tmp_path, mon
     assert_as_new(prepare, tmp_path)
 
 
-def test_from_the_command_line(raw, tmp_path, capsys, monkeypatch):
+def test_command_line_requires_the_update_flag(raw, tmp_path, capsys, monkeypatch):
     from absl import flags
     from absl.testing import flagsaver
 

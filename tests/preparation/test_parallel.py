@@ -1,4 +1,4 @@
-"""Several processes: results in order, errors handed on, and nothing left behind."""
+"""Parallel tasks: results in order, errors raised, and all processes ended."""
 
 import multiprocessing
 import os
@@ -29,20 +29,20 @@ def _run(tasks: list[int], processes: int) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [0, 3])
-def test_results_come_in_the_order_of_the_tasks(processes):
+def test_results_are_in_task_order(processes):
     assert _run([3, 1, 2], processes) == [9, 1, 4]
-    # A worker that starts when all is done already would not find what it is given.
+    # A worker that starts after all tasks are done would not find its arguments.
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
-def test_the_error_of_a_task_ends_all_and_leaves_no_process():
+def test_task_error_is_raised_and_all_processes_end():
     with pytest.raises(ValueError, match="-1 is below zero"):
         _run([-1, *range(100)], 3)
     assert not multiprocessing.active_children()
 
 
-def test_a_worker_that_dies_is_an_error_that_says_what_to_do():
+def test_dead_worker_raises_and_names_the_workers_flag():
     with progress.Progress(2, "numbers", name="deaths") as bar, pytest.raises(parallel.PrepareError, match="--workers"):
         parallel.run(_die, [1, 2], 1, bar)
 

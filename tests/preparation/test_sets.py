@@ -1,4 +1,4 @@
-"""Official layouts: which items, labels and splits they give, and what is said when something is wrong with them."""
+"""Official dataset layouts: items, labels, splits, and errors for invalid layouts."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ def listed(raw, split, fold=1):
     return {item.id: item.label for part in raw.splits[split][fold - 1] for item in raw.parts[part]}
 
 
-def test_ucf101(raw_ucf101):
+def test_ucf101_classes_and_splits(raw_ucf101):
     raw = sets.OPEN["ucf101"](raw_ucf101)
     assert raw.classes == ("ApplyEyeMakeup", "ApplyLipstick", "Archery")
     for fold in (1, 2, 3):
@@ -27,11 +27,11 @@ def test_ucf101(raw_ucf101):
         assert len(train) == 9
         assert not train.keys() & test.keys()
     assert len({item.id for items in raw.parts.values() for item in items}) == 12
-    assert sum(map(len, raw.parts.values())) == 12  # every video once, though it is in three splits
+    assert sum(map(len, raw.parts.values())) == 12  # each video is listed once although it is in three splits
     assert all(pathlib.Path(item.path).is_file() for items in raw.parts.values() for item in items)
 
 
-def test_something_something_v2(raw_something_something_v2):
+def test_something_something_v2_classes_and_splits(raw_something_something_v2):
     raw = sets.OPEN["something_something_v2"](raw_something_something_v2)
     assert raw.classes == ("Dropping something onto something", "Pushing something", "Folding something")
     assert listed(raw, "train") == {"10": 0, "11": 2, "12": 1, "13": 0, "14": 2}
@@ -39,13 +39,13 @@ def test_something_something_v2(raw_something_something_v2):
     assert "27,157" in raw.notes[0]
 
 
-def test_something_something_v2_with_its_first_names(raw_something_something_v2):
+def test_something_something_v2_with_its_original_file_names(raw_something_something_v2):
     for file in (raw_something_something_v2 / "labels").iterdir():
         file.rename(raw_something_something_v2 / f"something-something-v2-{file.name}")
     assert len(sets.OPEN["something_something_v2"](raw_something_something_v2).parts["train"]) == 5
 
 
-def test_diving48(raw_diving48):
+def test_diving48_classes_and_splits(raw_diving48):
     raw = sets.OPEN["diving48"](raw_diving48)
     assert raw.classes[0] == "Back 15som 05Twis FREE"
     assert listed(raw, "train") == {"a_0": 0, "a_1": 1, "b_0": 2, "b_1": 0}
@@ -61,7 +61,7 @@ def test_imagenet_folders_with_a_class_list(raw_imagenet):
     assert listed(raw, "test") == {f"test/{name}/{name}_0.JPEG": label for label, name in enumerate(raw.classes)}
 
 
-def test_imagenet_as_kaggle_has_it(raw_imagenet):
+def test_imagenet_in_the_kaggle_layout(raw_imagenet):
     below = raw_imagenet / "ILSVRC" / "Data" / "CLS-LOC"
     (below / "val").mkdir(parents=True)
     shutil.move(raw_imagenet / "train", below / "train")
@@ -79,7 +79,7 @@ def test_imagenet_as_kaggle_has_it(raw_imagenet):
     assert all(pathlib.Path(item.path).is_file() for item in raw.parts["test"])
 
 
-def test_imagenet_in_parquet(raw_parquet):
+def test_imagenet_in_parquet_files(raw_parquet):
     raw = sets.OPEN["imagenet100"](raw_parquet)
     assert raw.classes == ("bonnet", "green mamba")
     assert [item.label for item in raw.parts["train"]] == [0, 1, 1, 1, 0]
@@ -87,13 +87,13 @@ def test_imagenet_in_parquet(raw_parquet):
     assert [item.label for item in raw.parts["test"]] == [1, 0]
 
 
-def test_our_list_of_the_100_classes():
+def test_bundled_class_list_has_100_valid_ids():
     names = imagenet100.CLASS_LIST.read_text().split()
     assert len(names) == len(set(names)) == 100
     assert all(name[0] == "n" and name[1:].isdigit() and len(name) == 9 for name in names)
 
 
-def test_any_folder(tmp_path):
+def test_folder_with_class_subfolders(tmp_path):
     for name in ("kick/2.avi", "hug/1.avi", "hug/deep/3.webm", "loose.mp4", "notes.txt", ".cache/4.avi"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -106,7 +106,7 @@ def test_any_folder(tmp_path):
         sets.OPEN["folder"](tmp_path)
 
 
-def test_a_folder_with_train_and_test(tmp_path):
+def test_folder_with_train_and_test_splits(tmp_path):
     for name in ("train/a/1.jpg", "train/b/2.png", "val/b/1.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -128,7 +128,7 @@ def test_a_folder_with_train_and_test(tmp_path):
         ("diving48", "Diving48_V2_test.json"),
     ],
 )
-def test_a_missing_list_is_named(request, name, lost):
+def test_missing_list_raises_with_its_name(request, name, lost):
     root = request.getfixturevalue(f"raw_{name}")
     (root / lost).rename(root / "aside")
     with pytest.raises(PrepareError, match=f"lacks {lost.split('/')[-1]}|lacks {lost}"):
@@ -136,7 +136,7 @@ def test_a_missing_list_is_named(request, name, lost):
 
 
 @pytest.mark.parametrize("name", sets.OPEN)
-def test_a_missing_folder_is_named(name, tmp_path):
+def test_missing_folder_raises_with_its_name(name, tmp_path):
     with pytest.raises(PrepareError, match=r"nowhere is not a folder"):
         sets.OPEN[name](tmp_path / "nowhere")
 
@@ -147,7 +147,7 @@ def edit(file, change):
     file.write_text(json.dumps(content))
 
 
-def test_a_class_that_is_not_in_the_list(raw_something_something_v2, raw_diving48, raw_ucf101):
+def test_unknown_class_raises(raw_something_something_v2, raw_diving48, raw_ucf101):
     train = raw_something_something_v2 / "labels" / "train.json"
     edit(train, lambda entries: entries[3].update(template="Foldin [something]"))
     with pytest.raises(PrepareError) as caught:
@@ -166,7 +166,7 @@ def test_a_class_that_is_not_in_the_list(raw_something_something_v2, raw_diving4
         sets.OPEN["ucf101"](raw_ucf101)
 
 
-def test_ucf101_lists_that_contradict_each_other(raw_ucf101):
+def test_contradictory_ucf101_lists_raise(raw_ucf101):
     lists = raw_ucf101 / "ucfTrainTestlist"
     train = (lists / "trainlist01.txt").read_text()
     (lists / "trainlist01.txt").write_text(train.replace("_g02_c01.avi 1", "_g02_c01.avi 2"))
@@ -180,7 +180,7 @@ def test_ucf101_lists_that_contradict_each_other(raw_ucf101):
         sets.OPEN["ucf101"](raw_ucf101)
 
 
-def test_a_list_that_is_no_list(raw_diving48):
+def test_malformed_list_raises(raw_diving48):
     (raw_diving48 / "Diving48_V2_train.json").write_text('{"a": 1}')
     with pytest.raises(PrepareError, match=r"Diving48_V2_train.json holds a dict; expected a list"):
         sets.OPEN["diving48"](raw_diving48)
@@ -192,20 +192,20 @@ def test_a_list_that_is_no_list(raw_diving48):
         sets.OPEN["diving48"](raw_diving48)
 
 
-def test_an_id_in_two_splits(raw_diving48, tmp_path):
+def test_id_in_two_splits_raises(raw_diving48, tmp_path):
     edit(raw_diving48 / "Diving48_V2_test.json", lambda entries: entries[0].update(vid_name="b_0"))
     raw = sets.OPEN["diving48"](raw_diving48)
     with pytest.raises(PrepareError, match=r"id 'b_0' is listed twice: in train \(label 2, .*in test \(label 0"):
         plan.make(raw, tmp_path / "out", JpegSettings())
 
 
-def test_imagenet_without_its_classes(raw_imagenet):
+def test_imagenet_without_the_expected_classes_raises(raw_imagenet):
     (raw_imagenet / "classes.txt").unlink()
     with pytest.raises(PrepareError, match=r"lacks 100 of the 100 classes .* has 4 folders"):
         sets.OPEN["imagenet100"](raw_imagenet)
 
 
-def test_a_copy_of_100_classes_under_other_names(tmp_path):
+def test_imagenet_copy_with_100_other_class_names(tmp_path):
     for split in ("train", "val"):
         for k in range(100):
             (tmp_path / split / f"c{k:03d}").mkdir(parents=True)
@@ -215,7 +215,7 @@ def test_a_copy_of_100_classes_under_other_names(tmp_path):
     assert [item.label for item in raw.parts["test"]] == list(range(100))
 
 
-def test_lists_with_a_byte_order_mark(raw_ucf101, raw_diving48):
+def test_lists_may_have_a_byte_order_mark(raw_ucf101, raw_diving48):
     for root, pattern in ((raw_ucf101, "ucfTrainTestlist/*.txt"), (raw_diving48, "*.json")):
         for file in root.glob(pattern):
             file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
@@ -227,7 +227,7 @@ def test_lists_with_a_byte_order_mark(raw_ucf101, raw_diving48):
         sets.OPEN["ucf101"](raw_ucf101)
 
 
-def test_class_folders_of_any_name_are_listed(raw_imagenet):
+def test_class_folders_may_have_any_name(raw_imagenet):
     odd = ("n\u2028\x85", "n caf\udce9")
     for split in ("train", "val"):
         for name, other in zip(("n01491361", "n01443537"), odd, strict=True):
@@ -239,7 +239,7 @@ def test_class_folders_of_any_name_are_listed(raw_imagenet):
     assert {split: len(items) for split, items in raw.parts.items()} == {"train": 6, "test": 2}
 
 
-def test_parquet_files_below_any_folder(raw_parquet, tmp_path):
+def test_parquet_files_may_be_in_a_folder_of_any_name(raw_parquet, tmp_path):
     moved = raw_parquet.rename(tmp_path / "s3:x \udcff")
     raw = sets.OPEN["imagenet100"](moved)
     assert sum(map(len, raw.parts.values())) > 0
@@ -248,28 +248,28 @@ def test_parquet_files_below_any_folder(raw_parquet, tmp_path):
 
 
 @pytest.mark.parametrize("label", [True, 4294967296, -1, "1", 1.0, None])
-def test_a_label_is_the_number_of_a_class(raw_diving48, label):
+def test_invalid_label_raises(raw_diving48, label):
     edit(raw_diving48 / "Diving48_V2_test.json", lambda entries: entries[0].update(label=label))
     with pytest.raises(PrepareError, match=r"entry 0 \(c_0\): label .* is not among 0 to 2"):
         sets.OPEN["diving48"](raw_diving48)
 
 
 @pytest.mark.parametrize("number", ["4294967296", "Infinity", "[]", "-1"])
-def test_templates_are_numbered_without_gaps(raw_something_something_v2, number):
+def test_invalid_template_number_raises(raw_something_something_v2, number):
     labels = raw_something_something_v2 / "labels" / "labels.json"
     labels.write_text(labels.read_text().replace('"2"', number))
     with pytest.raises(PrepareError, match=r"labels.json: "):
         sets.OPEN["something_something_v2"](raw_something_something_v2)
 
 
-def test_two_classes_of_one_name(raw_diving48, tmp_path):
+def test_duplicate_class_raises(raw_diving48, tmp_path):
     edit(raw_diving48 / "Diving48_vocab.json", lambda classes: classes.__setitem__(1, classes[0]))
     raw = sets.OPEN["diving48"](raw_diving48)
     with pytest.raises(PrepareError, match=r"the class 'Back 15som 05Twis FREE' is listed twice"):
         plan.make(raw, tmp_path / "out", JpegSettings())
 
 
-def test_videos_in_none_of_the_lists_are_counted(raw_ucf101, raw_diving48, raw_something_something_v2):
+def test_unlisted_videos_are_counted(raw_ucf101, raw_diving48, raw_something_something_v2):
     (raw_ucf101 / "UCF-101" / "Archery" / "v_new.avi").touch()
     (raw_ucf101 / "UCF-101" / "Archery" / "notes.txt").touch()
     assert sets.OPEN["ucf101"](raw_ucf101).notes == (
@@ -280,7 +280,7 @@ def test_videos_in_none_of_the_lists_are_counted(raw_ucf101, raw_diving48, raw_s
     assert "1 .webm in ./." in sets.OPEN["something_something_v2"](raw_something_something_v2).notes[1]
 
 
-def test_imagenet_class_folders_and_splits_that_are_left_out_are_counted(raw_imagenet):
+def test_skipped_imagenet_class_folders_and_splits_are_counted(raw_imagenet):
     (raw_imagenet / "test").mkdir()
     shutil.rmtree(raw_imagenet / "val" / "n01491361")
     (raw_imagenet / "val").rename(raw_imagenet / "Validation")
@@ -298,7 +298,7 @@ def test_imagenet_class_folders_and_splits_that_are_left_out_are_counted(raw_ima
         sets.OPEN["imagenet100"](raw_imagenet)
 
 
-def test_imagenet_parquet_test_files_do_not_join_the_validation_set(raw_parquet):
+def test_imagenet_parquet_test_files_are_not_used_for_validation(raw_parquet):
     data = raw_parquet / "data"
     shutil.copy(data / "validation-00000-of-00001.parquet", data / "test-00000-of-00001.parquet")
     raw = sets.OPEN["imagenet100"](raw_parquet)
@@ -311,7 +311,7 @@ def test_imagenet_parquet_test_files_do_not_join_the_validation_set(raw_parquet)
         sets.OPEN["imagenet100"](raw_parquet)
 
 
-def test_the_folder_summary_says_what_is_left_over_and_stores_it(tmp_path):
+def test_skipped_files_are_in_the_summary_and_the_description(tmp_path):
     for name in ("raw/train/a/1.png", "raw/valid/b/2.png"):
         (tmp_path / name).parent.mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name)
@@ -322,7 +322,7 @@ def test_the_folder_summary_says_what_is_left_over_and_stores_it(tmp_path):
 
     wanted = "1 file is left out: 1 .heic (convert them to JPEG: Pillow cannot read them) in train/."
     assert wanted in prepare()
-    (tmp_path / "raw" / "README").touch()  # noticed too when prepared again
+    (tmp_path / "raw" / "README").touch()  # also detected when preparing again
     assert "1 without an ending in ./" in prepare()
     description = json.loads((tmp_path / "out" / "prepared.json").read_text())
     assert description["splits"] == {"train": [["train"]], "test": [["test"]]}

@@ -1,4 +1,4 @@
-"""Tiny copies of the study's sets: prepared, trained on in the mixed regime, and evaluated."""
+"""Tiny copies of the study's datasets: prepared, used for mixed-regime training, and evaluated."""
 
 import json
 import runpy
@@ -19,7 +19,7 @@ SMALL = tiny_run.SETTINGS | {"steps": 5, "clip": {"frames": 4, "size": 32}}
 
 
 @pytest.mark.slow
-def test_the_mixed_regime_on_prepared_sets(
+def test_training_and_evaluation_on_prepared_sets(
     raw_ucf101, raw_something_something_v2, raw_diving48, raw_imagenet, tmp_path
 ):
     raws = {
