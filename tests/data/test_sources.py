@@ -170,4 +170,4 @@ def test_error_names_the_setting_that_the_path_comes_from(typed, path, origin):
     own = dataclasses.replace(settings, sources={"mine": SourceConfig(path="elsewhere")})
     with pytest.raises(ConfigError) as error:
         sources.open_sources(own)
-    assert "made from" not in str(error.value)
+    assert "comes from" not in str(error.value)

@@ -45,7 +45,6 @@ def test_every_launcher_is_checked():
 
 
 def test_tpu_pod_run_creates_installs_trains_and_deletes():
-    lines = []
     output = launch("tpu_pod.sh", "run", *SLICE, "--spot", "--dry-run", *TRAIN)
     lines = commands(output.replace("\\\n", ""))
     verbs = [line[4] for line in lines]
