@@ -113,7 +113,7 @@ def test_standardised_probe_ignores_scale_and_offset():
     assert np.mean(plain == moved) > 0.98
 
 
-def test_probe_depends_only_on_the_key():
+def test_probe_is_determined_by_the_key():
     train, labels = blobs(0, 40, spread=2)
     test, _ = blobs(1, 100, spread=2)
     config = ProbeConfig(kind="linear", epochs=2, batch_size=16)
