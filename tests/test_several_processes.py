@@ -229,7 +229,7 @@ def free_port():
 
 
 def test_processes_with_different_settings_fail(config_file, tmp_path):
-    """Process 1 has another seed. They are started without the launcher, as on two machines."""
+    """Process 1 has another seed. Both are started without the launcher, as on two machines."""
     cluster = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2"}
     command = [sys.executable, "-m", "jepa_jax.train", f"--config={config_file}", f"--workdir={tmp_path / 'run'}"]
     both = [

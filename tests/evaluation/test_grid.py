@@ -70,7 +70,7 @@ def test_training_on_chunked_features_gives_similar_predictions(monkeypatch):
     assert np.mean(scores(config)[0, 0].argmax(-1) == whole) > 0.9
 
 
-def test_empty_batch_does_not_change_parameters(monkeypatch):
+def test_empty_batch_gives_finite_scores(monkeypatch):
     """33 rows in batches of 16, in two chunks of two batches: the fourth batch is empty."""
     monkeypatch.setattr(grid, "WHOLE_LIMIT", 0)
     monkeypatch.setattr(grid, "CHUNK_BYTES", 2 * 6 * 4 * 16)

@@ -34,7 +34,7 @@ def test_unrolled_and_recomputed_blocks_match_the_golden_output(change):
 
 
 def test_features_of_a_bfloat16_encoder_are_float32():
-    """They are not rounded to bfloat16, like the output of the study's LayerNorm under autocast."""
+    """Like the output of the study's LayerNorm under autocast, they are not rounded to bfloat16."""
     data = FOLDER.arrays("encoder")
     encoder = models.build_encoder(model_cases.encoder_config(FOLDER), jax.numpy.bfloat16)
     params = torch_weights.vjepa_encoder(FOLDER.arrays("weights"), FOLDER.ends)

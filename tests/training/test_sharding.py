@@ -1,4 +1,4 @@
-"""All meshes train the same model. Which arrays are split, and the log of those that are not."""
+"""All meshes train the same model. Tests which arrays are split, and the log of large arrays that are not."""
 
 import functools
 import re

@@ -147,7 +147,7 @@ def test_step_is_a_pure_function_of_state_and_batch(jitted, state, batch):
 def test_weight_decay_applies_to_all_but_biases_and_scales(state, batch):
     """Steps with and without a huge decay differ by −lr·decay·p, or not at all."""
     rate, decay = 1e-3, 1e3
-    # With Adam's default ε, rounding alone changes the sign of updates of weights with almost no gradient.
+    # With Adam's default ε, rounding alone can flip the update of a weight with almost no gradient.
     optim = {"warmup_steps": 0, "peak_lr": rate, "final_lr": rate, "epsilon": 1e-3}
     setup = build(optim=optim | {"weight_decay": 0.0, "final_weight_decay": 0.0})
     decaying = build(optim=optim | {"weight_decay": decay, "final_weight_decay": decay})

@@ -35,7 +35,7 @@ def test_settings_of_older_runs_keep_their_meaning(enabled, target):
 
 
 @pytest.mark.parametrize("settings", [{"target": "frozen"}, {"target_checkpoint": "runs/teacher"}])
-def test_frozen_target_without_checkpoint_or_the_reverse_raises(settings):
+def test_frozen_target_and_target_checkpoint_require_each_other(settings):
     with pytest.raises(
         ConfigError, match=r"target is '.*' and target_checkpoint is '.*'; target 'frozen' needs a checkpoint"
     ):
