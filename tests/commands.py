@@ -1,4 +1,4 @@
-"""Runs many commands in one Python that has already imported what takes long: each runs in a fork of it."""
+"""Runs commands in forks of one Python process that has already imported the slow modules."""
 
 import json
 import os
@@ -41,13 +41,13 @@ for line in sys.stdin:
         os._exit(code)
     print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 """
-# Imported before the first command. The entry points are not: each fork imports its own, which defines its flags.
+# Imported once. Each fork imports its own entry point, because importing it defines flags.
 IMPORTED = ["jepa_jax.training.loop", "jepa_jax.evaluation.job"]
 ROOT = pathlib.Path(__file__).parents[1]
 
 
 class Forks:
-    """For commands that end before they use a device: JAX cannot be forked once it has started one."""
+    """Runs commands that end before they use a device, since JAX cannot be forked after it has started one."""
 
     def __init__(self, folder):
         """Keeps the commands' output in `folder`."""
@@ -62,7 +62,7 @@ class Forks:
         )
 
     def run(self, module, *arguments, cwd):
-        """Like `python -m module arguments` in the folder `cwd`: its exit code and output."""
+        """Runs `python -m module arguments` in the folder `cwd` and returns its exit code and output."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         files = {name: str(self._folder / name) for name in ("stdout", "stderr")}
@@ -74,5 +74,5 @@ class Forks:
         return subprocess.CompletedProcess([module, *arguments], code, **output)
 
     def close(self):
-        """Ends the process."""
+        """Stops the process."""
         self._process.communicate()

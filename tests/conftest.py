@@ -1,6 +1,6 @@
-"""Settings shared by all tests: jaxtyping checked at run time, eight virtual devices, golden numbers, tiny clips.
+"""Setup and fixtures shared by all tests: jaxtyping checks, eight virtual CPU devices, golden numbers, tiny clips.
 
-In clips encoded on the spot frame k is a grey of level 8·k + 8, so a decoded frame tells its number.
+In generated clips, frame k is uniformly grey with level 8·k + 8, so its index can be read from its pixels.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
-        # Tests compile much and compute little.
+        # Tests spend most of their time compiling.
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
-        # Halves the time to compile; newer versions may not know it, and would abort.
+        # Halves compilation time. XLA aborts on unknown flags, and newer versions may have removed this one.
         "--xla_cpu_use_fusion_emitters=false" if jaxlib.version.__version_info__ < (0, 11) else "",
     ]
 )
@@ -36,13 +36,13 @@ from jaxtyping import install_import_hook
 install_import_hook("jepa_jax", "beartype.beartype")
 flags.FLAGS.mark_as_parsed()  # grain reads absl's flags
 
-# A shell starts what runs in the background with Ctrl-C ignored, and so would be the programs that tests interrupt.
+# A shell starts background jobs with SIGINT ignored. Subprocesses that tests interrupt would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
-# Files of the tests that `pytest -m fast` runs; their slow tests are left out.
+# Test files that `pytest -m fast` runs, without their slow tests.
 FAST = {
     "test_layering.py",
     "test_files.py",
@@ -65,7 +65,7 @@ FAST = {
 
 
 def pytest_collection_modifyitems(items):
-    """Marks the tests of FAST."""
+    """Adds the `fast` marker to the tests in FAST."""
     folder = pathlib.Path(__file__).parent
     for item in items:
         if item.path.relative_to(folder).as_posix() in FAST and not item.get_closest_marker("slow"):
@@ -74,26 +74,26 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Programs compiled once a session, for all workers of pytest-xdist and the processes that tests start."""
+    """Shares compiled programs between the pytest-xdist workers and the processes that tests start."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder = str(shared / "xla")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a run starts with a hundred tiny programs
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # a run compiles about a hundred tiny programs first
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory):
-    """forks.run(module, *arguments, cwd=…): a command that ends before it uses a device, in a fraction of a second."""
+    """forks.run(module, *arguments, cwd=…) runs, in a fraction of a second, a command that uses no device."""
     with contextlib.closing(commands.Forks(tmp_path_factory.mktemp("forks"))) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def golden():
-    """golden("encoder") is tests/golden/encoder.npz as a dict."""
+    """golden(name): the arrays of tests/golden/{name}.npz as a dict."""
 
     def load(name):
         with np.load(GOLDEN / f"{name}.npz") as arrays:
@@ -124,7 +124,7 @@ def _numbers(frames):
 
 
 def _write_video(path, frames=24, fps=25, gop=6, codec=None, times=None, sound=False, picture=_grey):
-    """`times`: presentation time of each frame in 1/1000 s, for a variable rate."""
+    """Encodes a video. `times` are presentation times in 1/1000 s, for a variable frame rate."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
@@ -153,26 +153,26 @@ def _write_video(path, frames=24, fps=25, gop=6, codec=None, times=None, sound=F
 
 @pytest.fixture(scope="session")
 def grey():
-    """grey(k): the picture of frame k."""
+    """grey(k): the image of frame k."""
     return _grey
 
 
 @pytest.fixture(scope="session")
 def numbers():
-    """numbers(frames): which frame each of these is."""
+    """numbers(frames): the index of each frame."""
     return _numbers
 
 
 @pytest.fixture(scope="session")
 def write_video():
-    """write_video(path, frames=24, …): encodes a video, returns its path as a string."""
+    """write_video(path, frames=24, …): encodes a video and returns its path as a string."""
     return _write_video
 
 
 @pytest.fixture(scope="session")
 def real_data():
-    """Real clips, which the project does not ship: the folder named by JEPA_TEST_DATA."""
+    """The folder of real clips set by JEPA_TEST_DATA. The repository contains none."""
     folder = os.environ.get("JEPA_TEST_DATA")
     if not folder:
-        pytest.skip("JEPA_TEST_DATA names no folder of real clips")
+        pytest.skip("JEPA_TEST_DATA is not set to a folder of real clips")
     return pathlib.Path(folder)

@@ -1,4 +1,4 @@
-"""Small image files of every kind, made on the spot."""
+"""Generates small image files in many formats."""
 
 import io
 import struct
@@ -7,7 +7,7 @@ import zlib
 from PIL import Image, TiffImagePlugin
 
 Image.init()
-HAS_AVIF = "AVIF" in Image.SAVE  # from Pillow 11.3 on
+HAS_AVIF = "AVIF" in Image.SAVE  # since Pillow 11.3
 RED = (200, 40, 30)
 
 
@@ -18,7 +18,7 @@ def encoded(image, form, **options):
 
 
 def png(width, depth, colour, row, extra=b""):
-    """A PNG of one row, of any depth and colour type."""
+    """A one-row PNG of any bit depth and colour type."""
 
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -30,7 +30,7 @@ def png(width, depth, colour, row, extra=b""):
 
 
 def tiff(samples, bits=None, **tags):
-    """A TIFF with samples as they are; `tags` by number, such as t262=0."""
+    """A TIFF with unchanged samples. `tags` are set by number, as in t262=0."""
     info = TiffImagePlugin.ImageFileDirectory_v2()
     content = encoded(Image.fromarray(samples), "TIFF", tiffinfo=info)
     for tag, value in {**tags, **({"t258": bits} if bits else {})}.items():
@@ -40,14 +40,14 @@ def tiff(samples, bits=None, **tags):
 
 
 def with_clear_right_half(mode):
-    """RED on the left; on the right a bright colour under alpha 0."""
+    """An image that is RED on the left and a bright colour with alpha 0 on the right."""
     image = Image.new("RGBA", (8, 8), (*RED, 255))
     image.paste((250, 240, 90, 0), (4, 0, 8, 8))
     return image.convert(mode)
 
 
 def exif_of_all_types():
-    """EXIF data with text, rationals, a position and a maker's note, and orientation 6."""
+    """EXIF data with orientation 6, text, rationals, a GPS position and a maker note."""
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x010F] = "Maker"
@@ -59,7 +59,7 @@ def exif_of_all_types():
 
 
 def replace_value(exif, tag, kind, value):
-    """EXIF data whose entry for a tag is of another type and holds another value."""
+    """Returns EXIF data with the type and value of one tag replaced."""
     content = bytearray(exif.tobytes())
     start = content.index(b"MM\0*") if b"MM\0*" in content else content.index(b"II*\0")
     order = ">" if content[start : start + 2] == b"MM" else "<"

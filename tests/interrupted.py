@@ -1,4 +1,4 @@
-"""Preparing a set, interrupted."""
+"""Interrupts the preparation of a dataset."""
 
 import contextlib
 
@@ -10,7 +10,7 @@ from jepa_jax.data.sources import array_record
 
 @contextlib.contextmanager
 def before_description(monkeypatch):
-    """Ctrl-C when all records are written, and nothing says yet that the set is complete."""
+    """Raises KeyboardInterrupt after all records are written, before the file that marks the dataset as complete."""
     write_text = shard_writer.write_text
 
     def interrupt(file, text):

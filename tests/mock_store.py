@@ -1,7 +1,7 @@
-"""A stand-in for gs://bucket: etils' calls for it go to a folder of this machine.
+"""A mock of gs://bucket that redirects etils' calls to a local folder.
 
-Files are written whole, folders exist by what is in them and cannot be renamed. Arrays, which orbax's own library
-writes, are sent there by handing it the folder's path.
+As in an object store, files are written atomically, and folders exist only while they contain files and cannot be
+renamed. Orbax writes arrays with its own library, so it is given the path of the local folder.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from jepa_jax.checkpoints import manager, reader
 
 
 class _Upload:
-    """An object being written: nobody sees it, or what replaces it, before it is closed."""
+    """An object that is being written. It appears, or replaces the previous object, when it is closed."""
 
     def __init__(self, file, target, folders):
         self.file, self.target, self.folders = file, target, folders
@@ -41,8 +41,9 @@ class _Upload:
 
 @contextlib.contextmanager
 def mounted(here, monkeypatch):
-    """The folder `here` stands for gs://bucket."""
-    # A folder is made with its first file and removed with its last: one thread must not remove what another just made.
+    """Redirects gs://bucket to the local folder `here`."""
+    # Folders are created with their first file and removed with their last one. The lock keeps a thread from removing
+    # a folder that another has just created.
     folders = threading.Lock()
 
     def local(path):
@@ -64,7 +65,7 @@ def mounted(here, monkeypatch):
         return original(local(path), mode)
 
     def made(original, path, **kwargs):
-        return None if remote(path) else original(path, **kwargs)  # there are no empty folders
+        return None if remote(path) else original(path, **kwargs)  # object stores have no empty folders
 
     def removed(original, path):
         with folders:

@@ -1,4 +1,4 @@
-"""`python -m jepa_jax.compile`: error messages, and reports from the TPU compiler where it is installed."""
+"""`python -m jepa_jax.compile`: error messages, and reports from the TPU compiler if it is installed."""
 
 import os
 import pathlib
@@ -29,7 +29,7 @@ def run(*arguments):
         (["--topology=cpu:2", "--global_batch=2,4"], "only with --sweep"),
     ],
 )
-def test_mistakes_are_one_line(forks, arguments, message):
+def test_invalid_arguments_print_an_error(forks, arguments, message):
     result = forks.run("jepa_jax.compile", "--config=configs/quickstart.py", *arguments, cwd=ROOT)
     assert result.returncode == 1
     assert result.stderr.startswith("Error: ")
@@ -37,7 +37,7 @@ def test_mistakes_are_one_line(forks, arguments, message):
 
 
 @pytest.mark.slow
-def test_a_step_for_a_tpu_slice():
+def test_report_for_a_tpu_slice():
     pytest.importorskip("libtpu", reason="the TPU compiler is not installed (extra `tpu`)")
     result = run("--topology=v5e:2x2", *SMALL)
     assert result.returncode == 0, result.stderr
@@ -46,7 +46,7 @@ def test_a_step_for_a_tpu_slice():
 
 
 @pytest.mark.slow
-def test_a_step_too_large_for_a_tpu_says_so_in_the_same_table():
+def test_step_too_large_for_a_tpu_is_reported():
     pytest.importorskip("libtpu", reason="the TPU compiler is not installed (extra `tpu`)")
     result = run("--topology=v5e:1x1", "--global-batch=262144", *SMALL)
     assert result.returncode == 2, result.stderr
@@ -55,7 +55,7 @@ def test_a_step_too_large_for_a_tpu_says_so_in_the_same_table():
 
 
 @pytest.mark.slow
-def test_a_sweep_is_a_table_over_policies():
+def test_sweep_prints_a_table_of_remat_policies():
     result = run("--topology=cpu:2", "--sweep", "--global-batch=2", *SMALL)
     assert result.returncode == 0, result.stderr
     rows = [line.split(" | ") for line in result.stdout.splitlines()[2:]]

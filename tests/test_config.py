@@ -1,4 +1,4 @@
-"""Settings: what is unknown, of the wrong type or impossible is refused by name; every config file can be used."""
+"""Settings: parsing, error messages, recipes and the config files in `configs/`."""
 
 import importlib.util
 import json
@@ -25,7 +25,7 @@ def get_config(name, *arguments):
     return module.get_config(*arguments)
 
 
-def test_defaults_survive_the_way_through_a_config_dict():
+def test_defaults_survive_a_config_dict_round_trip():
     assert parse(Config, defaults(Config)) == Config()
     assert parse(Config, to_dict(Config())) == Config()
 
@@ -60,12 +60,12 @@ def test_defaults_survive_the_way_through_a_config_dict():
         ({"data": {"sources": {"a": {"weight": float("nan")}}}}, "weight is nan; expected at least 0"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(settings, message):
+def test_invalid_settings_raise(settings, message):
     with pytest.raises(ConfigError, match=message):
         parse(Config, settings)
 
 
-def test_whole_numbers_serve_as_fractions_and_lists_as_tuples():
+def test_integers_are_valid_floats_and_lists_valid_tuples():
     config = parse(Config, {"optim": {"peak_lr": 1}, "data": {"augment": {"crop_area": [0.5, 1]}}})
     assert config.optim.peak_lr == 1.0
     assert config.data.augment.crop_area == (0.5, 1.0)
@@ -75,9 +75,9 @@ def test_whole_numbers_serve_as_fractions_and_lists_as_tuples():
     ("size", "height", "width", "kept"),
     [(96, 96, 96, 96), ((96, 128), 96, 128, (96, 128)), ([96, 128], 96, 128, (96, 128)), ([64, 64], 64, 64, 64)],
 )
-def test_a_clip_has_one_side_or_two(size, height, width, kept):
-    for given in ({"clip": {"size": size}}, json.loads(json.dumps({"clip": {"size": size}}))):
-        clip = parse(Config, given).clip
+def test_clip_size_is_one_number_or_height_and_width(size, height, width, kept):
+    for settings in ({"clip": {"size": size}}, json.loads(json.dumps({"clip": {"size": size}}))):
+        clip = parse(Config, settings).clip
         assert (clip.height, clip.width, clip.size) == (height, width, kept)
         assert clip.shape == (16, height, width, 3)
     config = defaults(Config)
@@ -87,7 +87,7 @@ def test_a_clip_has_one_side_or_two(size, height, width, kept):
 
 
 @pytest.mark.parametrize(("value", "size"), [("96", 96), ("(96, 128)", (96, 128)), ("[96,128]", (96, 128))])
-def test_flags_set_one_side_or_two(monkeypatch, value, size):
+def test_clip_size_flag_is_one_number_or_two(monkeypatch, value, size):
     monkeypatch.setattr(sys, "argv", ["train", f"--config.clip.size={value}"])
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_dict("config", defaults(Config), flag_values=values)
@@ -95,7 +95,7 @@ def test_flags_set_one_side_or_two(monkeypatch, value, size):
     assert parse(Config, holder.value).clip.size == size
 
 
-def test_sizes_that_do_not_divide_are_refused_with_the_nearest():
+def test_indivisible_clip_sizes_raise_with_the_nearest_valid_size():
     config = parse(Config, {"clip": {"frames": 5, "size": [90, 130]}})
     nearest = r"the nearest that do have 6 frames, 96×128 pixels"
     with pytest.raises(
@@ -104,13 +104,13 @@ def test_sizes_that_do_not_divide_are_refused_with_the_nearest():
         build_setup(config)
 
 
-def test_sprites_are_square():
+def test_sprites_that_are_not_square_raise():
     config = parse(Config, {"clip": {"size": [96, 128]}, "data": {"sources": {"sprites": {"kind": "sprites"}}}})
     with pytest.raises(ConfigError, match=r"sprites: size is \(96, 128\), but sprites are square; use one number"):
         build_setup(config)
 
 
-def test_levels_end_where_the_settings_say():
+def test_level_ends_set_the_levels_of_the_encoder():
     config = parse(Config, {"encoder": {"size": "32x6x2", "level_ends": [2, 3, 6]}, "clip": {"size": 32}})
     assert config.encoder.levels == 3
     assert parse(Config, json.loads(json.dumps(to_dict(config)))) == config
@@ -133,13 +133,13 @@ def test_difference_names_every_setting_that_differs():
 
 
 @pytest.mark.parametrize("recipe", recipes.RECIPES)
-def test_recipes_change_what_they_name(recipe):
+def test_every_recipe_except_baseline_changes_settings(recipe):
     changed = parse(Config, recipes.apply(defaults(Config), recipe))
     assert changed.recipe == recipe
     assert (difference(Config(), changed) == []) == (recipe == "baseline")
 
 
-def test_recipes_are_the_studys():
+def test_recipes_match_the_study():
     motion_future = parse(Config, recipes.apply(defaults(Config), "motion_future"))
     assert {name: (mask.blocks, mask.spatial_scale) for name, mask in motion_future.masks.items()} == {
         "short": (4, 0.15),
@@ -150,7 +150,7 @@ def test_recipes_are_the_studys():
     assert not parse(Config, recipes.apply(defaults(Config), "baseline_no_ema")).ema.enabled
 
 
-def test_a_mistyped_recipe_is_told_with_the_nearest():
+def test_misspelled_recipe_raises_with_a_suggestion():
     with pytest.raises(
         recipes.NoSuchRecipeError,
         match=r"Unknown recipe 'motion_gided'\. Did you mean 'motion_guided'\? Recipes:\n  baseline ",
@@ -159,7 +159,7 @@ def test_a_mistyped_recipe_is_told_with_the_nearest():
 
 
 @pytest.mark.parametrize("name", ["quickstart", "folder", "ucf101", "mixed"])
-def test_help_lists_every_recipe_in_a_line(name, capsys):
+def test_help_lists_every_recipe(name, capsys):
     with pytest.raises(SystemExit) as stop:
         get_config(name, "help")
     assert stop.value.code == 0
@@ -171,8 +171,8 @@ def test_any_objective_can_be_set_in_any_recipe():
     config = get_config("mixed", "fwm")
     config.objectives.latent_dynamics.coefficient = 0.5
     config.objectives.context_prediction.coefficient = 0.0
-    got = {name: objective.coefficient for name, objective in parse(Config, config).objectives.items()}
-    assert got == {
+    coefficients = {name: objective.coefficient for name, objective in parse(Config, config).objectives.items()}
+    assert coefficients == {
         "prediction": 1.0,
         "factorization_static": 0.05,
         "factorization_orthogonality": 0.01,
@@ -181,7 +181,7 @@ def test_any_objective_can_be_set_in_any_recipe():
 
 
 @pytest.mark.parametrize("name", ["quickstart", "folder", "ucf101", "mixed"])
-def test_config_files_make_a_run(name):
+def test_config_files_build_a_setup(name):
     config = parse(Config, get_config(name))
     setup = build_setup(config)
     assert all(
@@ -192,7 +192,7 @@ def test_config_files_make_a_run(name):
 
 
 @pytest.mark.parametrize("encoder", ["vit_large", "vit_giant"])
-def test_v_jepa_2_has_its_shape(encoder):
+def test_vjepa2_config_has_the_published_sizes(encoder):
     config = parse(Config, get_config("vjepa2", encoder))
     setup = build_setup(config)
     assert setup.encoder.size == sizes.ENCODERS[encoder]
@@ -201,7 +201,7 @@ def test_v_jepa_2_has_its_shape(encoder):
     assert set(config.objectives) == {"prediction"}
 
 
-def test_the_folder_of_prepared_sets_reaches_the_sources():
+def test_data_root_sets_the_paths_of_all_sources():
     config = get_config("mixed")
     config.data.root = "elsewhere"
     paths = {name: source.path for name, source in parse(Config, config).data.sources.items()}
@@ -212,7 +212,7 @@ def test_the_folder_of_prepared_sets_reaches_the_sources():
     }
 
 
-def test_full_size_configs_are_the_studys():
+def test_full_size_configs_match_the_study():
     for name in ("ucf101", "mixed"):
         config = parse(Config, get_config(name))
         assert (config.steps, config.batch_size, config.clip.frames, config.clip.size) == (30_000, 32, 16, 224)
@@ -222,7 +222,7 @@ def test_full_size_configs_are_the_studys():
         assert setup.features == 3072
 
 
-def test_objectives_must_split_channels_alike():
+def test_objectives_with_different_channel_splits_raise():
     config = recipes.apply(defaults(Config), "fwm_ld")
     config.objectives.factorization_static.split = "per_level"
     with pytest.raises(ConfigError, match=r"factorization_static by 'per_level'.*expected the same in"):
@@ -230,5 +230,5 @@ def test_objectives_must_split_channels_alike():
     for name in ("factorization_orthogonality", "latent_dynamics"):
         config.objectives[name].split = "per_level"
     parse(Config, config)
-    config.objectives.action.coefficient = 1.0  # whose head sees all channels
+    config.objectives.action.coefficient = 1.0  # its head reads all channels
     parse(Config, config)

@@ -1,4 +1,4 @@
-"""Configs by name and by path, from any folder, in a checkout and as an installed package."""
+"""Configs are found by name and by path, from any folder, in a checkout and in an installed package."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ def get_config():
 """
 
 
-def test_every_file_of_configs_has_a_name():
+def test_every_config_file_has_a_name():
     names = config_files.names()
     assert {"quickstart", "mixed", "folder", "eval/sprites", "eval/folder"} <= set(names)
     for name in names:
@@ -45,10 +45,10 @@ def test_names_are_found_from_any_folder(reference, file, tmp_path, monkeypatch)
     assert config_files.find(reference) == str(ROOT / "configs" / file)
 
 
-def test_a_path_that_exists_wins_over_a_name(tmp_path, monkeypatch):
+def test_existing_paths_take_precedence_over_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").mkdir()
-    (tmp_path / "quickstart").mkdir()  # a folder is no config
+    (tmp_path / "quickstart").mkdir()  # a folder is not a config
     (tmp_path / "configs" / "mixed.py").write_text("def get_config(recipe='mine'):\n    return recipe\n")
     found = config_files.find("configs/mixed.py:other")
     assert found == "configs/mixed.py:other"
@@ -57,7 +57,7 @@ def test_a_path_that_exists_wins_over_a_name(tmp_path, monkeypatch):
     assert config_files.find("nowhere") is None
 
 
-def test_what_a_config_file_refers_to_is_not_looked_up_in_the_current_folder_first(tmp_path, monkeypatch):
+def test_references_in_config_files_are_looked_up_in_the_current_folder_last(tmp_path, monkeypatch):
     (tmp_path / "here" / "configs" / "eval").mkdir(parents=True)
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -70,7 +70,7 @@ def test_what_a_config_file_refers_to_is_not_looked_up_in_the_current_folder_fir
     assert config_files.find("own.py", tmp_path / "mine" / "run.py") == "own.py"
 
 
-def test_a_file_with_a_name_is_shown_by_it_unless_the_current_folder_has_a_file_of_this_name(tmp_path, monkeypatch):
+def test_paths_are_shortened_to_names_unless_ambiguous(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = config_files.find("eval/sprites:tiny")
     assert config_files.shorten(found) == "eval/sprites:tiny"
@@ -91,7 +91,7 @@ def test_a_file_with_a_name_is_shown_by_it_unless_the_current_folder_has_a_file_
         ("import no_such_module\n", "", r"run\.py:1: ModuleNotFoundError: No module named 'no_such_module'"),
     ],
 )
-def test_a_config_that_fails_says_in_which_line(tmp_path, source, argument, message):
+def test_errors_in_config_files_name_file_and_line(tmp_path, source, argument, message):
     (tmp_path / "run.py").write_text(source)
     with pytest.raises(ConfigError, match=message):
         config_files.load(f"{tmp_path / 'run.py'}{argument}")
@@ -99,7 +99,7 @@ def test_a_config_that_fails_says_in_which_line(tmp_path, source, argument, mess
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The environment of a fresh installation of the wheel, which shares the dependencies of this one."""
+    """The Python of a new environment with the wheel installed. It uses the dependencies of this environment."""
     folder = tmp_path_factory.mktemp("installed")
     source = folder / "source"
     files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
@@ -125,7 +125,7 @@ def installed(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_installed_package_trains_and_probes_in_an_empty_folder(installed, tmp_path):
+def test_installed_package_trains_and_evaluates_in_an_empty_folder(installed, tmp_path):
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "XLA_FLAGS")}
 
     def run(*arguments):

@@ -1,4 +1,4 @@
-"""The command itself, as a process of its own."""
+"""`python -m jepa_jax.evaluate` in a subprocess."""
 
 import json
 import pathlib
@@ -51,7 +51,7 @@ def run(*arguments):
 
 @pytest.fixture
 def flags(tmp_path):
-    """Pictures of two colours, for a tiny untrained encoder; the results go to tmp_path/out/results.json."""
+    """Flags to evaluate a tiny untrained encoder on images of two colours, with results in tmp_path/out."""
     for i in range(8):
         for name, shade in (("dark", 40 + i), ("light", 200 + i)):
             (tmp_path / name).mkdir(exist_ok=True)
@@ -84,7 +84,7 @@ def test_evaluation_of_a_random_encoder(flags, tmp_path):
 
 
 @pytest.mark.slow
-def test_results_files_side_by_side(flags, tmp_path):
+def test_compare_prints_results_side_by_side(flags, tmp_path):
     run(*flags, "--config.probes.linear.epochs=1", "--config.probes.linear.lr=(0.1,)")
     file = tmp_path / "out" / "results.json"
     done = run("--compare", file, file)
@@ -122,7 +122,7 @@ def test_results_files_side_by_side(flags, tmp_path):
         ),
     ],
 )
-def test_mistakes_are_told_without_a_traceback(forks, arguments, message):
+def test_invalid_arguments_print_no_traceback(forks, arguments, message):
     done = forks.run("jepa_jax.evaluate", *arguments, cwd=ROOT)
     assert done.returncode == 1
     assert message in done.stderr
@@ -131,7 +131,7 @@ def test_mistakes_are_told_without_a_traceback(forks, arguments, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_asked_to_stop_it_stops(flags, tmp_path, number, code):
+def test_signal_stops_an_evaluation(flags, tmp_path, number, code):
     arguments = command(*flags, "--config.probes.linear.kind=linear", "--config.probes.linear.epochs=10000000")
     with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -148,8 +148,8 @@ def test_asked_to_stop_it_stops(flags, tmp_path, number, code):
 
 
 @pytest.mark.slow
-def test_watching_a_run_from_before_its_start_to_its_end(tmp_path):
-    """Checkpoints come while it looks and are deleted again; all that it met are in the file, the last surely."""
+def test_watch_follows_a_run_from_start_to_end(tmp_path):
+    """Training deletes old checkpoints, so the watch may miss some, but never the last one."""
     (tmp_path / "training.py").write_text(WATCHED_TRAINING)
     run, out = tmp_path / "run", tmp_path / "curve.jsonl"
     watching = command(
@@ -161,19 +161,19 @@ def test_watching_a_run_from_before_its_start_to_its_end(tmp_path):
         assert process.stdout is not None
         trained = subprocess.run(training, cwd=ROOT, capture_output=True, text=True, timeout=600)
         if trained.returncode:
-            process.kill()  # it would wait for ever
-        told = process.stdout.read()
+            process.kill()  # it would wait forever
+        output = process.stdout.read()
         assert trained.returncode == 0, trained.stderr
-        assert process.wait(300) == 0, told
+        assert process.wait(300) == 0, output
     steps = [json.loads(line)["checkpoint"]["step"] for line in out.read_text().splitlines()]
     assert steps == sorted(set(steps))
     assert steps[-1] == 60
-    assert "The run is done." in told
-    assert "Traceback" not in told
+    assert "The run is done." in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_watch(tmp_path):
+def test_ctrl_c_stops_watch(tmp_path):
     watching = command(f"--config={SPRITES}", f"--checkpoint={tmp_path / 'nothing'}", "--watch")
     with subprocess.Popen(watching, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -181,6 +181,6 @@ def test_ctrl_c_ends_a_watch(tmp_path):
         assert "Waiting for a checkpoint in" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
-        told = process.stderr.read()
-    assert "Stopped; the results so far are in" in told
-    assert "Traceback" not in told
+        errors = process.stderr.read()
+    assert "Stopped; the results so far are in" in errors
+    assert "Traceback" not in errors

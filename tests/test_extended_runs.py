@@ -1,4 +1,4 @@
-"""Runs resumed with what may change: more steps, moved data, another way to compute the same."""
+"""Runs resumed with allowed changes: more steps, moved data, other implementations of the same computation."""
 
 import dataclasses
 import json
@@ -45,7 +45,7 @@ def final_state(workdir):
 
 @pytest.fixture(scope="module")
 def six(tmp_path_factory):
-    """A run that is done."""
+    """A finished run of six steps."""
     workdir = tmp_path_factory.mktemp("six") / "run"
     loop.train(config_with(), workdir)
     return workdir
@@ -57,7 +57,7 @@ def copy(six, tmp_path):
 
 
 @pytest.mark.slow
-def test_held_it_is_the_run_planned_that_way_from_the_start(six, copy, tmp_path, capsys):
+def test_extending_with_hold_equals_a_run_planned_that_way(six, copy, tmp_path, capsys):
     assert loop.train(config_with(steps=10), copy, extend="hold") == loop.Outcome(step=10)
     assert "Schedules hold: planned for 6 steps as before" in capsys.readouterr().out
     assert column(copy, "loss")[:6] == column(six, "loss")
@@ -70,7 +70,7 @@ def test_held_it_is_the_run_planned_that_way_from_the_start(six, copy, tmp_path,
     chex.assert_trees_all_equal(final_state(copy), final_state(tmp_path / "planned"))
     assert reader.read_encoder(copy).config == config_with(steps=10, schedule_steps=6)
 
-    # The plain command resumes it, to the bit.
+    # The command without --resume=extend resumes the run bit for bit.
     for saved in (8, 10):
         shutil.rmtree(copy / "checkpoints" / str(saved))
     assert loop.train(config_with(steps=10), copy) == loop.Outcome(step=10)
@@ -82,38 +82,38 @@ def test_held_it_is_the_run_planned_that_way_from_the_start(six, copy, tmp_path,
 
 
 @pytest.mark.slow
-def test_stretched_its_schedules_are_those_of_the_new_length(six, copy, capsys):
+def test_extending_with_stretch_uses_schedules_of_the_new_length(six, copy, capsys):
     assert loop.train(config_with(steps=10), copy, extend="stretch") == loop.Outcome(step=10)
     assert "Schedules stretch: planned for 10 steps instead of 6" in capsys.readouterr().out
     assert column(copy, "loss")[:6] == column(six, "loss")
     expected = [schedules.learning_rate(config_with().optim, 10, now) for now in range(7, 11)]
     np.testing.assert_allclose(column(copy, "learning_rate")[6:], expected, rtol=1e-6)
     np.testing.assert_allclose(column(copy, "context_prediction/weight")[6:], [0.3, 0.35, 0.4, 0.45], rtol=1e-6)
-    # Given again, as after an interruption, the same command has nothing to extend.
+    # The same command again, as after an interruption, does not extend the run further.
     assert loop.train(config_with(steps=10), copy, extend="stretch") == loop.Outcome(step=10)
     assert "Extending" not in capsys.readouterr().out
 
 
-def test_fewer_steps_than_are_done_are_refused(copy):
+def test_extending_to_fewer_steps_than_done_raises(copy):
     with pytest.raises(ConfigError, match=r"has done 6 steps; config\.steps is 4"):
         loop.train(config_with(steps=4), copy, extend="hold")
     assert json.loads((copy / "config.json").read_text())["steps"] == 6
 
 
-def test_more_steps_need_to_be_asked_for(copy):
+def test_more_steps_without_extend_raise(copy):
     with pytest.raises(ConfigError, match=r"(?s)config\.steps: 6 → 10\n.*--resume=extend"):
         loop.train(config_with(steps=10), copy)
     assert column(copy, "step") == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_finished_run_says_how_to_train_it_longer(copy, capsys):
+def test_finished_run_explains_how_to_train_longer(copy, capsys):
     loop.train(config_with(), copy)
     assert "nothing to do. To train it longer, add --resume=extend" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changed", [{"scan": False, "remat": "full"}, {"remat": "level", "attention": "fused"}])
-def test_another_way_to_compute_the_blocks_resumes_up_to_rounding(six, copy, changed, caplog):
+def test_other_block_implementations_resume_up_to_rounding(six, copy, changed, caplog):
     shutil.rmtree(copy / "checkpoints" / "6")
     assert loop.train(config_with(encoder=SETTINGS["encoder"] | changed), copy) == loop.Outcome(step=6)
     for name in changed:
@@ -123,8 +123,8 @@ def test_another_way_to_compute_the_blocks_resumes_up_to_rounding(six, copy, cha
 
 
 @pytest.mark.slow
-def test_a_folder_of_an_earlier_version_resumes_to_the_bit(six, copy):
-    """Without data.json, and without the settings that came later."""
+def test_workdir_of_an_earlier_version_resumes_bit_for_bit(six, copy):
+    """Earlier versions wrote no data.json and had fewer settings."""
     (copy / "data.json").unlink()
     settings = json.loads((copy / "config.json").read_text())
     del settings["schedule_steps"]
@@ -138,7 +138,7 @@ def test_a_folder_of_an_earlier_version_resumes_to_the_bit(six, copy):
 
 
 @pytest.mark.slow
-def test_moved_data_resume_to_the_bit_and_other_data_are_refused(tmp_path, write_video):
+def test_moved_data_resume_bit_for_bit_and_changed_data_raise(tmp_path, write_video):
     for i in range(4):
         write_video(tmp_path / "old" / f"class{i % 2}" / f"{i}.mp4", frames=8 + i)
 

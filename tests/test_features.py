@@ -1,4 +1,4 @@
-"""`python -m jepa_jax.features`: features of any files, with the names they belong to."""
+"""`python -m jepa_jax.features`: features of files, with their names and labels."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ def get_config():
 
 @pytest.fixture
 def flags(tmp_path):
-    """Files without labels beside some with, one of them damaged, and an untrained encoder."""
+    """Flags for an untrained encoder and a folder of labelled, unlabelled and damaged files."""
     (tmp_path / "training.py").write_text(TRAINING)
     for name in ("a.png", "red/b.png", "red/c.png"):
         (tmp_path / "files" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -70,18 +70,18 @@ def test_features_of_unlabelled_and_labelled_files(flags, tmp_path):
 
     before = (out / "mean.npy").stat().st_mtime_ns
     assert run(*flags, "--tokens=mean,frames,all", "--levels=last,all").returncode == 0
-    assert (out / "mean.npy").stat().st_mtime_ns == before, "what is finished is left as it is"
+    assert (out / "mean.npy").stat().st_mtime_ns == before, "complete arrays must not be written again"
 
 
 @pytest.mark.slow
-def test_clips_of_another_height_than_width(flags, tmp_path):
+def test_features_of_clips_that_are_not_square(flags, tmp_path):
     done = run(*flags, "--tokens=all", "--size=16,24")
     assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "out" / "all.npy").shape == (3, 4 * 6, 16)
 
 
 @pytest.mark.slow
-def test_what_cannot_be(flags, tmp_path):
+def test_invalid_arguments_print_an_error_without_traceback(flags, tmp_path):
     for arguments, message in [
         (["--tokens=means"], "--tokens: 'means' is not a kind of tokens. Did you mean 'mean'?"),
         (["--size=16,wide"], "--size is '16,wide'; expected SIDE or HEIGHT,WIDTH, as in --size=96,128."),

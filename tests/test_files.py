@@ -1,4 +1,4 @@
-"""Paths of this machine and URLs are told apart, and a URL that cannot be used says what can."""
+"""Local paths and URLs, and error messages for URLs that are not supported."""
 
 import importlib.util
 import pathlib
@@ -10,7 +10,7 @@ from jepa_jax.files import paths
 from jepa_jax.settings import ConfigError
 
 
-def test_local_paths_become_absolute_and_urls_stay(tmp_path, monkeypatch):
+def test_local_paths_become_absolute_and_urls_do_not_change(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert str(paths.locate("runs/a:7")) == f"{tmp_path}/runs/a:7"
     assert str(paths.locate("gs://bucket/run")) == "gs://bucket/run"
@@ -34,12 +34,12 @@ def test_local_paths_become_absolute_and_urls_stay(tmp_path, monkeypatch):
         ("/gs/bucket/run", "is in /gs, which is interpreted as gs://bucket/run"),
     ],
 )
-def test_what_is_no_path_is_refused_with_the_right_one(path, message):
+def test_invalid_paths_raise_with_a_suggestion(path, message):
     with pytest.raises(ConfigError, match=message):
         paths.locate(path)
 
 
-def test_a_store_without_its_package_names_it():
+def test_object_store_without_its_package_raises():
     def missing(*_):
         raise ImportError("Please install gcsfs")
 
@@ -48,12 +48,12 @@ def test_a_store_without_its_package_names_it():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
-def test_without_gcsfs_no_bucket_is_waited_for():
+def test_bucket_without_gcsfs_raises():
     with pytest.raises(ConfigError, match="gs:// needs gcsfs"):
         paths.reachable("gs://bucket/run")
 
 
-def test_a_store_that_refuses_is_an_error_of_one_line():
+def test_object_store_that_denies_access_raises():
     def refuses(*_):
         raise RuntimeError("401 anonymous caller")
 
@@ -61,14 +61,14 @@ def test_a_store_that_refuses_is_an_error_of_one_line():
         paths.reachable("gs://bucket/run")
 
 
-def test_what_has_to_be_on_this_machine_is_named():
+def test_require_local_raises_for_urls():
     assert paths.require_local("a/b", "--cache") == pathlib.Path("a/b")
     for url in ("gs://bucket/a", "gs:/bucket/a", "https://host/a"):
         with pytest.raises(ConfigError, match=f"--cache is {url}; expected a path on this machine"):
             paths.require_local(url, "--cache")
 
 
-def test_a_file_is_written_whole(tmp_path):
+def test_write_text_replaces_the_file_and_leaves_no_temporary_files(tmp_path):
     paths.write_text(tmp_path / "a", "1")
     paths.write_text(tmp_path / "a", "→ 2")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "→ 2"}

@@ -1,4 +1,4 @@
-"""The packages of jepa_jax import only what is below them, without cycles, and stay small."""
+"""The packages of jepa_jax import only from lower layers, have no import cycles and stay small."""
 
 import ast
 import collections
@@ -9,7 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "jepa_jax"
 
-# From the ground up: a package or module may import those of the layers before its own.
+# From bottom to top: a package or module may import only from the layers before its own.
 LAYERS = (
     {"settings", "progress"},
     {"files"},
@@ -27,7 +27,7 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
 def modules():
-    """Dotted names of all modules, with their files."""
+    """Maps the dotted name of each module to its file."""
     found = {}
     for file in PACKAGE.rglob("*.py"):
         parts = file.relative_to(ROOT).with_suffix("").parts
@@ -39,7 +39,7 @@ MODULES = modules()
 
 
 def imports(name):
-    """The modules of this package that a module imports."""
+    """The modules of jepa_jax that a module imports."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "jepa_jax":
@@ -55,12 +55,12 @@ GRAPH = {name: imports(name) for name in MODULES}
 
 
 def top(name):
-    """The name below `jepa_jax`; empty for the package itself."""
+    """The top-level name below `jepa_jax`; empty for the package itself."""
     return name.split(".")[1] if "." in name else ""
 
 
 def imported_packages(name):
-    """Top-level packages that a module imports from outside."""
+    """The top-level packages that a module imports."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -74,7 +74,7 @@ def test_every_module_has_a_layer():
     assert {top(name) for name in MODULES} - {""} == LAYER.keys()
 
 
-def test_imports_point_down():
+def test_modules_import_only_from_lower_layers():
     upward = [
         f"{name} imports {other}"
         for name, others in GRAPH.items()
@@ -84,7 +84,7 @@ def test_imports_point_down():
     assert not upward
 
 
-def test_there_is_no_cycle():
+def test_imports_have_no_cycles():
     done, path = set(), []
 
     def visit(name):
@@ -121,15 +121,15 @@ def test_workers_do_not_import_jax():
 
 
 @pytest.mark.parametrize("folder", sorted({file.parent for file in MODULES.values()}), ids=lambda f: f.name)
-def test_a_folder_has_at_most_ten_modules(folder):
+def test_folder_has_at_most_ten_modules(folder):
     files = [file.stem for file in folder.glob("*.py") if file.name != "__init__.py"]
-    if folder.name not in ("objectives", "masks"):  # one module an objective, one a mask
+    if folder.name not in ("objectives", "masks"):  # one module per objective or mask
         assert len(files) <= 10, sorted(files)
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
-def test_a_module_has_at_most_300_lines(name):
-    if name != "jepa_jax.config":  # the whole schema, to be read in one place
+def test_module_has_at_most_300_lines(name):
+    if name != "jepa_jax.config":  # the whole schema in one file
         assert len(MODULES[name].read_text().splitlines()) <= 300
 
 
@@ -137,8 +137,8 @@ ENTRY_POINTS = LAYERS[-1]
 
 
 def test_no_two_modules_have_confusable_names():
-    """Such as encoder, encoders and encoding. Entry points may be named as the package that they run; `base` is the
-    interface of its folder.
+    """For example encoder, encoders and encoding. An entry point may have the name of the package it runs, and
+    several folders may define their interface in `base`.
     """
     stems = collections.defaultdict(set)
     for name, file in MODULES.items():

@@ -1,4 +1,4 @@
-"""One owner at a time: who is refused, who waits, who takes over, and what an owner that lost it is told."""
+"""Lock files: waiting for an owner, taking over stale locks, and errors of owners that lost their lock."""
 
 import contextlib
 import dataclasses
@@ -26,14 +26,14 @@ REPOSITORY = pathlib.Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """A second stands for a minute."""
+    """Shortens all intervals: a second in these tests corresponds to a minute."""
     for name, seconds in {"BEAT_S": 0.1, "SILENT_S": 0.3, "STALE_S": 1.0, "SETTLE_S": 0.1, "POLL_S": 0.02}.items():
         monkeypatch.setattr(ownership, name, seconds)
 
 
 @pytest.fixture(params=["disk", "gs"])
 def file(request, tmp_path, monkeypatch):
-    """A lock file on a disk, and one on an object store."""
+    """A lock file on a disk or in an object store."""
     with contextlib.ExitStack() as stack:
         if request.param == "gs":
             stack.enter_context(mock_store.mounted(tmp_path / "bucket", monkeypatch))
@@ -41,7 +41,7 @@ def file(request, tmp_path, monkeypatch):
 
 
 def lock_of(file, age=0.0, **changes):
-    """Writes a lock that somebody else holds, last renewed `age` seconds ago."""
+    """Writes the lock of another owner, last renewed `age` seconds ago."""
     owner = dataclasses.replace(Owner.this_process(), **changes)
     renewed = time.time() - age
     file.write_text(json.dumps(dataclasses.asdict(owner) | {"renewed": renewed}))
@@ -52,7 +52,7 @@ def lock_of(file, age=0.0, **changes):
 
 @contextlib.contextmanager
 def beating(file, age=0.0, **changes):
-    """A lock of another machine that is renewed, by a clock that is late by `age`."""
+    """Keeps renewing the lock of an owner whose clock is `age` seconds late."""
     done = threading.Event()
     owner = lock_of(file, age, **changes)
 
@@ -76,17 +76,17 @@ def beating(file, age=0.0, **changes):
 ELSEWHERE = {"host": "node7", "pid": 4711, "machine": "another boot"}
 
 
-def test_a_live_owner_is_named(file):
+def test_acquire_names_the_live_owner(file):
     with ownership.owned(file, "The folder", "Wait."), pytest.raises(HeldError) as error:
         ownership.acquire(file, "The folder", "Wait.")
     assert f"The folder is in use by process {os.getpid()} on {socket.gethostname()}, since 20" in str(error.value)
     assert "Wait. The lock" in str(error.value)
     assert not file.exists()
-    ownership.acquire(file, "The folder").release()  # which is free again
+    ownership.acquire(file, "The folder").release()  # the lock is free again
 
 
-def test_a_dead_process_leaves_nothing_to_wait_for(file):
-    """Also one that its parent has not waited for yet."""
+def test_lock_of_a_dead_process_is_acquired_without_waiting(file):
+    """Even if its parent has not waited for it yet."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         lock_of(file, pid=process.pid, started=process_start(process.pid))
         with pytest.raises(HeldError, match=f"process {process.pid} on"):
@@ -99,7 +99,7 @@ def test_a_dead_process_leaves_nothing_to_wait_for(file):
         assert time.monotonic() - begun < 0.5
 
 
-def test_a_process_id_used_again_is_not_the_owner(file):
+def test_reused_process_id_is_not_the_owner(file):
     lock_of(file, pid=os.getpid(), started="1")
     lock = ownership.acquire(file, "It")
     assert json.loads(file.read_text())["token"] == lock.owner.token
@@ -107,33 +107,33 @@ def test_a_process_id_used_again_is_not_the_owner(file):
 
 
 @pytest.mark.parametrize(("age", "least", "most"), [(0.0, 0.9, 3.0), (50.0, 0.25, 0.9)])
-def test_a_silent_owner_on_another_machine_is_waited_for(file, age, least, most, capsys):
-    """Longer where its last sign of life is recent: by the clocks it may be alive."""
+def test_acquire_waits_for_a_silent_owner_on_another_machine(file, age, least, most, capsys):
+    """The wait is longer if the last renewal is recent, because the owner may still be alive."""
     lock_of(file, age, **ELSEWHERE)
     begun = time.monotonic()
     lock = ownership.acquire(file, "It")
     assert least < time.monotonic() - begun < most
     assert json.loads(file.read_text())["token"] == lock.owner.token
     lock.release()
-    told = capsys.readouterr().err
-    assert "It was in use by process 4711 on node7" in told
-    assert "does not respond; taking over" in told
+    errors = capsys.readouterr().err
+    assert "It was in use by process 4711 on node7" in errors
+    assert "does not respond; taking over" in errors
 
 
 @pytest.mark.parametrize("age", [0.0, 3600.0, -3600.0])
-def test_a_live_owner_on_another_machine_is_refused_whatever_its_clock(file, age):
+def test_live_owner_on_another_machine_keeps_the_lock_despite_clock_offset(file, age):
     with beating(file, age, **ELSEWHERE) as owner, pytest.raises(HeldError, match="process 4711 on node7"):
         ownership.acquire(file, "It")
     assert json.loads(file.read_text())["token"] == owner.token
 
 
-def test_the_same_host_name_is_not_the_same_machine(file):
-    """As a restarted pod has: the process of that number is another one, and may not be there."""
+def test_equal_host_names_do_not_mean_the_same_machine(file):
+    """A restarted pod keeps its host name, but its process ids belong to other processes or to none."""
     with beating(file, pid=2**22 + 1, machine="another boot"), pytest.raises(HeldError):
         ownership.acquire(file, "It")
 
 
-def test_an_owner_renews_its_lock(file):
+def test_owner_renews_its_lock(file):
     with ownership.owned(file, "It"):
         first = lock_file(file).look().renewed
         end = time.monotonic() + 10
@@ -142,7 +142,7 @@ def test_an_owner_renews_its_lock(file):
             time.sleep(0.02)
 
 
-def test_a_second_one_may_wait(file, capsys):
+def test_second_owner_can_wait_for_the_lock(file, capsys):
     taken = threading.Event()
 
     def second():
@@ -152,13 +152,13 @@ def test_a_second_one_may_wait(file, capsys):
     with ownership.owned(file, "It"):
         thread = threading.Thread(target=second)
         thread.start()
-        assert not taken.wait(1.5)  # longer than what makes a lock stale
+        assert not taken.wait(1.5)  # longer than STALE_S
     thread.join(10)
     assert taken.is_set()
     assert capsys.readouterr().err.count("Waiting for another job: It is in use by process") == 1
 
 
-def test_an_owner_finds_out_that_it_lost_the_lock(file):
+def test_owner_detects_that_it_lost_the_lock(file):
     lock = ownership.acquire(file, "It")
     lock.check()
     other = lock_of(file, **ELSEWHERE)
@@ -168,7 +168,7 @@ def test_an_owner_finds_out_that_it_lost_the_lock(file):
     while not lock.seems_lost:
         assert time.monotonic() < end
     lock.release()
-    assert json.loads(file.read_text())["token"] == other.token  # not its own to remove
+    assert json.loads(file.read_text())["token"] == other.token  # it must not remove the lock of another owner
 
     file.unlink()
     lock = ownership.acquire(file, "It")
@@ -180,15 +180,15 @@ def test_an_owner_finds_out_that_it_lost_the_lock(file):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"token": 1, "renewed": 0}', "\0\1"])
-def test_a_damaged_lock_is_waited_for_like_a_silent_owner(file, content):
+def test_damaged_lock_is_taken_over(file, content):
     file.write_text(content)
     lock = ownership.acquire(file, "It")
     assert json.loads(file.read_text())["token"] == lock.owner.token
     lock.release()
 
 
-def test_many_at_once_have_one_owner_at_a_time(file):
-    """They begin with a stale lock, which all of them find."""
+def test_concurrent_threads_own_the_lock_one_at_a_time(file):
+    """All threads start with the same stale lock."""
     lock_of(file, pid=os.getpid(), started="1")
     inside, most, done = [], [], []
 
@@ -210,8 +210,8 @@ def test_many_at_once_have_one_owner_at_a_time(file):
     assert max(most) == 1
 
 
-def test_a_lock_that_was_just_taken_is_not_discarded(tmp_path):
-    """By one that saw the stale lock before it."""
+def test_discarding_a_stale_lock_keeps_a_newer_one(tmp_path):
+    """Another process may take over the lock after this one has read the stale lock."""
     file = epath.Path(tmp_path / "lock.json")
     lock_of(file, **ELSEWHERE)
     stale = lock_file(file).look()
@@ -222,7 +222,7 @@ def test_a_lock_that_was_just_taken_is_not_discarded(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_asked_to_end_releases(tmp_path, number):
+def test_signal_releases_the_lock(tmp_path, number):
     file = tmp_path / "lock.json"
     program = (
         "import sys, time\nfrom jepa_jax.distributed import exit_codes\n"
@@ -243,7 +243,7 @@ def test_a_process_asked_to_end_releases(tmp_path, number):
     assert not file.exists()
 
 
-def test_a_disk_without_room_leaves_no_lock(tmp_path, monkeypatch):
+def test_full_disk_leaves_no_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(lock_stores, "text", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         ownership.acquire(tmp_path / "lock.json", "It")

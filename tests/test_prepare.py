@@ -1,4 +1,4 @@
-"""The command: flags in, exit code out."""
+"""`python -m jepa_jax.prepare`: flags, output and exit codes."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from jepa_jax.cli import command_line
 
 
 @pytest.mark.slow
-def test_the_command_line(tmp_path, write_video):
+def test_command_line_prepares_verifies_and_reports_errors(tmp_path, write_video):
     write_video(tmp_path / "raw" / "a" / "0.mp4")
     write_video(tmp_path / "raw" / "b" / "1.webm")
 
@@ -22,10 +22,10 @@ def test_the_command_line(tmp_path, write_video):
         )
 
     out = str(tmp_path / "out")
-    made = run("folder", "--source", str(tmp_path / "raw"), "--out", out, "--short-side", "32", "--workers", "1")
-    assert made.returncode == 0, made.stderr
-    assert "2 videos" in made.stdout
-    assert "as downloaded; expected size" in made.stdout
+    prepared = run("folder", "--source", str(tmp_path / "raw"), "--out", out, "--short-side", "32", "--workers", "1")
+    assert prepared.returncode == 0, prepared.stderr
+    assert "2 videos" in prepared.stdout
+    assert "as downloaded; expected size" in prepared.stdout
     checked = run("folder", "--out", out, "--verify", "--workers=0")
     assert checked.returncode == 0, checked.stderr
     assert "48 frames of 2 videos verified; no problems found." in checked.stdout
@@ -44,13 +44,13 @@ def test_the_command_line(tmp_path, write_video):
 
 
 def test_flags_may_be_written_with_dashes():
-    given = ["prepare", "folder", "--short-side=96", "--source", "my-videos/a--b", "--no-verify"]
-    wanted = ["prepare", "folder", "--short_side=96", "--source", "my-videos/a--b", "--no_verify"]
-    assert command_line.with_underscores(given) == wanted
+    arguments = ["prepare", "folder", "--short-side=96", "--source", "my-videos/a--b", "--no-verify"]
+    expected = ["prepare", "folder", "--short_side=96", "--source", "my-videos/a--b", "--no_verify"]
+    assert command_line.with_underscores(arguments) == expected
 
 
 @pytest.mark.slow
-def test_the_summary_of_any_name_is_printed(tmp_path, write_video):
+def test_summary_prints_names_that_cannot_be_encoded(tmp_path, write_video):
     raw = tmp_path / "raw \udcff"
     for number in range(2):
         write_video(tmp_path / f"{number}.mp4", frames=4)
@@ -70,8 +70,8 @@ def test_the_summary_of_any_name_is_printed(tmp_path, write_video):
 
 
 @pytest.mark.parametrize("flag", ["out", "source"])
-def test_buckets_are_refused_in_a_line(tmp_path, monkeypatch, capsys, flag):
-    """As folders to write to and to read from; nothing is written to a folder called gs:."""
+def test_bucket_paths_print_an_error(tmp_path, monkeypatch, capsys, flag):
+    """Nothing is written to a local folder named gs:."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command.exit_codes, "raise_on_sigterm", lambda: None)
     with flagsaver.flagsaver(**{"source": "raw", "out": "out", flag: "gs://bucket/set"}):

@@ -16,7 +16,7 @@ def clock(monkeypatch):
     return clock
 
 
-def test_lines_tell_speed_and_time_left_without_compilation(clock, capsys):
+def test_speed_and_remaining_time_exclude_compilation(clock, capsys):
     with progress.Progress(100, "step", done=9, clips_each=8) as bar:
         clock.now += 30  # compiling
         bar.update(10, "loss 1")
@@ -36,8 +36,8 @@ def test_lines_tell_speed_and_time_left_without_compilation(clock, capsys):
     ]
 
 
-def test_what_is_not_shown_is_counted(clock, capsys):
-    """Of several processes one tells."""
+def test_speed_is_measured_when_progress_is_hidden(clock, capsys):
+    """Only one of several processes prints its progress."""
     bar = progress.Progress(2, "step", clips_each=4, shown=False)
     bar.update(1)
     clock.now += 2

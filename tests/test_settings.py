@@ -1,4 +1,4 @@
-"""Items of registries: classes of the table or by import path, in nested groups, in files and on the command line."""
+"""Registry items: registered classes and import paths, in nested groups, config files and on the command line."""
 
 import dataclasses
 import json
@@ -68,7 +68,7 @@ MINE = {"class": "my_pkg.norm:Norm", "coefficient": 0.5}
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """The folder that holds my_pkg, an importable package outside the tree."""
+    """The folder of my_pkg, an importable package outside this repository."""
     (tmp_path / "my_pkg").mkdir()
     (tmp_path / "my_pkg" / "__init__.py").touch()
     (tmp_path / "my_pkg" / "norm.py").write_text(PACKAGE)
@@ -79,7 +79,7 @@ def package(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_an_objective_by_import_path_is_parsed_and_written_back(package):
+def test_objective_by_import_path_survives_a_round_trip(package):
     settings = tiny_run.SETTINGS | {"objectives": {"prediction": {}, "mine": MINE | {"power": 3}}}
     config = parse(Config, settings)
     mine = config.objectives["mine"]
@@ -114,19 +114,19 @@ def test_an_objective_by_import_path_is_parsed_and_written_back(package):
         ("my_pkg.norm:Demanding", r"has no default for its setting power\. Give every field a default\."),
     ],
 )
-def test_a_class_that_cannot_be_an_objective_is_refused(package, name, message):
+def test_classes_that_are_not_objectives_raise(package, name, message):
     with pytest.raises(ConfigError, match=rf"^config\.objectives\.mine\.class is '{name}', which {message}"):
         parse(Config, {"objectives": {"mine": {"class": name}}})
 
 
-def test_an_unknown_name_is_refused_with_the_way_to_a_class_of_your_own():
+def test_unknown_objective_raises_with_advice_on_import_paths():
     with pytest.raises(ConfigError, match=r"objectives\.mine\.class: there is no 'dleta'\. Did you mean 'delta'\?.*"):
         parse(Config, {"objectives": {"mine": {"class": "dleta"}}})
     with pytest.raises(ConfigError, match=r"name its import path: class=my_package\.my_module:MyClass\."):
         parse(Config, {"objectives": {"mine": {"coefficient": 1.0}}})
 
 
-def test_settings_of_an_outside_class_are_checked_as_all_others(package):
+def test_invalid_settings_of_an_external_class_raise(package):
     with pytest.raises(ConfigError, match=r"config\.objectives\.mine\.powr is not a setting\. Did you mean 'power'\?"):
         parse(Config, {"objectives": {"mine": MINE | {"powr": 3}}})
     with pytest.raises(ConfigError, match=r"config\.objectives\.mine\.power is 'x'; expected int"):
@@ -154,7 +154,7 @@ OLDER_RUN = {
 }
 
 
-def test_a_recorded_run_with_a_channel_split_is_read_and_written_unchanged():
+def test_recorded_channel_split_survives_a_round_trip():
     config = parse(Config, {"objectives": OLDER_RUN})
     assert config.objectives["factorization_static"].channel_split == ChannelSplit(
         appearance_share=0.25, split="per_level"
@@ -202,7 +202,7 @@ class Schema:
     data: Inner = dataclasses.field(default_factory=Inner)
 
 
-def test_registries_of_nested_groups_and_of_single_items():
+def test_registries_in_nested_groups_and_of_single_items():
     assert registries(Schema) == {("data", "masks", "*"): MASKS, ("data", "test"): MASKS}
     settings = {
         "data": {"masks": {"a": {"kind": "random_tokens", "share": 0.9}, "b": {"size": 4}}, "test": {"size": 2}}
@@ -218,7 +218,7 @@ def test_registries_of_nested_groups_and_of_single_items():
         parse(Schema, {"data": {"masks": {"a": {"kind": "blok"}}}})
 
 
-def test_inline_settings_are_those_of_the_group():
+def test_inline_settings_belong_to_the_enclosing_group():
     assert parse(Schema, {"data": {"test": {"most": 3}}}).data.test == Block(range=Range(most=3))
     with pytest.raises(ConfigError, match=r"^config\.data\.test: least is 5, most 3"):
         parse(Schema, {"data": {"test": {"least": 5, "most": 3}}})
@@ -226,7 +226,7 @@ def test_inline_settings_are_those_of_the_group():
         parse(Schema, {"data": {"test": {"range": {}}}})
 
 
-def test_choosing_a_class_replaces_the_item_by_its_defaults():
+def test_choosing_another_class_resets_the_item_to_its_defaults():
     config = to_config_dict(Schema())
     config.data.masks.short.size = 3
     chosen = {
@@ -249,7 +249,7 @@ def test_choosing_the_same_class_keeps_the_settings_of_the_config_file():
     assert config.data.masks.short.to_dict() == {"kind": "block", "size": 3, "least": 0, "most": 9}
 
 
-def test_items_of_a_config_file_get_the_defaults_they_leave_out():
+def test_items_of_a_config_file_are_completed_with_defaults():
     config = to_config_dict(Schema())
     config.data.masks.short = {"kind": "random_tokens", "share": 0.75}
     item_classes.complete(Schema, config, {})
@@ -313,22 +313,22 @@ def parsed(package, forks):
     return run
 
 
-def test_the_command_line_adds_an_objective_by_its_class(parsed):
+def test_command_line_adds_an_objective_by_its_class(parsed):
     flags = ["--config.objectives.mine.coefficient=0.5", "--config.objectives.mine.class=my_pkg.norm:Norm"]
-    found = parsed(*flags, "--config.objectives.mine.power=3", "--config.objectives.mine.only_first")
-    mine = found.pop("mine")
+    objectives = parsed(*flags, "--config.objectives.mine.power=3", "--config.objectives.mine.only_first")
+    mine = objectives.pop("mine")
     assert (mine["class"], mine["coefficient"], mine["power"], mine["only_first"]) == (MINE["class"], 0.5, 3, True)
-    assert found.keys() == {"prediction", "context_prediction"}
+    assert objectives.keys() == {"prediction", "context_prediction"}
     spaced = parsed("--config.objectives.mine.class", "my_pkg.norm:Norm", "--config.objectives.mine.power", "4")
     assert (spaced["mine"]["coefficient"], spaced["mine"]["power"]) == (1.0, 4)
 
 
 @pytest.mark.slow
-def test_the_command_line_replaces_the_class_of_an_objective(parsed):
-    found = parsed("--config.objectives.prediction.class=delta", "--config.objectives.prediction.coefficient=2")
-    assert found["prediction"]["class"] == "delta"
-    assert found["prediction"]["coefficient"] == 2.0
-    assert "exponent" not in found["prediction"]
+def test_command_line_replaces_the_class_of_an_objective(parsed):
+    objectives = parsed("--config.objectives.prediction.class=delta", "--config.objectives.prediction.coefficient=2")
+    assert objectives["prediction"]["class"] == "delta"
+    assert objectives["prediction"]["coefficient"] == 2.0
+    assert "exponent" not in objectives["prediction"]
 
 
 @pytest.mark.slow
@@ -353,7 +353,7 @@ def test_flags_override_an_objective_of_the_config_file(parsed):
         (["--config.objectives.mine.class="], "--config.objectives.mine.class is empty; expected the name of a class."),
     ],
 )
-def test_a_mistake_in_a_class_is_one_line(parsed, flags, message):
+def test_invalid_class_on_the_command_line_prints_an_error(parsed, flags, message):
     assert message in parsed(*flags)
 
 
@@ -372,7 +372,7 @@ def get_config():
 
 
 @pytest.mark.slow
-def test_a_run_with_an_objective_outside_the_package_is_trained_resumed_and_evaluated(package):
+def test_run_with_an_external_objective_is_trained_resumed_and_evaluated(package):
     (package / "tiny.py").write_text(CONFIG_FILE.replace("{settings}", repr(tiny_run.SETTINGS)))
     mine = ["--config.objectives.mine.class=my_pkg.norm:Norm", "--config.objectives.mine.coefficient=0.5"]
     train = ["-m", "jepa_jax.train", "--config=tiny.py", "--workdir=run", "--config.steps=2", *mine]

@@ -1,4 +1,4 @@
-"""Two processes of two devices each train one model: together, killed, told to stop, and gone on with elsewhere."""
+"""Two processes with two devices each train one model; they are killed, stopped, resumed and extended."""
 
 import json
 import os
@@ -29,7 +29,7 @@ REPOSITORY = pathlib.Path(__file__).parent.parent
 LAUNCHER = REPOSITORY / "launch" / "local.sh"
 SETTINGS = tiny_run.SETTINGS | {
     "steps": 40,
-    "encoder": {"size": "128x2x2", "patch": 8, "levels": 2},  # wide enough that arrays are split over fsdp
+    "encoder": {"size": "128x2x2", "patch": 8, "levels": 2},  # wide enough for arrays to be split over fsdp
     "mesh": {"fsdp": 4},
     "checkpoint": {"every": 5, "keep": 10},
     "log": {"every": 1, "features_every": 10},
@@ -52,14 +52,14 @@ def config_file(tmp_path_factory):
 
 
 def environment():
-    """Without this process's number of devices."""
+    """The environment without the number of devices of this process."""
     flags = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
     binaries = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
     return os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(REPOSITORY), "PATH": binaries}
 
 
 def start(config_file, workdir, *flags):
-    """The launcher, with two processes of two devices."""
+    """Starts the launcher with two processes of two devices each."""
     command = [LAUNCHER, "--processes=2", "--cpu-devices=2", f"--config={config_file}", f"--workdir={workdir}"]
     return subprocess.Popen(
         [*command, *flags],
@@ -87,7 +87,7 @@ def losses(workdir):
 
 
 def parameters(workdir, number):
-    """What training left at a step, on one device."""
+    """The arrays of a checkpoint, on one device."""
     setup = build_setup(parse(Config, SETTINGS))
     abstract = tree_paths.by_name(jax.eval_shape(lambda seed: init_state(setup, seed), 0))
     loaded = tree_paths.by_name(reader.load_arrays(locate(workdir) / "checkpoints" / str(number), abstract))
@@ -102,7 +102,7 @@ def assert_same_run(workdir, other):
 
 
 def children(process):
-    """Process ids of the two training processes, by their number."""
+    """Maps the number of each training process to its process id."""
     found = {}
     for pid in map(int, pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()):
         command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode()
@@ -121,7 +121,7 @@ def wait_until(reached, process, seconds=240.0):
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory, config_file):
-    """A run of two processes that nothing interrupted."""
+    """An uninterrupted run of two processes."""
     workdir = tmp_path_factory.mktemp("together") / "run"
     code, out, errors = finish(start(config_file, workdir))
     assert code == 0, errors
@@ -129,8 +129,8 @@ def together(tmp_path_factory, config_file):
     return workdir
 
 
-def test_two_processes_are_one(together, tmp_path):
-    """Against one process of eight devices, with another mesh: ten steps, what is saved, and who writes what."""
+def test_two_processes_match_one_process(together, tmp_path):
+    """Compares ten steps with one process on another mesh, and checks the files that each process writes."""
     loop.train(parse(Config, SETTINGS | {"mesh": {"data": 8}}), tmp_path / "alone")
     np.testing.assert_allclose(losses(together)[:10], losses(tmp_path / "alone")[:10], atol=1e-5)
     expected = parameters(tmp_path / "alone", 10)
@@ -150,8 +150,8 @@ def test_two_processes_are_one(together, tmp_path):
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_one_killed_ends_all_and_they_go_on_together_or_elsewhere(together, config_file, tmp_path, number):
-    """The launcher names the dead process; the same command goes on to the bit, another mesh up to rounding."""
+def test_killed_process_ends_the_run_which_can_resume_on_another_mesh(together, config_file, tmp_path, number):
+    """The launcher names the dead process. The same mesh resumes bit for bit, another one up to rounding."""
     workdir = tmp_path / "run"
     process = start(config_file, workdir)
     wait_until(lambda: 10 in reader.saved_steps(workdir), process)
@@ -191,7 +191,7 @@ def test_one_killed_ends_all_and_they_go_on_together_or_elsewhere(together, conf
     assert_same_run(workdir, together)
 
 
-def test_one_told_to_stop_makes_all_save_the_same_step(together, config_file, tmp_path):
+def test_signal_to_one_process_makes_all_save_the_same_step(together, config_file, tmp_path):
     workdir = tmp_path / "run"
     process = start(config_file, workdir)
     wait_until(lambda: reader.saved_steps(workdir) and len(records(workdir)) > 5, process)
@@ -203,7 +203,7 @@ def test_one_told_to_stop_makes_all_save_the_same_step(together, config_file, tm
 
     newest = workdir / "checkpoints" / str(stopped)
     file = max(newest.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
-    file.write_bytes(file.read_bytes()[:-1])  # all have to agree on the one before it
+    file.write_bytes(file.read_bytes()[:-1])  # all must agree on the checkpoint before it
     code, out, errors = finish(start(config_file, workdir))
     assert code == 0, errors
     assert errors.count(f"Skipping the checkpoint of step {stopped}, which is damaged") == 1
@@ -228,8 +228,8 @@ def free_port():
         return open_socket.getsockname()[1]
 
 
-def test_processes_started_differently_are_refused(config_file, tmp_path):
-    """Without the launcher, as on two machines: process 1 has another seed."""
+def test_processes_with_different_settings_fail(config_file, tmp_path):
+    """Process 1 has another seed. Both are started without the launcher, as on two machines."""
     cluster = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2"}
     command = [sys.executable, "-m", "jepa_jax.train", f"--config={config_file}", f"--workdir={tmp_path / 'run'}"]
     both = [
@@ -244,6 +244,6 @@ def test_processes_started_differently_are_refused(config_file, tmp_path):
     ]
     ended = [finish(process) for process in both]
     assert all(code != 0 for code, *_ in ended)
-    said = "".join(errors for *_, errors in ended)
-    assert "Process 1 was started differently from process 0 (0 → 1):\n  given.config.seed: 0 → 1" in said
+    output = "".join(errors for *_, errors in ended)
+    assert "Process 1 was started differently from process 0 (0 → 1):\n  given.config.seed: 0 → 1" in output
     assert not (tmp_path / "run").exists()

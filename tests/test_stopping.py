@@ -1,4 +1,4 @@
-"""Jobs that are asked to stop end with a code that is not 0, and say what is kept."""
+"""Interrupted jobs exit with a nonzero code and report what is kept. Jobs on a full disk name the folder."""
 
 import errno
 import importlib
@@ -19,14 +19,14 @@ from jepa_jax.evaluation.eval_config import EvalConfig
 from jepa_jax.training import loop
 
 
-def given(module, monkeypatch, **flags):
+def set_flags(module, monkeypatch, **flags):
     for name, value in flags.items():
         monkeypatch.setattr(module, name, types.SimpleNamespace(value=value))
 
 
 @pytest.fixture
 def entry_point(monkeypatch):
-    """entry_point(name): the module of a job, whose flags other jobs have too."""
+    """entry_point(name): imports the module of a job and removes the flags of other jobs, which have the same names."""
     names = ("train", "evaluate", "prepare")
 
     def load(name):
@@ -47,8 +47,8 @@ def entry_point(monkeypatch):
         flags.FLAGS[flag] = definition
 
 
-def asked(number):
-    """Stands for a job that the signal reaches."""
+def job_that_receives(number):
+    """A job that receives a signal while it runs."""
 
     def job(*_, **__):
         os.kill(os.getpid(), number)
@@ -68,25 +68,25 @@ CASES = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 
 
 @pytest.mark.parametrize(("number", "code"), CASES)
-def test_preparation(entry_point, tmp_path, monkeypatch, capsys, number, code):
+def test_signal_stops_preparation(entry_point, tmp_path, monkeypatch, capsys, number, code):
     prepare = entry_point("prepare")
-    given(prepare, monkeypatch, OUT=str(tmp_path), SOURCE=str(tmp_path), VERIFY=False)
-    given(prepare, monkeypatch, SHORT_SIDE=64, QUALITY=90, WORKERS=0)
+    set_flags(prepare, monkeypatch, OUT=str(tmp_path), SOURCE=str(tmp_path), VERIFY=False)
+    set_flags(prepare, monkeypatch, SHORT_SIDE=64, QUALITY=90, WORKERS=0)
     monkeypatch.setitem(prepare.sets.OPEN, "folder", lambda source: source)
-    monkeypatch.setattr(prepare.build, "prepare", asked(number))
+    monkeypatch.setattr(prepare.build, "prepare", job_that_receives(number))
     assert prepare.main(["prepare", "folder"]) == code
     assert "Stopped. Run the same command again to resume." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("number", "code"), CASES)
 @pytest.mark.parametrize("watching", [False, True])
-def test_evaluation(entry_point, tmp_path, monkeypatch, capsys, number, code, watching):
+def test_signal_stops_evaluation(entry_point, tmp_path, monkeypatch, capsys, number, code, watching):
     evaluate = entry_point("evaluate")
-    given(evaluate, monkeypatch, CONFIG=defaults(EvalConfig), CHECKPOINT=str(tmp_path), CACHE=None, COMPARE=False)
-    given(evaluate, monkeypatch, WATCH=watching, LAST_ONLY=False, OUT=None)
+    set_flags(evaluate, monkeypatch, CONFIG=defaults(EvalConfig), CHECKPOINT=str(tmp_path), CACHE=None, COMPARE=False)
+    set_flags(evaluate, monkeypatch, WATCH=watching, LAST_ONLY=False, OUT=None)
     monkeypatch.setattr(evaluate, "use_compilation_cache", lambda: None)
-    monkeypatch.setattr(job, "evaluate", asked(number))
-    monkeypatch.setattr(watch, "follow", asked(number))
+    monkeypatch.setattr(job, "evaluate", job_that_receives(number))
+    monkeypatch.setattr(watch, "follow", job_that_receives(number))
     assert evaluate.main(["evaluate"]) == code
     assert "Stopped; " in capsys.readouterr().err
 
@@ -101,10 +101,10 @@ def test_evaluation(entry_point, tmp_path, monkeypatch, capsys, number, code, wa
         (loop.Outcome(6), "", 0),
     ],
 )
-def test_training(entry_point, tmp_path, monkeypatch, outcome, probe, code):
+def test_exit_code_of_training(entry_point, tmp_path, monkeypatch, outcome, probe, code):
     train = entry_point("train")
     settings = tiny_run.SETTINGS | {"probe": probe}
-    given(train, monkeypatch, CONFIG=settings, WORKDIR=str(tmp_path), RESUME="auto")
+    set_flags(train, monkeypatch, CONFIG=settings, WORKDIR=str(tmp_path), RESUME="auto")
     monkeypatch.setattr(config_flag, "given", lambda setting: setting == "probe")
     monkeypatch.setattr(loop, "train", lambda *_, **__: outcome)
     monkeypatch.setattr(train, "evaluate_run", pytest.fail)
@@ -120,8 +120,8 @@ def test_preparation_on_a_full_disk_names_the_folder(entry_point, tmp_path, monk
     def full(*_):
         raise error
 
-    given(prepare, monkeypatch, OUT=str(tmp_path), SOURCE=str(tmp_path), VERIFY=False)
-    given(prepare, monkeypatch, SHORT_SIDE=64, QUALITY=90, WORKERS=0)
+    set_flags(prepare, monkeypatch, OUT=str(tmp_path), SOURCE=str(tmp_path), VERIFY=False)
+    set_flags(prepare, monkeypatch, SHORT_SIDE=64, QUALITY=90, WORKERS=0)
     monkeypatch.setitem(prepare.sets.OPEN, "folder", full)
     assert prepare.main(["prepare", "folder"]) == 1
     assert capsys.readouterr().err.startswith(f"Error: {tmp_path}: ")
@@ -133,8 +133,8 @@ def test_evaluation_on_a_full_disk_names_the_folder(entry_point, tmp_path, monke
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    given(evaluate, monkeypatch, CONFIG=defaults(EvalConfig), CHECKPOINT=str(tmp_path), CACHE=None, COMPARE=False)
-    given(evaluate, monkeypatch, WATCH=False, LAST_ONLY=False, OUT=str(tmp_path / "results.json"))
+    set_flags(evaluate, monkeypatch, CONFIG=defaults(EvalConfig), CHECKPOINT=str(tmp_path), CACHE=None, COMPARE=False)
+    set_flags(evaluate, monkeypatch, WATCH=False, LAST_ONLY=False, OUT=str(tmp_path / "results.json"))
     monkeypatch.setattr(evaluate, "use_compilation_cache", lambda: None)
     monkeypatch.setattr(job, "evaluate", full)
     assert evaluate.main(["evaluate"]) == 1

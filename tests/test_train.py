@@ -1,4 +1,4 @@
-"""The training job: it goes on exactly where it stopped, and says what is wrong before it writes anything."""
+"""The training job resumes exactly where it stopped, and reports errors before it writes anything."""
 
 import functools
 import json
@@ -49,14 +49,14 @@ def final_state(workdir, settings=None):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that nothing interrupted."""
+    """An uninterrupted run."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
     outcome = loop.train(config_with(), workdir)
     assert outcome == loop.Outcome(step=6)
     return workdir
 
 
-def test_a_run_leaves_metrics_and_checkpoints(whole):
+def test_run_writes_metrics_and_checkpoints(whole):
     assert [record["step"] for record in records(whole)] == [1, 2, 3, 4, 5, 6]
     assert reader.saved_steps(whole) == [2, 4, 6]
     last = records(whole)[-1]
@@ -70,7 +70,7 @@ def test_a_run_leaves_metrics_and_checkpoints(whole):
     assert json.loads((whole / "config.json").read_text())["seed"] == 239
 
 
-def test_stopped_by_a_signal_and_started_again_it_is_the_same_run(whole, tmp_path, monkeypatch, capsys):
+def test_run_stopped_by_a_signal_resumes_bit_for_bit(whole, tmp_path, monkeypatch, capsys):
     take = data.TrainBatches.__next__
     taken = []
 
@@ -93,7 +93,7 @@ def test_stopped_by_a_signal_and_started_again_it_is_the_same_run(whole, tmp_pat
     chex.assert_trees_all_equal(final_state(tmp_path / "run"), final_state(whole))
 
 
-def test_a_finished_run_has_nothing_left_to_do(whole, capsys):
+def test_finished_run_has_nothing_to_do(whole, capsys):
     before = (whole / "metrics.jsonl").read_bytes()
     assert loop.train(config_with(), whole) == loop.Outcome(step=6)
     assert "nothing to do" in capsys.readouterr().out
@@ -101,8 +101,8 @@ def test_a_finished_run_has_nothing_left_to_do(whole, capsys):
 
 
 @pytest.mark.slow
-def test_metrics_after_the_restored_step_are_cut_back(whole, tmp_path, monkeypatch):
-    """As after a kill: the newest checkpoint is older than the last line, which is itself half written."""
+def test_metrics_after_the_restored_step_are_removed(whole, tmp_path, monkeypatch):
+    """As after a kill: the newest checkpoint is older than the last line, which is incomplete."""
     copy = tmp_path / "run"
     shutil.copytree(whole, copy)
     shutil.rmtree(copy / "checkpoints" / "6")
@@ -113,7 +113,7 @@ def test_metrics_after_the_restored_step_are_cut_back(whole, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_another_config_is_refused_and_overwrite_moves_the_old_run_aside(whole, tmp_path):
+def test_changed_config_raises_and_overwrite_moves_the_old_run_aside(whole, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(whole, copy)
     with pytest.raises(ConfigError, match=r"config\.seed: 239 → 1"):
@@ -125,7 +125,7 @@ def test_another_config_is_refused_and_overwrite_moves_the_old_run_aside(whole, 
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path):
+def test_non_finite_loss_stops_the_run_and_is_not_saved(tmp_path):
     optim = {"warmup_steps": 0, "peak_lr": 1e38, "final_lr": 1e38}
     with pytest.raises(monitor.NonFiniteLossError) as error:
         loop.train(config_with(optim=optim, checkpoint={"every": 1, "keep": 10}), tmp_path / "run")
@@ -136,7 +136,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_names_step_checkpoint_and_clips(tmp_path, monkeypatch):
+def test_non_finite_loss_error_names_step_checkpoint_and_clips(tmp_path, monkeypatch):
     monkeypatch.setattr(
         step.base,
         "total_loss",
@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_names_step_checkpoint_and_clips(tmp_path, mon
 
 
 @pytest.mark.slow
-def test_a_collapse_is_told_once(tmp_path, monkeypatch, capsys):
+def test_collapse_is_reported_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(monitor.collapse, "LEAST_STD", 1e6)
     loop.train(config_with(log={"every": 1, "features_every": 1}), tmp_path / "run")
     out = capsys.readouterr().err
@@ -159,7 +159,7 @@ def test_a_collapse_is_told_once(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_an_audit_is_written_when_due_and_changes_nothing(whole, tmp_path):
+def test_audit_is_logged_when_due_and_does_not_change_training(whole, tmp_path):
     loop.train(config_with(audit={"every": 4}), tmp_path / "run")
     audited = [record["step"] for record in records(tmp_path / "run") if "audit/prediction/loss" in record]
     assert audited == [1, 5]
@@ -184,7 +184,7 @@ def test_an_audit_is_written_when_due_and_changes_nothing(whole, tmp_path):
         ),
     ],
 )
-def test_what_cannot_run_is_refused_before_anything_is_written(changes, message, tmp_path):
+def test_invalid_settings_raise_before_anything_is_written(changes, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         loop.train(config_with(**changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -194,7 +194,7 @@ def test_what_cannot_run_is_refused_before_anything_is_written(changes, message,
     ("lines", "message"),
     [("", "list.csv is empty"), ("a b.mp4 0\nno label.mp4\n", r"list\.csv:2: 'no label\.mp4' is not `path label`")],
 )
-def test_a_bad_list_of_videos_is_refused_before_anything_is_written(tmp_path, lines, message):
+def test_invalid_video_list_raises_before_anything_is_written(tmp_path, lines, message):
     (tmp_path / "a b.mp4").touch()
     (tmp_path / "list.csv").write_text(lines)
     sources = {"videos": {"kind": "videos", "path": str(tmp_path / "list.csv")}}
@@ -207,7 +207,7 @@ def test_a_bad_list_of_videos_is_refused_before_anything_is_written(tmp_path, li
     assert not (tmp_path / "run").exists()
 
 
-def test_settings_that_change_no_result_may_change_on_resume(whole, capsys):
+def test_settings_that_do_not_affect_results_may_change_on_resume(whole, capsys):
     assert loop.train(config_with(checkpoint={"every": 3, "keep": 1}, log={"every": 2}), whole) == loop.Outcome(step=6)
     assert "nothing to do" in capsys.readouterr().out
 
@@ -268,7 +268,7 @@ def run(folder, settings, *flags):
         (["--processes=two"], "--processes is 'two'; expected a whole number."),
     ],
 )
-def test_a_mistaken_command_is_told_in_a_line(tmp_path, forks, flags, message):
+def test_invalid_flags_print_an_error_without_traceback(tmp_path, forks, flags, message):
     _, _, *arguments = command(tmp_path, SETTINGS, *flags)
     ended = forks.run(*arguments, cwd=REPOSITORY)
     assert ended.returncode != 0
@@ -287,7 +287,7 @@ def wait_for(condition, process, seconds=120.0):
 
 @pytest.fixture(scope="module")
 def video_settings(tmp_path_factory, write_video):
-    """Training on real files, decoded by two workers; several epochs in 40 steps."""
+    """Settings to train on video files with two workers, for several epochs in 40 steps."""
     folder = tmp_path_factory.mktemp("clips")
     for i in range(11):
         write_video(folder / f"class{i % 2}" / f"clip{i}.mp4", frames=12 + i)
@@ -318,8 +318,8 @@ def lines(workdir):
 
 
 @pytest.mark.slow
-def test_killed_anywhere_and_started_again_it_is_the_same_run(tmp_path, video_settings, whole_on_video):
-    """SIGKILL again and again, after whatever few steps the run got to, saving or not; then bit-equal to the whole."""
+def test_run_killed_repeatedly_resumes_bit_for_bit(tmp_path, video_settings, whole_on_video):
+    """SIGKILL arrives after different numbers of steps, possibly during a save. The reference was not interrupted."""
     rng = np.random.default_rng(0)
     for goal in (5, 12, 13, 30):
         process = subprocess.Popen(
@@ -340,8 +340,8 @@ def test_killed_anywhere_and_started_again_it_is_the_same_run(tmp_path, video_se
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_saves_and_exits_with_the_code_of_the_signal(tmp_path, video_settings, whole_on_video, number):
-    """To the whole process group, workers included, as a terminal's Ctrl-C does."""
+def test_signal_saves_a_checkpoint_and_sets_the_exit_code(tmp_path, video_settings, whole_on_video, number):
+    """The signal goes to the whole process group, workers included, as with Ctrl-C in a terminal."""
     process = subprocess.Popen(
         command(tmp_path, video_settings),
         env=environment(),
@@ -364,7 +364,7 @@ def test_asked_to_stop_it_saves_and_exits_with_the_code_of_the_signal(tmp_path, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
-def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, video_settings, whole_on_video, damage):
+def test_damaged_newest_checkpoint_is_skipped(tmp_path, video_settings, whole_on_video, damage):
     shutil.copytree(whole_on_video, tmp_path / "run")
     newest = tmp_path / "run" / "checkpoints" / "40"
     file = max(newest.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
@@ -386,8 +386,8 @@ def is_held_by(pid, lock):
 
 
 @pytest.mark.slow
-def test_a_second_command_in_the_same_workdir_is_refused_in_a_line(tmp_path, video_settings, whole_on_video):
-    """The first one ends as if it had been alone; killed before that, it is taken over without waiting."""
+def test_second_command_in_the_same_workdir_prints_an_error(tmp_path, video_settings, whole_on_video):
+    """The first run is not affected. If it is killed, the next run takes over without waiting."""
     for killed in (True, False):
         process = subprocess.Popen(
             command(tmp_path, video_settings),
@@ -397,7 +397,7 @@ def test_a_second_command_in_the_same_workdir_is_refused_in_a_line(tmp_path, vid
             start_new_session=True,
         )
         wait_for(functools.partial(is_held_by, process.pid, tmp_path / "run" / "lock.json"), process)
-        os.kill(process.pid, signal.SIGSTOP)  # it must not end before the other has looked
+        os.kill(process.pid, signal.SIGSTOP)  # it must not end before the second run has read the lock
         refused = run(tmp_path, video_settings)
         os.kill(process.pid, signal.SIGCONT)
         assert refused.returncode == 1

@@ -1,4 +1,4 @@
-"""The commands of the README, as a user gives them."""
+"""The commands of the README, run as a user runs them."""
 
 import json
 import os
@@ -12,11 +12,11 @@ import pytest
 from jepa_jax.run_dir.workdir import load_config
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
-GIB = 2**20  # in the kilobytes of getrusage
+GIB = 2**20  # in kilobytes, the unit of getrusage
 
 
 def run(*command, timeout):
-    """One process on the real number of devices; the main tests' eight virtual ones are not for users."""
+    """Runs a command on the devices of this machine, without the eight virtual ones of the other tests."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(
         [sys.executable, "-m", *map(str, command)],
@@ -32,21 +32,21 @@ def run(*command, timeout):
 
 
 @pytest.mark.release
-def test_quickstart_learns_the_order_of_events(tmp_path):
-    """Trained and probed by one command, within 4 GiB; beyond the untrained encoder by far more than chance allows."""
+def test_quickstart_learns_temporal_order(tmp_path):
+    """One command trains and evaluates in 4 GiB. The confidence interval is above that of the untrained encoder."""
     done = run("jepa_jax.train", "--config=configs/quickstart.py", f"--workdir={tmp_path / 'run'}", timeout=900)
     assert "order" in done.stdout
     record = json.loads((tmp_path / "run" / "results.json").read_text())
-    found = {(result["task"], result["features"]): result for result in record["results"]}
-    assert found["order", "trained"]["interval"][0] > found["order", "untrained"]["interval"][1]
-    assert {task for task, _ in found} == {"appearance", "motion", "order"}
-    assert all((task, "untrained") in found for task, _ in found)
+    results = {(result["task"], result["features"]): result for result in record["results"]}
+    assert results["order", "trained"]["interval"][0] > results["order", "untrained"]["interval"][1]
+    assert {task for task, _ in results} == {"appearance", "motion", "order"}
+    assert all((task, "untrained") in results for task, _ in results)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 4 * GIB
 
 
 @pytest.mark.release
-def test_own_videos_and_images_are_trained_on_and_probed(tmp_path, real_data):
-    """A few steps of a small model on real clips and images mixed, then probes on held-out sequences and on images."""
+def test_training_and_evaluation_on_own_videos_and_images(tmp_path, real_data):
+    """Trains a small model on real clips and images, then probes it on held-out sequences and on images."""
     videos, images, workdir = real_data / "ut_interaction", real_data / "cifar10_small", tmp_path / "run"
     holdout = "seq(17|18|19|20)"
     run(
@@ -97,8 +97,8 @@ def test_own_videos_and_images_are_trained_on_and_probed(tmp_path, real_data):
 
 
 @pytest.mark.release
-def test_real_clips_in_many_formats_are_decoded_or_written_down(tmp_path, real_data):
-    """Training meets every file of the folder; whatever is not decoded has to be in skipped.jsonl with a reason."""
+def test_real_clips_in_many_formats_are_decoded_or_listed_as_skipped(tmp_path, real_data):
+    """Training reads every file of the folder. Files that are not decoded are in skipped.jsonl with a reason."""
     workdir = tmp_path / "run"
     done = run(
         "jepa_jax.train",

@@ -1,4 +1,4 @@
-"""Settings of the smallest run that has all parts, for tests to start from."""
+"""Settings of a minimal run, on which tests base their own."""
 
 SETTINGS = {
     "steps": 6,

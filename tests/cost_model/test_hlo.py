@@ -1,4 +1,4 @@
-"""Reading XLA's text: sizes, loops, fusions, collectives, memory traffic."""
+"""Parsing HLO text: sizes, loops, fusions, collectives, memory traffic."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ import pytest
 from jepa_jax.cost_model import collectives, hlo
 from jepa_jax.cost_model.traffic import traffic
 
-# As the TPU compiler writes it: loops without a noted trip count, arrays in a chip's own memory (S(1)), groups by mesh
-# axes, reduce-scatter as a fusion, one gather spread over several fusions, attributes of a kernel on several lines.
+# As written by the TPU compiler: loops without a trip count, arrays in on-chip memory (S(1)), groups by mesh axes,
+# reduce-scatter as a fusion, one all-gather spread over several fusions, attributes of a kernel on several lines.
 TPU = """\
 HloModule jit_step, is_scheduled=true
 
@@ -75,7 +75,7 @@ def program():
     return hlo.parse(TPU)
 
 
-def test_sizes():
+def test_sizes_of_types():
     assert hlo.size("f32[8,128]{1,0:T(8,128)}") == 4096
     assert hlo.size("(bf16[3], s32[], (pred[5], u8[2,2]))") == 6 + 4 + 5 + 4
     assert hlo.size("f8e4m3fn[16]") == 16
@@ -83,12 +83,12 @@ def test_sizes():
     assert hlo.size("(f32[2]{0:S(1)}, f32[3]{0}, u32[]{:S(2)})", in_memory=True) == 12
 
 
-def test_text_that_is_no_program_is_refused():
+def test_text_without_a_program_raises():
     with pytest.raises(ValueError, match="no ENTRY computation"):
         hlo.parse("HloModule nothing\n")
 
 
-def test_loops_run_as_often_as_their_condition_says(program):
+def test_trip_counts_come_from_loop_conditions(program):
     runs = program.runs(into_fusions=True)
     assert runs["body"] == runs["all-reduce-scatter.1"] == 12
     assert runs["main"] == runs["spread.1"] == 1
@@ -96,11 +96,11 @@ def test_loops_run_as_often_as_their_condition_says(program):
     assert program.unknown_loops == 0
 
 
-def test_a_loop_that_counts_otherwise_is_unknown():
+def test_loop_with_another_condition_has_an_unknown_trip_count():
     assert hlo.parse(TPU.replace("direction=LT", "direction=NE")).unknown_loops == 1
 
 
-def test_collectives_by_kind_with_groups_and_rounds(program):
+def test_collectives_are_counted_by_kind_group_and_trip_count(program):
     totals = collectives.by_kind(collectives.find(program, 16))
     assert totals == {
         "all-reduce": collectives.Total(count=12, payload=12 * 4096, sent=12 * 2 * 4096 * 3 / 4),
@@ -120,21 +120,21 @@ def test_collectives_by_kind_with_groups_and_rounds(program):
         ("mesh['a'=16] {'a':(2)4}", 4),
     ],
 )
-def test_group_sizes(groups, size):
+def test_group_sizes_of_collectives(groups, size):
     text = TPU.replace("mesh['data'=4,'fsdp'=4] {'fsdp'}", groups)
     (found,) = (c for c in collectives.find(hlo.parse(text), 16) if c.kind == "all-reduce")
     assert found.group == size
 
 
 def test_traffic_of_main_memory(program):
-    """Copy into the chip: 4096 read. Slice: 1024 twice. A round: 4096 in and out, then 4096 in and 1024 out, and two
-    numbers of 4 bytes read, their sum written to the chip. Condition, once: two numbers in, one byte out. Gathers: 512
-    in, 8192 out, twice.
+    """Copy to on-chip memory: reads 4096 bytes. Slice: 1024 twice. Each iteration: 4096 in and out, then 4096 in and
+    1024 out, and two numbers of 4 bytes read, whose sum stays on the chip. Condition, once: two numbers in, one byte
+    out. All-gathers: 512 in, 8192 out, twice.
     """
     assert traffic(program) == 4096 + 2 * 1024 + 12 * (2 * 4096 + 4096 + 1024 + 8) + 9 + 2 * (512 + 8192)
 
 
-def test_traffic_agrees_with_xla_where_nothing_loops():
+def test_traffic_matches_xla_for_programs_without_loops():
     def layers(x, weights):
         for w in weights:
             x = jnp.tanh(x @ w)
@@ -146,7 +146,7 @@ def test_traffic_agrees_with_xla_where_nothing_loops():
     assert traffic(hlo.parse(compiled.as_text())) == pytest.approx(expected, rel=0.15)
 
 
-def test_a_scan_moves_as_much_as_its_rounds():
+def test_traffic_of_a_scan_is_that_of_its_iterations():
     def scanned(x, weights):
         return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
 
@@ -163,8 +163,8 @@ def test_a_scan_moves_as_much_as_its_rounds():
 
     def moved_unrolled(layers):
         compiled = jax.jit(unrolled).lower(jnp.zeros((64, 256)), [jnp.zeros((256, 256))] * layers).compile()
-        return compiled.cost_analysis()["bytes accessed"]  # right for programs without loops
+        return compiled.cost_analysis()["bytes accessed"]  # correct for programs without loops
 
-    # A scan also copies each layer's weights out of the stack: about as much again.
-    a_layer = (moved_unrolled(24) - moved_unrolled(8)) / 16
-    assert (moved(24) - moved(8)) / 16 == pytest.approx(2 * a_layer, rel=0.3)
+    # A scan also copies each layer's weights out of the stack, which doubles the traffic.
+    per_layer = (moved_unrolled(24) - moved_unrolled(8)) / 16
+    assert (moved(24) - moved(8)) / 16 == pytest.approx(2 * per_layer, rel=0.3)

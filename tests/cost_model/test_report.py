@@ -1,4 +1,4 @@
-"""FLOPs, memory, roofline and what the report says of them."""
+"""FLOPs, memory, roofline and the report."""
 
 import dataclasses
 
@@ -29,21 +29,21 @@ def config():
     return small()
 
 
-def test_model_flops_are_those_of_the_program_without_recomputation(config):
-    """At this size norms and softmax weigh more than at any real one: 5 % for ViT-B, 20 % here."""
+def test_model_flops_are_close_to_program_flops_without_remat(config):
+    """Norms and softmax, which model FLOPs exclude, are about 20 % at this size and 5 % for ViT-B."""
     model, program = flops.model_flops(config), flops.program_flops(config)
     assert 0.75 * program < model < program
 
 
 @pytest.mark.slow
-def test_remat_adds_flops_the_more_it_saves_memory():
+def test_remat_policies_that_save_more_memory_add_more_flops():
     counts = [flops.program_flops(small(remat=policy)) for policy in ("dots", "full", "level")]
     assert counts == sorted(counts)
     assert len(set(counts)) == 3
 
 
-def test_model_flops_of_vit_b():
-    """By hand: a pass of N tokens costs 12 (24 N E² + 4 N² E) FLOP; the study's two masks, targets and predictor."""
+def test_model_flops_of_vit_b_match_the_formula():
+    """A forward pass over N tokens costs 12 (24 N E² + 4 N² E) FLOPs."""
     config = parse(Config, {"batch_size": 2})
     tokens, width = 8 * 14 * 14, 768
     target = 12 * (24 * tokens * width**2 + 4 * tokens**2 * width)
@@ -52,14 +52,14 @@ def test_model_flops_of_vit_b():
     assert 2 * target < flops.model_flops(config) < 8 * target
 
 
-def test_a_target_with_gradient_costs_its_backward_pass(config):
+def test_target_with_gradient_adds_its_backward_pass(config):
     without = dataclasses.replace(config, ema=dataclasses.replace(config.ema, enabled=False))
     tokens = 2 * 8 * 8
     more = flops.model_flops(without) - flops.model_flops(config)
     assert more == pytest.approx(8 * 2 * flops.blocks(flops.Size(64, 2, 2), tokens), rel=0.1)
 
 
-def test_refusals_of_the_compiler_are_read():
+def test_out_of_memory_messages_of_the_compiler_are_parsed():
     early = (
         "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (112.50G) exceeds "
         "available HBM (95.74G)."
@@ -74,14 +74,14 @@ def test_refusals_of_the_compiler_are_read():
     assert memory.from_message("INTERNAL: something else", 0) is None
 
 
-def test_the_slowest_resource_binds():
+def test_roofline_is_bound_by_the_slowest_resource():
     roof = roofline.roofline(V5E, flops=197e12, traffic=819e9 / 2, sent=200e9 / 4)
     assert dataclasses.asdict(roof) == pytest.approx({"compute": 1.0, "memory": 0.5, "network": 0.25})
     assert (roof.seconds, roof.binds) == (1.0, "compute")
     assert roofline.roofline(V5E, flops=0, traffic=0, sent=200e9).binds == "network"
 
 
-def made(config, memory_used, **changes):
+def make_report(config, memory_used, **changes):
     values = {
         "config": config,
         "topology": Topology("v5e:2x2", [None] * 4, V5E),
@@ -97,9 +97,9 @@ def made(config, memory_used, **changes):
     return report.Report(**values | changes)
 
 
-def test_a_step_that_fits_is_told_with_its_bound(config):
-    """8 TFLOP on 4 chips of 197 TFLOP/s take 10.2 ms; 8 clips in that are 788 a second."""
-    built = made(config, memory.Memory(2**30, 2**31, 2**28))
+def test_report_of_a_step_that_fits_has_its_bound(config):
+    """8 TFLOP on 4 chips of 197 TFLOP/s take 10.2 ms; 8 clips in this time are 788 clips/s."""
+    built = make_report(config, memory.Memory(2**30, 2**31, 2**28))
     text = report.text(built)
     assert built.fits
     assert "compute 10.2 ms, memory 1.0 ms, network 2.0 ms: compute binds" in text
@@ -111,9 +111,9 @@ def test_a_step_that_fits_is_told_with_its_bound(config):
     assert report.advice(built) == []
 
 
-def test_a_step_that_does_not_fit_is_told_with_what_to_change(config):
+def test_report_of_a_step_that_does_not_fit_has_advice(config):
     refused = memory.Memory(8 * 2**30, 12 * 2**30, 0, limit=round(15.75 * 2**30))
-    built = made(config, refused, state=8 * 2**30, traffic=None, collectives=None)
+    built = make_report(config, refused, state=8 * 2**30, traffic=None, collectives=None)
     assert not built.fits
     text = report.text(built)
     assert "DOES NOT FIT in 15.75 GiB: 4.25 GiB over. Try one of:" in text
@@ -123,21 +123,21 @@ def test_a_step_that_does_not_fit_is_told_with_what_to_change(config):
     assert report.table_row(built)[3] == "no, 4.25 GiB over"
 
 
-def test_bound_by_memory_it_names_the_kernel_that_takes_less(config):
-    usual = made(config, memory.Memory(2**30, 2**31, 2**28), traffic=int(819e8))
+def test_report_of_a_memory_bound_step_suggests_fused_attention(config):
+    usual = make_report(config, memory.Memory(2**30, 2**31, 2**28), traffic=int(819e8))
     fused = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, attention="fused"))
     assert "memory 100.0 ms, network 2.0 ms: memory binds" in report.text(usual)
     assert "--config.encoder.attention=fused" in report.text(usual)
     assert "--config.encoder.attention=fused" not in report.text(dataclasses.replace(usual, config=fused))
 
 
-def test_nothing_is_claimed_of_a_cpu(config):
-    built = made(config, memory.Memory(0, 2**50, 0), topology=Topology("cpu:4", [None] * 4, None))
+def test_report_for_cpus_has_no_roofline(config):
+    built = make_report(config, memory.Memory(0, 2**50, 0), topology=Topology("cpu:4", [None] * 4, None))
     assert built.fits
     assert "roofline" not in report.text(built)
 
 
-def test_chips_say_where_their_figures_come_from():
+def test_chips_have_a_source_for_their_figures():
     for name, chip in chips.CHIPS.items():
         assert chip.name == name
         assert "cloud.google.com/tpu/docs" in chip.source

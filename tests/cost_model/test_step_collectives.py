@@ -1,4 +1,4 @@
-"""The step that training runs, on eight devices, sends gradients and parameters, and no activations."""
+"""On eight devices, the training step communicates gradients and parameters, but no activations."""
 
 import jax
 import pytest
@@ -21,7 +21,7 @@ SETTINGS = {
     "masks": {"short": {}},
     "objectives": {"prediction": {}, "context_prediction": {}, "latent_dynamics": {}},
 }
-SAMPLES = step.FEATURE_SAMPLES * 2 * 64 * 4  # bytes of a step's feature samples, which every device gets
+SAMPLES = step.FEATURE_SAMPLES * 2 * 64 * 4  # bytes of the feature samples of a step, which are replicated
 
 
 @pytest.fixture(autouse=True)
@@ -43,33 +43,33 @@ def size(tree):
 
 
 def strays(state, found):
-    """What neither reduces gradients nor gathers a parameter: arrays of another size than any, or than a block's."""
+    """Collectives, other than all-reduce, whose size is not that of a parameter or of one block of it."""
     sizes = {leaf.size * 4 for leaf in jax.tree.leaves(state.params)}
     sizes |= {leaf.size * 4 // leaf.shape[0] for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1}
     return [c for c in found if c.kind != "all-reduce" and c.payload not in (*sizes, SAMPLES)]
 
 
-def test_split_over_data_only_gradients_are_reduced():
+def test_data_parallel_step_only_reduces_gradients():
     state, found = compiled(fsdp=1)
     totals = collectives.by_kind(found)
     assert set(totals) == {"all-reduce", "all-gather"}
-    # One mask: every parameter has one gradient, reduced once. The rest are a few sums, such as the loss.
+    # With one mask, the gradient of every parameter is reduced once. The rest are a few sums, such as the loss.
     assert totals["all-reduce"].payload == pytest.approx(size(state.params), rel=0.02)
     assert totals["all-gather"].payload == 2 * SAMPLES
 
 
 @pytest.mark.slow
-def test_split_over_fsdp_parameters_are_gathered():
+def test_fsdp_step_gathers_parameters():
     state, found = compiled(fsdp=4)
     assert strays(state, found) == []
     totals = collectives.by_kind(found)
     assert set(totals) <= {"all-reduce", "all-gather", "reduce-scatter"}
-    # Target encoder and context encoder forward, what of the latter is computed again, and its backward pass; the
-    # predictor forward, again and backward.
+    # Encoder: forward passes of target and context encoder, recomputation and backward pass of the context encoder.
+    # Predictor: forward pass, recomputation and backward pass.
     passes = 3 * size(state.params["predictor"]) + 4 * size(state.params["encoder"])
     assert totals["all-gather"].payload < passes + 2 * SAMPLES
     assert totals["all-reduce"].payload < 2.5 * size(state.params)
-    # The kernels of one block at a time.
+    # Kernels are gathered one block at a time.
     gathered = {c.payload for c in found if c.kind == "all-gather"}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params["encoder"]):
         if jax.tree_util.keystr(path[-2:]) in ("['mlp_in']['kernel']", "['mlp_out']['kernel']", "['qkv']['kernel']"):
@@ -77,8 +77,8 @@ def test_split_over_fsdp_parameters_are_gathered():
 
 
 @pytest.mark.slow
-def test_a_stray_gather_of_activations_is_found(monkeypatch):
-    """The two tests above can fail: features that one line asks for on every device."""
+def test_gather_of_activations_is_detected(monkeypatch):
+    """Checks that the two tests above can fail: a sharding constraint replicates features."""
     normalise = step.normalise_levels
 
     def everywhere(h_BxNxD, levels):
@@ -91,8 +91,8 @@ def test_a_stray_gather_of_activations_is_found(monkeypatch):
 
 
 @pytest.mark.slow
-def test_weights_split_without_care_for_activations_are_found(monkeypatch):
-    """What the compiler does of itself where weights are split: channels of activations go round."""
+def test_missing_sharding_constraint_of_activations_is_detected(monkeypatch):
+    """Without the constraint, the compiler communicates channels of activations where weights are split."""
     monkeypatch.setattr("jepa_jax.models.batch_sharding.shard_batch", lambda x: x)
     state, found = compiled(fsdp=4)
     assert strays(state, found)

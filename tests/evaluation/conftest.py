@@ -1,4 +1,4 @@
-"""A tiny training run with two checkpoints, and pictures of two colours that any encoder tells apart."""
+"""A tiny training run with two checkpoints, and images of two colours that every encoder separates."""
 
 import jax
 import numpy as np

@@ -32,7 +32,7 @@ def append(opened, first, last):
     opened.clips = last
 
 
-def test_rows_outlast_the_process_from_the_commit_on(tmp_path):
+def test_only_committed_rows_are_kept(tmp_path):
     first = entry(tmp_path)
     append(first, 0, 2)
     first.commit()
@@ -74,7 +74,7 @@ def lose_labels(folder):
 
 
 @pytest.mark.parametrize("damage", [damage_progress, damage_key, cut_features, lose_labels])
-def test_what_is_not_as_it_was_written_is_computed_anew(tmp_path, capsys, damage):
+def test_damaged_features_are_computed_again(tmp_path, capsys, damage):
     opened = entry(tmp_path)
     append(opened, 0, 5)
     opened.commit(complete=True)
@@ -96,19 +96,19 @@ def test_memory_limit(tmp_path):
     np.testing.assert_array_equal(opened.features(size), opened.features(size - 1))
 
 
-def test_arrays_in_memory_are_taken_over_by_cpu_without_a_copy():
+def test_aligned_arrays_are_put_on_cpu_without_a_copy():
     array = aligned_empty((1000, 7), np.float16)
     array[:] = 1
     assert jax.device_put(array, jax.devices("cpu")[0]).unsafe_buffer_pointer() == array.ctypes.data
 
 
-def test_int8_is_within_half_a_step_of_each_channel_of_each_clip():
+def test_int8_error_is_at_most_half_a_quantization_step():
     rng = np.random.default_rng(0)
-    # Channels of very different offset and scale, and a constant one.
+    # Channels of very different offsets and scales, and a constant one.
     rows = np.float32(rng.normal(size=(6, 50, 4)) * [0.01, 1, 10, 0] + [3, 0, 100, 5])
-    made = {name: np.asarray(value) for name, value in storage.encode_rows(jnp.asarray(rows), "int8").items()}
-    assert made["features"].dtype == np.int8
-    decoded = storage.Quantized(made["features"], made["range"])
+    encoded = {name: np.asarray(value) for name, value in storage.encode_rows(jnp.asarray(rows), "int8").items()}
+    assert encoded["features"].dtype == np.int8
+    decoded = storage.Quantized(encoded["features"], encoded["range"])
     assert (decoded.shape, decoded.nbytes, len(decoded)) == (rows.shape, rows.size * 2, 6)
     span = rows.max(1, keepdims=True) - rows.min(1, keepdims=True)
     float16_rounding = np.abs(rows) * 2**-11
@@ -118,7 +118,7 @@ def test_int8_is_within_half_a_step_of_each_channel_of_each_clip():
     np.testing.assert_array_equal(decoded[1:3], decoded[np.arange(1, 3)])
 
 
-def test_int8_takes_half_the_room():
+def test_int8_takes_half_the_space():
     sizes = [FeatureSpec((1568, 768), dtype).row_bytes for dtype in ("float16", "int8")]
     assert sizes[0] == 1568 * 768 * 2
     assert sizes[1] / sizes[0] < 0.51
@@ -126,8 +126,8 @@ def test_int8_takes_half_the_room():
 
 def filled(folder, cache, key, origin):
     path = cache.path("all", key)
-    made = Entry(path, key, SPEC, 5, ["class"], origin)
-    made.commit(complete=True)
+    opened = Entry(path, key, SPEC, 5, ["class"], origin)
+    opened.commit(complete=True)
     return path
 
 
@@ -135,7 +135,7 @@ def changed(**changes):
     return {**KEY, "encode": {**KEY["encode"], **changes}}
 
 
-def test_only_what_another_encoder_of_the_same_name_left_is_stale(tmp_path, capsys):
+def test_only_features_of_a_changed_checkpoint_are_stale(tmp_path, capsys):
     cache = Cache(tmp_path)
     stale = filled(tmp_path, cache, changed(params="old"), "run:3")
     others = [
@@ -158,7 +158,7 @@ def test_features_of_other_checkpoints_of_a_run_can_be_deleted(tmp_path):
     assert (mine.exists(), other.exists(), elsewhere.exists()) == (True, False, True)
 
 
-def test_a_disk_without_room_is_found_out_at_the_start(tmp_path, monkeypatch):
+def test_full_disk_raises_before_any_features_are_computed(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -170,7 +170,7 @@ def test_a_disk_without_room_is_found_out_at_the_start(tmp_path, monkeypatch):
     assert entry(tmp_path).clips == 0
 
 
-def test_a_second_job_waits_for_the_first(tmp_path, capsys):
+def test_second_job_waits_for_the_first(tmp_path, capsys):
     cache, path, entered = Cache(tmp_path), tmp_path / "all-1", threading.Event()
 
     def second():
@@ -186,7 +186,7 @@ def test_a_second_job_waits_for_the_first(tmp_path, capsys):
     assert "Waiting for another job" in capsys.readouterr().err
 
 
-def test_what_another_job_works_on_is_not_deleted(tmp_path, capsys):
+def test_features_locked_by_another_job_are_not_deleted(tmp_path, capsys):
     cache = Cache(tmp_path)
     stale, other = (filled(tmp_path, cache, changed(params=params), "run:3") for params in ("old", "older"))
     with cache.locked([stale]):
@@ -199,7 +199,7 @@ def test_what_another_job_works_on_is_not_deleted(tmp_path, capsys):
     assert not stale.exists()
 
 
-def test_a_job_that_waited_for_a_folder_that_is_deleted_makes_it_again(tmp_path):
+def test_job_that_waited_creates_the_folder_if_it_was_deleted(tmp_path):
     cache, entered = Cache(tmp_path), threading.Event()
 
     def second():
@@ -216,8 +216,8 @@ def test_a_job_that_waited_for_a_folder_that_is_deleted_makes_it_again(tmp_path)
     thread.join()
 
 
-def test_the_lock_of_a_killed_job_is_taken_over(tmp_path):
-    """One left by another machine would be waited for, but not for ever; this one is of this machine."""
+def test_lock_of_a_killed_job_is_taken_over(tmp_path):
+    """The job ran on this machine, so the second one does not wait."""
     dead = dataclasses.replace(ownership.Owner.this_process(), started="1")
     (tmp_path / "all-1").mkdir()
     (tmp_path / "all-1" / caching.LOCK).write_text(json.dumps(dataclasses.asdict(dead) | {"renewed": 0.0}))

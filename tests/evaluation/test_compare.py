@@ -45,7 +45,7 @@ def lines(text, *words):
     return [line for line in text.splitlines() if line.startswith(words)]
 
 
-def test_significant_and_other_differences(write):
+def test_differences_that_are_not_significant_are_marked(write):
     paths = [write("a", row(0.5)), write("b", row(0.8, seed=1)), write("c", row(0.46, seed=2))]
     text = compare.compare(paths)
     (line,) = lines(text, "order")
@@ -60,7 +60,7 @@ def test_significant_and_other_differences(write):
     assert "runs/a, step 5, ema" in text
 
 
-def test_same_items_are_paired_and_others_marked(write):
+def test_other_items_and_settings_are_marked(write):
     same, other = row(0.5), row(0.5, seed=1, item_names=[f"other/{name}" for name in NAMES])
     text = compare.compare([write("a", same), write("b", other, epochs=9)])
     (line,) = lines(text, "order")
@@ -71,7 +71,7 @@ def test_same_items_are_paired_and_others_marked(write):
     assert "+0.0 [-0.5, +0.5] ~" in line
 
 
-def test_rows_are_matched_by_what_they_are(write):
+def test_rows_are_matched_by_task_probe_and_features(write):
     first = write("a", row(0.5), row(0.3, features="untrained"))
     second = write("b", row(0.3, features="untrained"), row(0.9, task="motion"))
     text = compare.compare([first, second])
@@ -79,7 +79,7 @@ def test_rows_are_matched_by_what_they_are(write):
     assert "2 results without a counterpart are left out" in text
 
 
-def test_what_cannot_be_compared(write):
+def test_files_that_cannot_be_compared_raise(write):
     with pytest.raises(results_file.ResultsError, match="needs two or more results files; found 1"):
         compare.compare([write("a", row(0.5))])
     with pytest.raises(results_file.ResultsError, match="in common with the others; it has order linear trained"):

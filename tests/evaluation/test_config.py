@@ -14,8 +14,8 @@ CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "eval"
 VIDEOS = SourceConfig(path="videos")
 
 
-def found(source, path):
-    """Whether a source keeps a file of this path."""
+def keeps(source, path):
+    """Whether a source keeps the file with this path."""
     included = not source.include or re.search(source.include, path)
     return bool(included and not (source.exclude and re.search(source.exclude, path)))
 
@@ -46,18 +46,18 @@ def test_config_files_start_from_defaults_and_parse_back():
         ({"size": (16, 0)}, "size is (16, 0); expected at least 1"),
     ],
 )
-def test_settings_that_cannot_be_used(settings, message):
+def test_invalid_settings_raise(settings, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         parse(EvalConfig, ml_collections.ConfigDict(settings))
 
 
-def test_tokens_that_some_probe_reads():
+def test_kinds_of_features_are_those_that_the_probes_read():
     mean, every = ProbeConfig(), ProbeConfig(kind="attentive", tokens="all")
     assert EvalConfig(probes={"a": mean}).kinds_of_features == ("mean",)
     assert set(EvalConfig(probes={"a": every, "b": mean}).kinds_of_features) == {"mean", "all"}
 
 
-def test_holdout_looks_behind_line_breaks():
+def test_holdout_matches_paths_with_line_breaks():
     test = EvalConfig(train=SourceConfig(path="x", include="a"), holdout="seq1").split_sources()[1]
     assert re.search(test.include, "a\nb/seq1.mp4")
     assert not re.search(test.include, "b\nb/seq1.mp4")
@@ -66,13 +66,13 @@ def test_holdout_looks_behind_line_breaks():
 @pytest.mark.parametrize("include", ["", "^a/", "x"])
 @pytest.mark.parametrize("exclude", ["", "bad"])
 @pytest.mark.parametrize("holdout", ["seq(3|4)", "^b/|seq1"])
-def test_holdout_splits_what_the_source_keeps(include, exclude, holdout):
+def test_holdout_splits_the_files_that_the_source_keeps(include, exclude, holdout):
     whole = SourceConfig(path="videos", include=include, exclude=exclude)
     train, test = EvalConfig(train=whole, holdout=holdout).split_sources()
     paths = [f"{c}/{kind}_seq{n}.avi" for c in "ab" for kind in ("x", "y", "bad_x") for n in range(6)]
-    kept = [path for path in paths if found(whole, path)]
-    assert [path for path in paths if found(test, path)] == [path for path in kept if re.search(holdout, path)]
-    assert [path for path in paths if found(train, path)] == [path for path in kept if not re.search(holdout, path)]
+    kept = [path for path in paths if keeps(whole, path)]
+    assert [path for path in paths if keeps(test, path)] == [path for path in kept if re.search(holdout, path)]
+    assert [path for path in paths if keeps(train, path)] == [path for path in kept if not re.search(holdout, path)]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_holdout_splits_what_the_source_keeps(include, exclude, holdout):
         (EvalConfig(train=SourceConfig(kind="sprites"), holdout="x"), "sprites have no paths"),
     ],
 )
-def test_splits_that_are_none(config, message):
+def test_invalid_splits_raise(config, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         config.split_sources()
 
@@ -110,7 +110,7 @@ PAPER = {
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_protocol_of_the_paper(name):
+def test_default_protocol_matches_the_paper(name):
     config = load(name)
     config.data.root = "elsewhere"
     parsed = parse(EvalConfig, config)
@@ -129,7 +129,7 @@ def test_protocol_of_the_paper(name):
 @pytest.mark.parametrize(
     ("name", "views"), [("diving48", (4, 3)), ("ssv2", (2, 3)), ("imagenet100", (1, 1)), ("ucf101", (8, 3))]
 )
-def test_protocol_of_vjepa2(name, views):
+def test_vjepa2_protocol(name, views):
     parsed = parse(EvalConfig, load(f"{name}:vjepa2"))
     ((_, probe),) = parsed.probes.items()
     assert (probe.kind, probe.heads, probe.blocks) == ("attentive_blocks", 16, 4)
@@ -154,7 +154,7 @@ def test_protocol_of_vjepa2(name, views):
         ("attentive_blocks", "stacked levels", "all_stacked_levels"),
     ],
 )
-def test_probes_of_any_level(kind, tokens, features):
+def test_probes_can_read_any_level(kind, tokens, features):
     assert ProbeConfig(kind=kind, tokens=tokens).features == features
 
 
@@ -171,17 +171,17 @@ def test_probes_of_any_level(kind, tokens, features):
         ("linear", "stacked levels", "a linear probe reads one vector per clip"),
     ],
 )
-def test_tokens_that_are_none(kind, tokens, message):
+def test_invalid_tokens_raise(kind, tokens, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         ProbeConfig(kind=kind, tokens=tokens)
 
 
-def test_a_protocol_that_is_none():
+def test_unknown_protocol_raises_with_a_suggestion():
     with pytest.raises(ConfigError, match=r"'vjepa' is not a protocol\. Did you mean 'vjepa2'"):
         load("ssv2:vjepa")
 
 
-def test_one_value_is_a_grid_of_one():
+def test_single_value_becomes_a_grid_of_one():
     settings = {"probes": {"a": {"lr": 0.1, "neighbours": (1, 5)}}}
     probe = parse(EvalConfig, ml_collections.ConfigDict(settings)).probes["a"]
     assert (probe.lr, probe.neighbours) == ((0.1,), (1, 5))

@@ -12,7 +12,7 @@ ROW = jnp.arange(200, dtype=jnp.int32)
 
 
 def counting(clips=200, frames=6, size=4):
-    """Frame t of clip i is of level i + t/10 everywhere."""
+    """Every pixel of frame t of clip i is i + t/10."""
     level = np.arange(clips)[:, None] + np.arange(frames) / 10
     return jnp.broadcast_to(jnp.float32(level)[..., None, None, None], (clips, frames, size, size, 3))
 
@@ -21,7 +21,7 @@ def times(video):
     return np.rint((np.asarray(video)[:, :, 0, 0, 0] % 1) * 10).astype(int)
 
 
-def test_one_frame_of_the_clip_at_a_uniformly_random_time_takes_the_place_of_all():
+def test_one_frame_repeats_a_frame_at_a_uniformly_random_time():
     video = counting()
     seen = controls.OneFrame(0)(video, ROW)
     assert seen.shape == video.shape
@@ -32,15 +32,15 @@ def test_one_frame_of_the_clip_at_a_uniformly_random_time_takes_the_place_of_all
     assert (times(controls.OneFrame(1)(video, ROW)) != time).any()
 
 
-def test_shuffled_frames_are_the_frames_of_the_clip_in_any_order():
+def test_shuffled_is_a_uniformly_random_permutation_of_the_frames():
     video = counting()
     time = times(controls.Shuffled(0)(video, ROW))
     np.testing.assert_array_equal(np.sort(time, axis=1), np.broadcast_to(np.arange(6), time.shape))
-    for place in range(6):
-        assert stats.chisquare(np.bincount(time[:, place], minlength=6)).pvalue > 1e-3
+    for position in range(6):
+        assert stats.chisquare(np.bincount(time[:, position], minlength=6)).pvalue > 1e-3
 
 
-def test_backwards_is_the_reversed_video_of_sprites_with_the_reversed_labels():
+def test_backwards_matches_reversed_sprites_and_their_labels():
     spec = sprites.SpriteSpec(8, 16)
     scenes = jax.vmap(lambda item: sprites.scene(spec, 0, "test", item))(jnp.arange(32))
     backwards = jax.vmap(sprites.reverse)(scenes)
@@ -53,7 +53,7 @@ def test_backwards_is_the_reversed_video_of_sprites_with_the_reversed_labels():
 
 
 @pytest.mark.parametrize("transform", [controls.OneFrame(3), controls.Shuffled(3), controls.FramePixels(3)])
-def test_what_is_random_depends_on_the_row_and_not_on_its_batch(transform):
+def test_random_controls_depend_on_the_row_but_not_on_the_batch(transform):
     video = counting(20)
     apply = transform if not isinstance(transform, controls.FramePixels) else lambda v, r: transform({}, v, r)["mean"]
     whole = jax.jit(apply)(video, ROW[:20])
@@ -61,7 +61,7 @@ def test_what_is_random_depends_on_the_row_and_not_on_its_batch(transform):
     np.testing.assert_array_equal(apply(video[some], ROW[some]), np.asarray(whole)[some])
 
 
-def test_raw_pixels_are_one_coarse_frame():
+def test_frame_pixels_are_those_of_one_coarse_frame():
     video = np.random.default_rng(0).integers(0, 256, (5, 4, 64, 64, 3)).astype(np.uint8)
     first = controls.FramePixels()({}, jnp.asarray(video), ROW[:5])
     expected = video[:, 0].reshape(5, 16, 4, 16, 4, 3).mean((2, 4)) / 255
@@ -71,41 +71,43 @@ def test_raw_pixels_are_one_coarse_frame():
     every = video.reshape(5, 4, 16, 4, 16, 4, 3).mean((3, 5)).reshape(5, 4, -1) / 255
     gap = np.abs(drawn[:, None] - every).max(-1)
     assert (gap.min(1) < 1e-6).all()
-    assert len(set(gap.argmin(1))) > 1  # not always the same time
+    assert len(set(gap.argmin(1))) > 1  # the time varies
 
 
 @pytest.mark.parametrize(("side", "kept"), [(8, 8), (16, 16), (40, 20), (224, 16)])
-def test_coarse_frames_have_about_sixteen_pixels_a_side(side, kept):
+def test_coarse_frames_have_about_16_pixels_per_side(side, kept):
     coarse = controls.coarse(jnp.full((1, 2, side, side, 3), 51, jnp.uint8))
     assert coarse.shape == (1, 2, kept, kept, 3)
     np.testing.assert_allclose(coarse, 0.2, rtol=1e-6)
 
 
-def test_frame_differences_say_where_something_changes_and_not_how_it_looks():
+def test_frame_differences_encode_change_but_not_appearance():
     still = np.random.default_rng(0).integers(0, 200, (1, 1, 16, 16, 3)).repeat(4, axis=1).astype(np.uint8)
     moved = still.copy()
     moved[0, 2, 3, 5] += 51
     apply = controls.FrameDifferences()
     assert not np.asarray(apply({}, jnp.asarray(still), ROW[:1])["mean"]).any()
-    found = np.asarray(apply({}, jnp.asarray(moved), ROW[:1])["frames"]).reshape(3, 16, 16)
-    assert {tuple(place) for place in np.argwhere(found).tolist()} == {(1, 3, 5), (2, 3, 5)}
-    np.testing.assert_allclose(found[1:, 3, 5], 0.2, rtol=1e-5)
+    change = np.asarray(apply({}, jnp.asarray(moved), ROW[:1])["frames"]).reshape(3, 16, 16)
+    assert {tuple(index) for index in np.argwhere(change).tolist()} == {(1, 3, 5), (2, 3, 5)}
+    np.testing.assert_allclose(change[1:, 3, 5], 0.2, rtol=1e-5)
 
 
 def look(params, video, row):
     return {"mean": video.mean((2, 3, 4))}
 
 
-def test_controls_of_the_encoder_are_the_encoder_after_a_transform_each_with_an_identity_of_its_own():
+def test_control_encoders_transform_clips_and_have_distinct_identities():
     trained = FeatureExtractor(look, {}, {"params": "abc"}, "here")
     video = counting(4)
     names = ("raw pixels", "first frame", "frame differences", "one frame", "shuffled", "reversed")
-    made = {name: controls.encoder(name, trained, 0) for name in names}
-    np.testing.assert_allclose(made["reversed"].apply({}, video, ROW[:4])["mean"], video[:, ::-1, 0, 0, 0], atol=1e-5)
-    assert len({str(encode.identity) for encode in [trained, *made.values()]}) == 7
+    encoders = {name: controls.encoder(name, trained, 0) for name in names}
+    np.testing.assert_allclose(
+        encoders["reversed"].apply({}, video, ROW[:4])["mean"], video[:, ::-1, 0, 0, 0], atol=1e-5
+    )
+    assert len({str(encode.identity) for encode in [trained, *encoders.values()]}) == 7
     other_seed = controls.encoder("shuffled", trained, 1)
-    assert other_seed.identity != made["shuffled"].identity
+    assert other_seed.identity != encoders["shuffled"].identity
     for name in ("one frame", "shuffled", "reversed"):
-        assert made[name].identity["params"] == "abc"
+        assert encoders[name].identity["params"] == "abc"
     for name in names[:3]:
-        assert "params" not in made[name].identity  # nothing of the encoder is in it
+        assert "params" not in encoders[name].identity  # these do not use the encoder

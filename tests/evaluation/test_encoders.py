@@ -40,20 +40,20 @@ def test_split_step(reference, folder, step):
 
 
 @pytest.mark.slow
-def test_a_workdir_is_its_newest_average(training_run, initial_encoder):
+def test_workdir_loads_the_newest_ema_encoder(training_run, initial_encoder):
     found = frozen_encoder.load(str(training_run))
     assert (found.step, found.weights, found.source) == (7, "ema", str(training_run))
     assert_same(found.params, initial_encoder, shift=-0.07)
     assert found.config.encoder.size == "16x1x2"
 
 
-def test_a_step_can_be_named(training_run, initial_encoder):
+def test_step_can_be_chosen(training_run, initial_encoder):
     found = frozen_encoder.load(f"{training_run}:3")
     assert found.step == 3
     assert_same(found.params, initial_encoder, shift=-0.03)
 
 
-def test_random_of_a_workdir_is_what_it_started_from(training_run, initial_encoder):
+def test_random_of_a_workdir_is_its_initial_encoder(training_run, initial_encoder):
     found = frozen_encoder.load(f"random:{training_run}")
     assert (found.step, found.weights) == (0, "random")
     assert_same(found.params, initial_encoder)
@@ -69,7 +69,7 @@ def test_random_of_a_config_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_folder_with_the_name_of_a_config_does_not_hide_it(tmp_path, monkeypatch, training_run):
+def test_folder_with_the_name_of_a_config_does_not_hide_the_config(tmp_path, monkeypatch, training_run):
     monkeypatch.chdir(tmp_path)
     for name in ("quickstart", "folder"):
         (tmp_path / name).mkdir()
@@ -90,12 +90,12 @@ def test_a_folder_with_the_name_of_a_config_does_not_hide_it(tmp_path, monkeypat
         (f"random:{__file__}", ConfigError, "no function get_config"),
     ],
 )
-def test_references_to_nothing(reference, error, message, training_run, tmp_path):
+def test_invalid_references_raise(reference, error, message, training_run, tmp_path):
     with pytest.raises(error, match=message):
         frozen_encoder.load(reference.format(tmp=tmp_path, run=training_run))
 
 
-def test_a_run_without_checkpoint(training_run, tmp_path):
+def test_run_without_checkpoint_raises(training_run, tmp_path):
     workdir.open_workdir(tmp_path / "run", dataclasses.replace(workdir.load_config(training_run), seed=1))
     with pytest.raises(reader.CheckpointError, match="has no checkpoint yet"):
         frozen_encoder.load(str(tmp_path / "run"))

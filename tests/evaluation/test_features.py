@@ -48,7 +48,7 @@ def encode(params):
 
 @pytest.fixture
 def copied(pictures, tmp_path):
-    """The pictures, to change."""
+    """A copy of the images that tests may change."""
     return shutil.copytree(pictures, tmp_path / "pictures")
 
 
@@ -67,7 +67,7 @@ def assert_same(found, expected, kinds=EVERY):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Rows that were decoded since, batch by batch."""
+    """The rows decoded since the fixture was created, by batch."""
     rows, batches = [], EvaluationSet.batches
 
     def watched(self, *arguments):
@@ -79,7 +79,7 @@ def decoded(monkeypatch):
     return rows
 
 
-def test_features_are_the_plain_output_and_its_means(params, encode, pictures, tmp_path):
+def test_features_are_the_encoder_output_and_its_means(params, encode, pictures, tmp_path):
     clips = open_set(pictures)
     kinds = (*EVERY, "mean_levels", "frames_levels", "all_level_1", "mean_level_2", "all_stacked_levels")
     found = extract(encode, clips, tmp_path, kinds)
@@ -122,7 +122,7 @@ def test_features_have_an_index_of_names(encode, pictures, tmp_path):
 
 
 @pytest.mark.parametrize("size", [1, 20, 64])
-def test_batch_size_and_filling_change_nothing(encode, pictures, tmp_path, size):
+def test_features_do_not_depend_on_batch_size_or_padding(encode, pictures, tmp_path, size):
     found = extract(encode, open_set(pictures), tmp_path / "a", batch_size=size)
     expected = extract(encode, open_set(pictures), tmp_path / "b")
     for kind in EVERY:
@@ -130,23 +130,23 @@ def test_batch_size_and_filling_change_nothing(encode, pictures, tmp_path, size)
     np.testing.assert_array_equal(found.labels["class"], expected.labels["class"])
 
 
-def test_a_set_of_one_clip(encode, pictures, tmp_path):
+def test_features_of_a_single_clip(encode, pictures, tmp_path):
     found = extract(encode, open_set(pictures, include="red/3"), tmp_path)
     assert found.tokens["mean"].shape == (1, 16)
     assert found.items.tolist() == [0]
 
 
-def test_other_parameters_and_batches_compile_nothing(params, encode, pictures, tmp_path):
+def test_other_parameters_and_batches_do_not_recompile(params, encode, pictures, tmp_path):
     extract(encode, open_set(pictures), tmp_path / "a")
     other = extractor.of_encoder(frozen(jax.tree.map(lambda x: x + 0.1, params)), "float32")
-    with jax.no_tracing():  # raises if anything is traced again, as for the last, filled-up batch
+    with jax.no_tracing():  # raises if anything is traced again, such as for the padded last batch
         encoder = extractor.Device().bind(other, tuple((kind, "float16") for kind in EVERY))
         for batch in open_set(pictures).batches(8):
             encoder(batch)
 
 
-def test_fewer_clips_of_many_tokens_are_encoded_at_once():
-    """Clips × tokens², the memory of attention, stays what it is where batches are largest; a wish is obeyed."""
+def test_batch_size_decreases_with_the_number_of_tokens():
+    """The memory of attention, clips × tokens², is limited. An explicit batch size is used as given."""
     device = extractor.Device()
     sizes = {tokens: device.batch_size(0, 10_000, tokens) for tokens in (1, 64, 196, 392, 1568, 6272)}
     assert sizes[1] == sizes[64] == sizes[196] >= 8 * sizes[1568] == 8 * sizes[6272] == 8 * device.count
@@ -154,15 +154,17 @@ def test_fewer_clips_of_many_tokens_are_encoded_at_once():
     assert device.batch_size(5 * device.count, 10_000, 6272) == 5 * device.count
 
 
-def test_a_batch_is_split_over_all_devices(encode, pictures):
+def test_batch_is_split_over_all_devices(encode, pictures):
     device = extractor.Device()
-    made = device.bind(encode, (("mean", "float16"),))(next(open_set(pictures).batches(device.batch_size(9, 20, 1))))
-    assert len(made["mean"]["features"].sharding.device_set) == jax.device_count() == 8
-    assert made["mean"]["features"].shape[0] == 16
+    features = device.bind(encode, (("mean", "float16"),))(
+        next(open_set(pictures).batches(device.batch_size(9, 20, 1)))
+    )
+    assert len(features["mean"]["features"].sharding.device_set) == jax.device_count() == 8
+    assert features["mean"]["features"].shape[0] == 16
 
 
-def test_a_kernel_for_attention_gets_a_devices_own_clips(params, pictures, monkeypatch):
-    """XLA cannot split a kernel: it has to be called with as many clips as a device has."""
+def test_attention_kernel_receives_the_clips_of_one_device(params, pictures, monkeypatch):
+    """XLA cannot partition a kernel, so it must be called with the clips of one device."""
     seen = set()
 
     def kernel(q, k, v):
@@ -172,7 +174,7 @@ def test_a_kernel_for_attention_gets_a_devices_own_clips(params, pictures, monke
     monkeypatch.setattr(
         "jepa_jax.models.layers.attend", lambda q, k, v, kind: batch_sharding.per_device(kernel)(q, k, v)
     )
-    unlike_others = dataclasses.replace(ENCODER, scan=False)  # what is compiled already calls no kernel
+    unlike_others = dataclasses.replace(ENCODER, scan=False)  # programs compiled before do not call the kernel
     encode = extractor.of_encoder(dataclasses.replace(frozen(params), config=Config(encoder=unlike_others)), "float32")
     device = extractor.Device()
     device.bind(encode, (("mean", "float16"),))(next(open_set(pictures).batches(16)))
@@ -182,22 +184,22 @@ def test_a_kernel_for_attention_gets_a_devices_own_clips(params, pictures, monke
 def test_pooling_is_in_float32(params, pictures, tmp_path):
     half = extractor.of_encoder(frozen(params), "bfloat16")
     found = extract(half, open_set(pictures), tmp_path)
-    exact = np.float32(found.tokens["all"][:]).mean(1)  # float16 holds what bfloat16 gives here
+    exact = np.float32(found.tokens["all"][:]).mean(1)  # float16 represents these bfloat16 values exactly
     np.testing.assert_allclose(found.tokens["mean"], exact, rtol=1e-3, atol=1e-4)
 
 
-def test_a_complete_cache_is_read_and_nothing_decoded(encode, pictures, tmp_path, decoded):
+def test_complete_cache_is_read_without_decoding(encode, pictures, tmp_path, decoded):
     first = extract(encode, open_set(pictures), tmp_path)
     assert len(decoded) == 3
     assert_same(extract(encode, open_set(pictures), tmp_path), first)
     assert len(decoded) == 3
-    # One more kind, and one more encoder: only that is computed.
+    # For another kind of features, only that kind is computed.
     extract(encode, open_set(pictures), tmp_path, ("mean_levels",))
     assert len(decoded) == 6
 
 
 def stop_after(count, monkeypatch, then=None):
-    """Lets `count` batches be made; then Ctrl-C, or what `then` does."""
+    """Calls `then` after `count` batches; by default it raises KeyboardInterrupt."""
     batches = EvaluationSet.batches
 
     def stopping(self, *arguments):
@@ -213,7 +215,7 @@ def interrupt():
     raise KeyboardInterrupt
 
 
-def test_an_interrupted_extraction_goes_on(encode, pictures, tmp_path, monkeypatch, decoded):
+def test_interrupted_extraction_resumes(encode, pictures, tmp_path, monkeypatch, decoded):
     expected = extract(encode, open_set(pictures), tmp_path / "whole")
     decoded.clear()
     with monkeypatch.context() as patch:
@@ -222,12 +224,12 @@ def test_an_interrupted_extraction_goes_on(encode, pictures, tmp_path, monkeypat
             extract(encode, open_set(pictures), tmp_path)
     decoded.clear()
     assert_same(extract(encode, open_set(pictures), tmp_path), expected)
-    # Two batches were made, one of them stored.
+    # Two batches had been decoded, and one of them stored.
     assert decoded == [list(range(8, 16)), list(range(16, 20))]
 
 
-def test_a_killed_extraction_goes_on_with_another_batch_size(encode, pictures, tmp_path, monkeypatch, decoded):
-    """A kill leaves the files of this moment, and the lock files of a process that no longer runs."""
+def test_killed_extraction_resumes_with_another_batch_size(encode, pictures, tmp_path, monkeypatch, decoded):
+    """A kill leaves the current files and the lock files of a process that no longer runs."""
     monkeypatch.setattr(feature_set, "COMMIT_EVERY", 0.0)
 
     def copy_as_if_killed():
@@ -247,7 +249,7 @@ def test_a_killed_extraction_goes_on_with_another_batch_size(encode, pictures, t
     np.testing.assert_array_equal(found.items, expected.items)
 
 
-def test_a_kill_after_the_last_clip(encode, pictures, tmp_path, decoded):
+def test_extraction_killed_after_the_last_clip_decodes_nothing(encode, pictures, tmp_path, decoded):
     expected = extract(encode, open_set(pictures), tmp_path)
     for file in tmp_path.glob("cache/*/progress.json"):
         file.write_text(file.read_text().replace('"complete": true', '"complete": false'))
@@ -256,7 +258,7 @@ def test_a_kill_after_the_last_clip(encode, pictures, tmp_path, decoded):
     assert not decoded
 
 
-def test_a_new_version_makes_everything_stale(encode, pictures, tmp_path, decoded, monkeypatch):
+def test_new_version_makes_all_features_stale(encode, pictures, tmp_path, decoded, monkeypatch):
     extract(encode, open_set(pictures), tmp_path)
     decoded.clear()
     monkeypatch.setattr(caching, "VERSION", caching.VERSION + 1)
@@ -264,7 +266,7 @@ def test_a_new_version_makes_everything_stale(encode, pictures, tmp_path, decode
     assert len(decoded) == 3
 
 
-def test_a_checkpoint_changed_under_its_name_is_noticed(params, encode, pictures, tmp_path, capsys):
+def test_changed_checkpoint_with_the_same_name_is_detected(params, encode, pictures, tmp_path, capsys):
     before = extract(encode, open_set(pictures), tmp_path)
     changed = extractor.of_encoder(frozen(jax.tree.map(lambda x: x * 1.5, params)), "float32")
     assert changed.origin == encode.origin
@@ -274,7 +276,7 @@ def test_a_checkpoint_changed_under_its_name_is_noticed(params, encode, pictures
     assert len(list((tmp_path / "cache").iterdir())) == len(EVERY)
 
 
-def test_the_smallest_change_of_a_parameter_is_another_fingerprint(params):
+def test_smallest_change_of_a_parameter_changes_the_fingerprint(params):
     leaves, structure = jax.tree.flatten(params)
     nudged = [np.array(leaf) for leaf in leaves]
     nudged[-1].flat[-1] = np.nextafter(nudged[-1].flat[-1], 2)
@@ -282,7 +284,7 @@ def test_the_smallest_change_of_a_parameter_is_another_fingerprint(params):
     assert frozen(params).fingerprint != frozen(jax.tree.unflatten(structure, nudged)).fingerprint
 
 
-def test_a_file_changed_under_its_name_is_noticed(encode, copied, tmp_path):
+def test_changed_file_with_the_same_name_is_detected(encode, copied, tmp_path):
     before = extract(encode, open_set(copied), tmp_path)
     shutil.copy(copied / "train" / "red" / "3.png", copied / "train" / "blue" / "3.png")
     after = extract(encode, open_set(copied), tmp_path)
@@ -290,7 +292,7 @@ def test_a_file_changed_under_its_name_is_noticed(encode, copied, tmp_path):
     assert np.flatnonzero(changed).tolist() == [3]
 
 
-def test_a_moved_folder_is_the_same_data(encode, copied, tmp_path, decoded):
+def test_moved_folder_counts_as_the_same_data(encode, copied, tmp_path, decoded):
     extract(encode, open_set(copied), tmp_path)
     decoded.clear()
     extract(encode, open_set(copied.rename(tmp_path / "elsewhere")), tmp_path)
@@ -300,7 +302,7 @@ def test_a_moved_folder_is_the_same_data(encode, copied, tmp_path, decoded):
 @pytest.mark.parametrize(
     "change", [{"clip": ClipConfig(frames=4, size=16)}, {"classes": {"class": ("blue", "x", "red")}}]
 )
-def test_other_preprocessing_or_labels_are_other_data(pictures, change):
+def test_other_preprocessing_or_labels_count_as_other_data(pictures, change):
     source = SourceConfig(kind="images", path=str(pictures / "train"))
     assert EvaluationSet(source, **{"clip": CLIP, **change}).identity != EvaluationSet(source, clip=CLIP).identity
 
@@ -314,8 +316,8 @@ def brighten(video, row):
     return video + row[:, None, None, None, None]
 
 
-def test_clips_can_be_transformed_before(encode, pictures, tmp_path):
-    """Still clips: reversal changes nothing in them, a shade that grows with the row number does."""
+def test_clips_can_be_transformed_before_encoding(encode, pictures, tmp_path):
+    """The clips are still images: reversal does not change them, adding the row number does."""
     encoders = {"plain": encode, "reversed": encode.after("reversed", flip_time), "b": encode.after("b", brighten)}
     found = feature_set.extract(encoders, open_set(pictures), ("mean",), Cache(tmp_path), batch_size=8)
     plain, other = (np.float32(found[name].tokens["mean"]) for name in ("plain", "b"))
@@ -324,7 +326,7 @@ def test_clips_can_be_transformed_before(encode, pictures, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_undecodable_clips_are_left_out_and_remembered(encode, copied, tmp_path):
+def test_undecodable_clips_are_skipped_and_recorded(encode, copied, tmp_path):
     (copied / "train" / "blue" / "2.png").write_bytes(b"nonsense")
     for _ in range(2):  # decoded, and from the cache
         clips = open_set(copied, max_skip_fraction=0.1)
@@ -337,13 +339,13 @@ def test_undecodable_clips_are_left_out_and_remembered(encode, copied, tmp_path)
 
 
 @pytest.mark.parametrize("change", [lambda x: x * jnp.nan, lambda x: x * 1e6])
-def test_what_float16_cannot_hold_is_refused(params, pictures, tmp_path, change):
+def test_features_outside_the_range_of_float16_raise(params, pictures, tmp_path, change):
     broken = extractor.of_encoder(frozen(jax.tree.map(change, params)), "float32")
     with pytest.raises(FloatingPointError, match=r"on the clips clips is not finite in float16 \(clip 0\)"):
         extract(broken, open_set(pictures), tmp_path)
 
 
-def test_memory_limit_decides_what_stays_on_disk(encode, pictures, tmp_path):
+def test_features_over_the_memory_limit_stay_on_disk(encode, pictures, tmp_path):
     kept = extract(encode, open_set(pictures), tmp_path)
     size = kept.tokens["all"].nbytes
     on_disk = extract(encode, open_set(pictures), tmp_path, memory_limit=size - 1)
@@ -351,7 +353,7 @@ def test_memory_limit_decides_what_stays_on_disk(encode, pictures, tmp_path):
     assert_same(on_disk, kept)
 
 
-def test_int8_is_near_and_reads_the_same_from_disk_and_memory(encode, pictures, tmp_path):
+def test_int8_is_accurate_and_equal_on_disk_and_in_memory(encode, pictures, tmp_path):
     exact = extract(encode, open_set(pictures), tmp_path)
     coded = extract(encode, open_set(pictures), tmp_path, storage_dtype="int8")
     on_disk = extract(encode, open_set(pictures), tmp_path, storage_dtype="int8", memory_limit=0)
@@ -362,7 +364,7 @@ def test_int8_is_near_and_reads_the_same_from_disk_and_memory(encode, pictures, 
     assert (np.abs(np.float32(coded.tokens["all"]) - exact.tokens["all"]) <= span / 508 + 2e-3).all()
 
 
-def test_on_the_fly_gives_what_the_cache_holds_in_any_order(encode, pictures, tmp_path):
+def test_on_the_fly_features_match_the_cache_in_any_order(encode, pictures, tmp_path):
     kept = extract(encode, open_set(pictures), tmp_path / "kept").tokens["all"]
     rows = extract(encode, open_set(pictures), tmp_path, keep="on_the_fly").tokens["all"]
     assert isinstance(rows, UncachedRows)
@@ -370,12 +372,12 @@ def test_on_the_fly_gives_what_the_cache_holds_in_any_order(encode, pictures, tm
     assert not list((tmp_path / "cache").glob("all-*"))
     index = np.random.default_rng(0).permutation(20)
     wanted = [index[:3], index[3:14], index[[2, 2]], index[14:]]
-    for got, expected in zip(feature_rows.read(rows, wanted), wanted, strict=True):
-        np.testing.assert_allclose(got, kept[expected], rtol=1e-3, atol=1e-4)
+    for read, expected in zip(feature_rows.read(rows, wanted), wanted, strict=True):
+        np.testing.assert_allclose(read, kept[expected], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(rows[2:5], kept[2:5], rtol=1e-3, atol=1e-4)
 
 
-def test_on_the_fly_leaves_out_what_cannot_be_decoded(encode, copied, tmp_path):
+def test_on_the_fly_features_skip_undecodable_clips(encode, copied, tmp_path):
     (copied / "train" / "blue" / "2.png").write_bytes(b"nonsense")
     clips = open_set(copied, max_skip_fraction=0.1)
     kept = extract(encode, clips, tmp_path / "kept")
@@ -387,19 +389,19 @@ def test_on_the_fly_leaves_out_what_cannot_be_decoded(encode, copied, tmp_path):
         rows[np.array([9])]
 
 
-def test_the_disk_decides(encode, pictures, tmp_path, monkeypatch, capsys):
+def test_free_disk_space_decides_whether_features_are_cached(encode, pictures, tmp_path, monkeypatch, capsys):
     room = 20 * 8 * 16 * 2
     monkeypatch.setattr(Cache, "free_bytes", lambda self: feature_set.SPARE + room)
     kept = extract(encode, open_set(pictures), tmp_path / "a", ("all",))
     assert isinstance(kept.tokens["all"], np.ndarray)
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(Cache, "free_bytes", lambda self: feature_set.SPARE + room - 1)
-    anew = extract(encode, open_set(pictures), tmp_path / "b", ("all",))
-    assert isinstance(anew.tokens["all"], UncachedRows)
+    uncached = extract(encode, open_set(pictures), tmp_path / "b", ("all",))
+    assert isinstance(uncached.tokens["all"], UncachedRows)
     assert "clips are decoded and encoded again in each epoch of a probe" in capsys.readouterr().out
     with pytest.raises(OSError, match=r"take .* GiB, and .* has room for .*--cache"):
         extract(encode, open_set(pictures), tmp_path / "b", ("all",), keep="cache")
-    # What lies there already needs no more room.
+    # Features that are already cached need no space.
     kept = extract(encode, open_set(pictures), tmp_path / "a", ("all",))
     assert isinstance(kept.tokens["all"], np.ndarray)
     monkeypatch.setattr(Cache, "free_bytes", lambda self: 0)
@@ -409,7 +411,7 @@ def test_the_disk_decides(encode, pictures, tmp_path, monkeypatch, capsys):
 
 def test_channel_statistics():
     array = np.random.default_rng(0).normal(3, 2, size=(10, 5, 4)).astype(np.float32)
-    array[..., 2] = 7.1  # constant: not to be divided by
+    array[..., 2] = 7.1  # constant, so its deviation must not be a divisor
     mean, deviation = feature_rows.channel_statistics(array)
     expected = array.reshape(-1, 4).std(0)
     expected[2] = 1

@@ -28,23 +28,23 @@ def scores(config, *arguments, **options):
     return np.asarray(train(config, *arguments, **options).scores(TEST))
 
 
-def test_each_probe_of_the_grid_is_the_probe_trained_alone():
+def test_each_probe_of_the_grid_equals_the_probe_trained_alone():
     whole = scores(CONFIG)
     assert whole.shape == (2, 4, 50, CLASSES)
     for number, setting in enumerate(CONFIG.settings()):
         alone = scores(dataclasses.replace(CONFIG.only(setting), seeds=1))
         np.testing.assert_allclose(alone[0, 0], whole[0, number], atol=1e-5)
-    assert np.abs(whole[0] - whole[1]).max() > 1e-3, "seeds differ"
-    assert all(np.abs(whole[0, 0] - whole[0, i]).max() > 1e-3 for i in (1, 2, 3)), "settings differ"
+    assert np.abs(whole[0] - whole[1]).max() > 1e-3, "seeds must differ"
+    assert all(np.abs(whole[0, 0] - whole[0, i]).max() > 1e-3 for i in (1, 2, 3)), "settings must differ"
 
 
 @pytest.mark.parametrize("changes", [{"at_once": 1}, {"at_once": 3, "micro_batch": 4}])
-def test_less_at_once_is_the_same_probe(changes):
+def test_smaller_chunks_of_the_grid_give_the_same_probes(changes):
     np.testing.assert_allclose(scores(dataclasses.replace(CONFIG, **changes)), scores(CONFIG), atol=1e-5)
 
 
-def test_chunks_show_every_row_once_an_epoch_and_go_on_where_the_last_one_ended(monkeypatch):
-    """Rows read in four chunks: labels and features stay together, and the counts add up."""
+def test_chunks_contain_every_row_once_per_epoch(monkeypatch):
+    """Rows are read in four chunks. Each keeps its label."""
     monkeypatch.setattr(grid, "WHOLE_LIMIT", 0)
     monkeypatch.setattr(grid, "CHUNK_BYTES", 6 * 4 * 16)
     plan = grid.EpochPlan(CONFIG, X, np.arange(59), LABELS, KEY)
@@ -62,7 +62,7 @@ def test_chunks_show_every_row_once_an_epoch_and_go_on_where_the_last_one_ended(
     assert rates == [1, 1, 1, 1]
 
 
-def test_chunked_features_are_learned_from_as_well(monkeypatch):
+def test_training_on_chunked_features_gives_similar_predictions(monkeypatch):
     config = dataclasses.replace(CONFIG, epochs=20, lr=(0.1,), weight_decay=(0.0,))
     whole = scores(config)[0, 0].argmax(-1)
     monkeypatch.setattr(grid, "WHOLE_LIMIT", 0)
@@ -70,8 +70,8 @@ def test_chunked_features_are_learned_from_as_well(monkeypatch):
     assert np.mean(scores(config)[0, 0].argmax(-1) == whole) > 0.9
 
 
-def test_an_empty_batch_moves_nothing(monkeypatch):
-    """33 rows in batches of 16 in two chunks of two: the fourth batch is empty."""
+def test_empty_batch_gives_finite_scores(monkeypatch):
+    """33 rows in batches of 16, in two chunks of two batches: the fourth batch is empty."""
     monkeypatch.setattr(grid, "WHOLE_LIMIT", 0)
     monkeypatch.setattr(grid, "CHUNK_BYTES", 2 * 6 * 4 * 16)
     config = dataclasses.replace(CONFIG, epochs=1, lr=(0.1,), weight_decay=(5.0,), seeds=1)
@@ -83,7 +83,7 @@ def test_an_empty_batch_moves_nothing(monkeypatch):
     assert np.isfinite(np.asarray(found.scores(TEST))).all()
 
 
-def test_cosine_falls_to_zero():
+def test_cosine_schedule_decreases_to_zero():
     config = dataclasses.replace(CONFIG, schedule="cosine", epochs=2, batch_size=15)
     plan = grid.EpochPlan(config, X, np.arange(60), LABELS, KEY)
     rates = np.concatenate([batches.rate_J for epoch in (0, 1) for _, batches in plan.epoch(epoch, jax.numpy.zeros(1))])
@@ -94,7 +94,7 @@ def test_cosine_falls_to_zero():
     np.testing.assert_allclose(rates[[1, 2]], [0.9619398, 0.8535534], atol=1e-6, err_msg="cos² of 1/16 and 1/8 π")
 
 
-def test_padding_the_classes_predicts_none_of_them():
+def test_padded_classes_are_never_predicted():
     padded = scores(CONFIG, width=9)
     assert padded.shape[-1] == 9
     assert not padded[..., CLASSES:].any()
@@ -109,7 +109,7 @@ def test_label_sets_share_a_compiled_program():
         train(dataclasses.replace(CONFIG, lr=(0.3, 0.2)), width=5)
 
 
-def test_one_diverging_setting_is_reported_and_the_others_are_used():
+def test_diverging_setting_is_reported_and_the_others_are_used():
     config = dataclasses.replace(CONFIG, lr=(1e38, 0.1), weight_decay=(1.0,))
     found = train(config)
     assert found.diverged.tolist() == [True, False]

@@ -10,12 +10,12 @@ SIMULATIONS = 600
 
 
 def answers(*shares, items=1000, seed=0):
-    """Probe seeds that are right about these shares of items."""
+    """Answers of probe seeds that are correct on these shares of items."""
     return np.random.default_rng(seed).random((len(shares), items)) < np.array(shares)[:, None]
 
 
 def simulated(accuracy, items, seeds, rng, difficulty_I=None, seed_deviation=0.2):
-    """Answers in whose probit items (some are easier) and, if there are several, probe seeds have random effects."""
+    """Answers from a probit model with random effects of items and, if there are several, of probe seeds."""
     if accuracy == 1:
         return np.ones((seeds, items), bool), None
     difficulty_I = rng.normal(0, 1.5, items) if difficulty_I is None else difficulty_I
@@ -28,7 +28,7 @@ def simulated(accuracy, items, seeds, rng, difficulty_I=None, seed_deviation=0.2
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("items", [10, 24, 100, 1024])
-def test_intervals_hold_the_truth_as_often_as_they_say(items, seeds):
+def test_intervals_have_nominal_coverage(items, seeds):
     rng = np.random.default_rng(items + seeds)
     for accuracy in (0.1, 0.5, 0.8, 1.0):
         found = (intervals.interval(simulated(accuracy, items, seeds, rng)[0]) for _ in range(SIMULATIONS))
@@ -39,8 +39,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say(items, seeds):
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("items", [10, 24, 100, 1024])
-def test_equal_probes_seldom_differ_significantly(items, seeds):
-    """The share of 1,200 pairs has a standard error of 0.6 points where 5 % are significant."""
+def test_false_positive_rate_of_differences_is_nominal(items, seeds):
+    """At a true rate of 5 %, the share in 1,200 pairs has a standard error of 0.6 points."""
     rng = np.random.default_rng(items + seeds)
     paired, unpaired = [], []
     for accuracy in (0.2, 0.9):
@@ -55,7 +55,7 @@ def test_equal_probes_seldom_differ_significantly(items, seeds):
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_differences_hold_the_truth_as_often_as_they_say(seeds):
+def test_intervals_of_differences_have_nominal_coverage(seeds):
     rng = np.random.default_rng(seeds)
     for items in (24, 300):
         held = []
@@ -73,7 +73,7 @@ def test_interval_of_one_seed_is_exact(right, items):
     np.testing.assert_allclose(intervals.interval(correct), stats.binomtest(right, items).proportion_ci(), atol=1e-9)
 
 
-def test_all_right_is_no_certainty():
+def test_interval_of_perfect_accuracy_is_not_a_point():
     for seeds in (1, 3):
         low, high = intervals.interval(np.ones((seeds, 10), bool))
         assert (low, high) == (pytest.approx(0.025 ** (1 / 10)), 1)
@@ -82,28 +82,28 @@ def test_all_right_is_no_certainty():
     assert high > 0.1
 
 
-def test_seeds_that_differ_widen_the_interval():
+def test_differing_seeds_widen_the_interval():
     alike, apart = answers(0.6, 0.6, 0.6, items=5000), answers(0.5, 0.6, 0.7, items=5000)
     narrow, wide = (high - low for low, high in map(intervals.interval, (alike, apart)))
     assert wide > 4 * narrow
 
 
-def test_seeds_do_not_stand_in_for_items():
-    """Ten seeds with the same answers say no more than one."""
+def test_seeds_do_not_replace_items():
+    """Ten seeds with the same answers carry as much information as one."""
     one = answers(0.6, items=100)
     np.testing.assert_allclose(intervals.interval(np.repeat(one, 10, axis=0)), intervals.interval(one), atol=0.005)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 40), st.integers(1, 4), st.floats(0, 1), st.integers(0, 2**31))
-def test_interval_holds_the_accuracy(items, seeds, share, seed):
+def test_interval_contains_the_accuracy(items, seeds, share, seed):
     correct = np.random.default_rng(seed).random((seeds, items)) < share
     low, high = intervals.interval(correct)
     assert 0 <= low <= correct.mean() + 1e-12
     assert correct.mean() - 1e-12 <= high <= 1
 
 
-def test_no_significant_difference_from_oneself():
+def test_probe_does_not_differ_significantly_from_itself():
     correct = answers(0.6)
     difference = intervals.paired_difference(correct, correct)
     assert difference.value == 0
@@ -111,8 +111,8 @@ def test_no_significant_difference_from_oneself():
     assert not difference.significant
 
 
-def test_significance_of_paired_answers_is_that_of_mcnemars_test():
-    """Of probes with one seed, where enough items are answered differently for the two to agree."""
+def test_paired_significance_matches_mcnemars_test():
+    """For probes with one seed and enough items on which the answers differ."""
     for ours_alone, theirs_alone in [(30, 10), (26, 14), (25, 15), (40, 40), (60, 35), (55, 38)]:
         ours, theirs = np.zeros((2, 1, 500), bool)
         ours[0, :ours_alone] = True
@@ -122,8 +122,8 @@ def test_significance_of_paired_answers_is_that_of_mcnemars_test():
         assert intervals.paired_difference(ours, theirs).significant == (p < 0.05)
 
 
-def test_pairing_sees_what_is_hidden_otherwise():
-    """Two probes that disagree about 30 of 1,000 items only, on which one is always right."""
+def test_paired_difference_detects_what_the_unpaired_one_misses():
+    """Two probes differ on only 30 of 1,000 items, and one of them is always correct there."""
     theirs = answers(0.5)
     ours = theirs.copy()
     ours[0, np.flatnonzero(~theirs[0])[:30]] = True
@@ -133,8 +133,8 @@ def test_pairing_sees_what_is_hidden_otherwise():
     assert not unpaired.significant
 
 
-def test_probe_seeds_are_noise_too():
-    """Two seeds of 40 and 70 % against one of 50 %: items alone would be sure of the sign far too often."""
+def test_differences_include_variance_between_probe_seeds():
+    """Compares two seeds (40 and 70 %) with one (50 %). Item variance alone would make this significant."""
     one = answers(0.5, items=10_000)
     pair = np.stack([answers(0.4, items=10_000, seed=1)[0], answers(0.7, items=10_000, seed=2)[0]])
     difference = intervals.paired_difference(pair, one)
@@ -142,7 +142,7 @@ def test_probe_seeds_are_noise_too():
     assert not difference.significant
 
 
-def test_difference_changes_sign_with_the_order():
+def test_difference_is_antisymmetric():
     a, b = answers(0.6, items=300), answers(0.5, 0.5, items=300, seed=1)
     forth, back = intervals.paired_difference(a, b), intervals.paired_difference(b, a)
     assert forth.value == -back.value

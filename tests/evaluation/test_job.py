@@ -31,7 +31,7 @@ def with_probe(evaluation, **settings):
     return dataclasses.replace(evaluation, probes={"one": ProbeConfig(**settings)})
 
 
-def test_an_evaluation_from_end_to_end(evaluation, training_run, tmp_path):
+def test_evaluation_end_to_end(evaluation, training_run, tmp_path):
     out = tmp_path / "new" / "results.json"
     found = evaluate(evaluation, f"random:{training_run}", out)
     assert [(result.task, result.probe) for result in found] == [
@@ -63,7 +63,7 @@ def check_schema(record):
     jsonschema.validate(record, json.loads((pathlib.Path(probe_result.__file__).parent / "schema.json").read_text()))
 
 
-def test_clips_of_another_height_than_width(evaluation, training_run, tmp_path):
+def test_evaluation_on_clips_that_are_not_square(evaluation, training_run, tmp_path):
     config = dataclasses.replace(with_probe(evaluation, kind="knn"), size=(16, 24))
     found = evaluate(config, f"random:{training_run}", tmp_path / "results.json")
     assert found[0].accuracy == 1
@@ -72,7 +72,7 @@ def test_clips_of_another_height_than_width(evaluation, training_run, tmp_path):
     check_schema(record)
 
 
-def test_predictions_say_which_clips_were_wrong(evaluation, training_run, tmp_path):
+def test_predictions_file_lists_every_clip(evaluation, training_run, tmp_path):
     fitting = {
         "linear": ProbeConfig(epochs=1, seeds=2),
         "ridge": ProbeConfig(kind="ridge"),
@@ -91,15 +91,13 @@ def test_predictions_say_which_clips_were_wrong(evaluation, training_run, tmp_pa
             assert [row["label"] for row in of_seed] == [name.split("/")[0] for name in names]
             assert [row["correct"] == "1" for row in of_seed] == [row["label"] == row["predicted"] for row in of_seed]
             assert np.mean([row["correct"] == "1" for row in of_seed]) == pytest.approx(accuracy)
-            for row in of_seed:  # of two classes the predicted one has half the probability at least
+            for row in of_seed:  # the predicted one of two classes has a probability of at least 0.5
                 assert row["probability"] == "" if result.probe == "ridge" else 0.5 <= float(row["probability"]) <= 1
         assert len(own) == 12 * len(result.accuracies)
     assert len(rows) == 2 * 12 * (2 + 1 + 1)
 
 
-def test_every_clip_is_decoded_once_for_all_encoders_controls_and_measures(
-    evaluation, training_run, tmp_path, monkeypatch
-):
+def test_clips_are_decoded_once_for_all_encoders_controls_and_measures(evaluation, training_run, tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(sources.Source, "read_image", counted(sources.Source.read_image, read))
     alone = with_probe(dataclasses.replace(evaluation, beside_untrained=False), kind="ridge")
@@ -122,7 +120,7 @@ def counted(function, calls):
 
 
 @pytest.mark.parametrize("kind", ["images", "sprites"])
-def test_clips_in_both_sets_are_refused(evaluation, training_run, pictures, kind):
+def test_clips_in_both_training_and_test_set_raise(evaluation, training_run, pictures, kind):
     if kind == "images":
         train = SourceConfig(kind="images", path=str(pictures / "train"))
         test = SourceConfig(kind="images", path=f"{pictures}/./train", include="blue/|red/[12]")
@@ -134,7 +132,7 @@ def test_clips_in_both_sets_are_refused(evaluation, training_run, pictures, kind
         evaluate(dataclasses.replace(evaluation, train=train, test=test), f"random:{training_run}")
 
 
-def test_evaluating_again_gives_the_same(evaluation, training_run, tmp_path):
+def test_evaluation_is_reproducible(evaluation, training_run, tmp_path):
     config, out = with_probe(evaluation, epochs=1), tmp_path / "results.json"
     runs = []
     for _ in range(2):
@@ -145,7 +143,7 @@ def test_evaluating_again_gives_the_same(evaluation, training_run, tmp_path):
     assert runs[0] == runs[1]
 
 
-def test_the_untrained_encoder_is_probed_beside_the_trained(evaluation, training_run):
+def test_untrained_encoder_is_evaluated_beside_the_trained_one(evaluation, training_run):
     config = with_probe(evaluation, epochs=1)
     ((trained, beside), (alone,)) = (evaluate(config, f"{prefix}{training_run}") for prefix in ("", "random:"))
     assert (trained.features, beside.features, alone.features) == ("trained", "untrained", "trained")
@@ -155,7 +153,7 @@ def test_the_untrained_encoder_is_probed_beside_the_trained(evaluation, training
 
 
 @pytest.mark.parametrize("limit", [0, 2**20])
-def test_memory_limit_decides_where_features_lie(evaluation, training_run, monkeypatch, limit):
+def test_features_over_the_memory_limit_are_read_from_disk(evaluation, training_run, monkeypatch, limit):
     config = with_probe(evaluation, kind="attentive", tokens="all", heads=2, epochs=1)
     seen = []
 
@@ -175,7 +173,7 @@ def test_holdout_takes_the_test_set_from_the_training_path(evaluation, training_
     assert (result.train, result.test) == (14, 6)
 
 
-def test_sprites_give_three_tasks_from_one_extraction(training_run):
+def test_sprites_have_three_tasks(training_run):
     config = EvalConfig(
         train=SourceConfig(kind="sprites", split="train", clips=200),
         test=SourceConfig(kind="sprites", split="test", clips=40),
@@ -204,7 +202,7 @@ def test_sprites_give_three_tasks_from_one_extraction(training_run):
         ),
     ],
 )
-def test_what_cannot_work_is_found_out_first(evaluation, training_run, changes, message, monkeypatch):
+def test_invalid_settings_raise_before_extraction(evaluation, training_run, changes, message, monkeypatch):
     monkeypatch.setattr("jepa_jax.evaluation.features.feature_set.extract", pytest.fail)
     with pytest.raises(ConfigError, match=re.escape(message)):
         evaluate(dataclasses.replace(evaluation, **changes), f"random:{training_run}")
@@ -214,15 +212,15 @@ def test_what_cannot_work_is_found_out_first(evaluation, training_run, changes, 
     ("include", "message"),
     [("blue", "is not in the probes' training set"), ("green", "leaves none of")],
 )
-def test_test_classes_have_to_be_in_training(evaluation, training_run, include, message):
-    """Training on one colour only: the test set has another, or no clip is left."""
+def test_test_classes_missing_from_training_raise(evaluation, training_run, include, message):
+    """Training has only one colour: the test set has another, or no training clip is left."""
     config = dataclasses.replace(evaluation, train=dataclasses.replace(evaluation.train, include=include))
     with pytest.raises(ConfigError, match=message):
         evaluate(config, f"random:{training_run}")
 
 
-def test_levels_are_probed(evaluation, training_run):
-    """The run has one level, which is also the last."""
+def test_probes_read_levels(evaluation, training_run):
+    """The encoder has one level, which is also the last."""
     probes_of = {"last": "all", "first": "level 1", "stacked": "stacked levels", "wide": "levels"}
     attentive = {"kind": "attentive", "heads": 2, "epochs": 2}
     config = dataclasses.replace(
@@ -237,7 +235,7 @@ def test_levels_are_probed(evaluation, training_run):
         evaluate(with_probe(evaluation, tokens="level 2", **attentive), f"random:{training_run}")
 
 
-def test_a_holdout_that_finds_nothing_or_everything_is_named(evaluation, training_run):
+def test_holdout_that_matches_no_or_all_files_raises(evaluation, training_run):
     clips = dataclasses.replace(evaluation.train, include="")
     for pattern in ("nothing", "."):
         config = dataclasses.replace(evaluation, train=clips, test=SourceConfig(), holdout=pattern)
@@ -248,24 +246,24 @@ def test_a_holdout_that_finds_nothing_or_everything_is_named(evaluation, trainin
         evaluate(both, f"random:{training_run}")
 
 
-def test_a_single_class_is_an_error(evaluation, training_run):
+def test_single_class_raises(evaluation, training_run):
     only = {name: dataclasses.replace(getattr(evaluation, name), include="blue") for name in ("train", "test")}
     with pytest.raises(ValueError, match="all training clips are of class 'blue'"):
         evaluate(dataclasses.replace(evaluation, **only), f"random:{training_run}")
 
 
-def test_a_single_test_clip_is_an_error(evaluation, training_run):
+def test_single_test_clip_raises(evaluation, training_run):
     single = dataclasses.replace(evaluation, test=dataclasses.replace(evaluation.test, include="blue/0"))
     with pytest.raises(ValueError, match=r"the test set \(trained\) has one clip"):
         evaluate(single, f"random:{training_run}")
 
 
-def test_out_has_to_be_a_file(evaluation, training_run, tmp_path):
+def test_folder_as_out_raises(evaluation, training_run, tmp_path):
     with pytest.raises(ConfigError, match=r"is a folder; name a file in it"):
         evaluate(evaluation, f"random:{training_run}", tmp_path)
 
 
-def test_a_second_evaluation_with_the_same_out_is_refused(evaluation, training_run, tmp_path, monkeypatch):
+def test_second_evaluation_with_the_same_out_raises(evaluation, training_run, tmp_path, monkeypatch):
     out, run, refused = tmp_path / "results.json", job.evaluate_encoder, []
 
     def second(*arguments):
@@ -282,8 +280,8 @@ def test_a_second_evaluation_with_the_same_out_is_refused(evaluation, training_r
     assert sorted(path.name for path in tmp_path.iterdir()) == ["features", "predictions.csv", "results.json"]
 
 
-def test_results_in_a_bucket(evaluation, training_run, tmp_path, monkeypatch):
-    """Features, which are mapped into memory, stay on this machine."""
+def test_results_can_be_written_to_a_bucket(evaluation, training_run, tmp_path, monkeypatch):
+    """Features are memory-mapped, so they stay on this machine."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ownership, "SETTLE_S", 0.05)
     settings = with_probe(evaluation, kind="knn")
@@ -300,7 +298,7 @@ def test_results_in_a_bucket(evaluation, training_run, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_controls_and_measures_stand_beside_the_trained_encoder(training_run, tmp_path):
+def test_results_include_controls_and_representation_measures(training_run, tmp_path):
     controls = ("reversed", "shuffled", "one frame", "frame differences", "raw pixels")
     config = EvalConfig(
         train=SourceConfig(kind="sprites", split="train", clips=120),
@@ -324,7 +322,7 @@ def test_controls_and_measures_stand_beside_the_trained_encoder(training_run, tm
     assert lines[0].split()[:4] == ["without", "labels", "rankme", "lidar"]
     assert [line.split()[0] for line in lines[2:]] == ["trained", "untrained"]
 
-    # Of the reversed clips the right answers are others, and of the others the same.
+    # Reversed clips have other correct answers, shuffled clips the same.
     by_row = {result.features: result for result in found.results if result.task == "order"}
     assert by_row["reversed"].items != by_row["trained"].items
     assert by_row["shuffled"].items == by_row["trained"].items
@@ -348,8 +346,8 @@ def test_all_folds_hold_out_every_item_once(evaluation, training_run):
     assert {setting["fold"] for setting in trained.validation} == set(range(5))
 
 
-def test_classes_and_files_of_any_name(evaluation, training_run, pictures, tmp_path):
-    """Names that are not UTF-8 or have line ends; among the clips, a broken link, a pipe and a link to their folder."""
+def test_classes_and_files_may_have_any_name(evaluation, training_run, pictures, tmp_path):
+    """Names with line breaks or invalid UTF-8. Folders with a broken link, a pipe and a link to themselves."""
     renamed = {"blue": os.fsdecode(b"bl\xe9u"), "red": "r\u2028d\n"}
     for part in ("train", "test"):
         for name, odd in renamed.items():
@@ -371,10 +369,10 @@ def test_classes_and_files_of_any_name(evaluation, training_run, pictures, tmp_p
     assert record["results"] == [found]
     skipped = [os.path.basename(path) for path in record["skipped"]["test"]]
     assert skipped == ["gone.png", "pipe.png"]
-    assert evaluate(config, f"random:{training_run}")[0].accuracy == 1  # from the cache, whose key has the names
+    assert evaluate(config, f"random:{training_run}")[0].accuracy == 1  # from the cache, whose key includes the names
 
 
-def test_labels_far_apart_cost_nothing(evaluation, training_run, pictures, tmp_path):
+def test_large_integer_labels_are_supported(evaluation, training_run, pictures, tmp_path):
     for part in ("train", "test"):
         lines = [
             f'"{file}" {label}\n'
@@ -389,8 +387,8 @@ def test_labels_far_apart_cost_nothing(evaluation, training_run, pictures, tmp_p
     assert (found.accuracy, found.chance) == (1, 0.5)
 
 
-def test_groups_hold_for_the_training_clips_that_could_be_decoded(evaluation, training_run, monkeypatch):
-    """In every fold the probe gets the groups of the clips it is trained on."""
+def test_groups_match_the_training_clips_of_each_fold(evaluation, training_run, monkeypatch):
+    """In every fold, the probe receives the groups of its training clips."""
     seen = []
 
     def spy(probe, train, train_labels, tests, *_, groups, **__):

@@ -10,7 +10,7 @@ def ints(*values):
     return np.array(values, np.int32)
 
 
-def test_classes_are_those_of_training():
+def test_only_classes_of_the_training_set_are_used():
     train, test, classes = splits.seen_classes("class", ints(3, 1, 3), ints(1, 1, 3), NAMES)
     np.testing.assert_array_equal(train, [1, 0, 1])
     np.testing.assert_array_equal(test, [0, 0, 1])
@@ -27,6 +27,6 @@ def test_classes_are_those_of_training():
         (ints(0, 1), ints(-1, 0), r"1 of 2 test clips have a label \(-1\)"),
     ],
 )
-def test_labels_that_cannot_be_probed(train, test, message):
+def test_invalid_labels_raise(train, test, message):
     with pytest.raises(splits.LabelError, match=f"order: {message}"):
         splits.seen_classes("order", train, test, NAMES)

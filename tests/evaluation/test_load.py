@@ -20,7 +20,7 @@ def clips():
 
 
 @pytest.mark.slow
-def test_tokens_and_their_means(encoder, clips):
+def test_mean_and_frames_are_means_of_all_tokens(encoder, clips):
     every = encoder.encode(clips, tokens="all")
     assert every.shape == (5, 64, 128)
     assert every.dtype == np.float32
@@ -36,7 +36,7 @@ def test_features_do_not_depend_on_the_batch(encoder, clips):
 
 
 @pytest.mark.slow
-def test_levels_end_to_end(encoder, clips):
+def test_levels_are_parts_of_all_levels(encoder, clips):
     every = encoder.encode(clips, level="all")
     assert every.shape == (5, 512)
     for number in (1, 2, 3, 4):
@@ -45,7 +45,7 @@ def test_levels_end_to_end(encoder, clips):
     np.testing.assert_allclose(encoder.encode(clips), every[:, -128:], atol=1e-5)
 
 
-def test_a_file_is_encoded_as_its_frames_are(encoder, tmp_path):
+def test_file_is_encoded_like_its_frames(encoder, tmp_path):
     path = tmp_path / "clip.avi"
     picture = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
     with av.open(str(path), "w") as container:
@@ -60,13 +60,13 @@ def test_a_file_is_encoded_as_its_frames_are(encoder, tmp_path):
     np.testing.assert_allclose(encoder.encode(path), expected, atol=1e-5)
 
 
-def test_an_image_is_one_frame(encoder, tmp_path):
+def test_image_is_encoded_like_one_frame(encoder, tmp_path):
     picture = np.random.default_rng(2).integers(0, 256, (32, 32, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / "picture.png")
     np.testing.assert_allclose(encoder.encode(tmp_path / "picture.png"), encoder.encode(picture[None, None]), atol=1e-5)
 
 
-def test_other_clips_than_those_of_training(encoder):
+def test_clips_may_have_another_size_than_in_training(encoder):
     longer = np.zeros((1, 16, 48, 64, 3), np.uint8)
     assert encoder.encode(longer, tokens="all").shape == (1, 8 * 6 * 8, 128)
 
@@ -79,12 +79,12 @@ def test_other_clips_than_those_of_training(encoder):
         ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
     ],
 )
-def test_features_that_there_are_not(encoder, clips, settings, message):
+def test_invalid_arguments_raise(encoder, clips, settings, message):
     with pytest.raises(ValueError, match=message):
         encoder.encode(clips, **settings)
 
 
-def test_clips_that_cannot_be_encoded(encoder, clips, tmp_path):
+def test_missing_or_damaged_clips_raise(encoder, clips, tmp_path):
     with pytest.raises(ValueError, match="there are no clips"):
         encoder.encode([])
     (tmp_path / "broken.mp4").write_bytes(b"no video")
@@ -92,6 +92,6 @@ def test_clips_that_cannot_be_encoded(encoder, clips, tmp_path):
         encoder.encode(tmp_path / "broken.mp4")
 
 
-def test_there_is_no_other_public_name():
+def test_unknown_attribute_of_the_package_raises():
     with pytest.raises(AttributeError, match="no attribute 'encoder'"):
         jepa_jax.encoder  # noqa: B018

@@ -42,7 +42,7 @@ def problem(x, labels, classes=10, width=10):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [30, 100, 300, 1200])
-def test_the_default_probe_is_within_a_point_of_the_best_of_scikit_learn(count):
+def test_default_probe_is_within_one_point_of_scikit_learn(count):
     train, labels = DIGITS[ORDER[:count]], LABELS[ORDER[:count]]
     found = fitting.run(logistic_probe(), train, labels, {"test": DIGITS[TEST]}, 10, KEY)
     x, x_test = standardised(count)
@@ -53,8 +53,8 @@ def test_the_default_probe_is_within_a_point_of_the_best_of_scikit_learn(count):
 
 
 @pytest.mark.parametrize(("count", "c"), [(30, 1.0), (300, 0.1), (1200, 1.0)])
-def test_probabilities_are_those_of_scikit_learn(count, c):
-    """Also with fewer clips than channels, a class without any of them included."""
+def test_probabilities_match_scikit_learn(count, c):
+    """Also with fewer clips than channels, and with a class without clips."""
     (x, x_test), labels = standardised(count), LABELS[ORDER[:count]]
     theirs = LogisticRegression(C=c, tol=1e-8, max_iter=20_000).fit(x, labels)
     penalty = float(1 / (c * count * x.var(axis=0).mean()))
@@ -64,7 +64,7 @@ def test_probabilities_are_those_of_scikit_learn(count, c):
     assert (np.delete(ours, theirs.classes_, axis=1) < 1e-3).all()
 
 
-def test_a_penalty_means_the_same_at_every_scale():
+def test_penalty_does_not_depend_on_feature_scale():
     x, x_test = standardised(100)
     plain, large = (
         problem(scale * x, LABELS[ORDER[:100]]).fit(1e-2, np.arange(100)).scores(scale * x_test) for scale in (1, 1000)
@@ -72,8 +72,8 @@ def test_a_penalty_means_the_same_at_every_scale():
     np.testing.assert_allclose(plain, large, atol=1e-3)
 
 
-def test_correlated_channels_converge_within_few_steps(monkeypatch):
-    """200 channels that are mixtures of 10 with variances over eight orders of magnitude, plus a little noise."""
+def test_correlated_channels_converge_in_few_steps(monkeypatch):
+    """200 channels mix 10 signals, whose variances span eight orders of magnitude, plus a little noise."""
     monkeypatch.setattr(logistic, "MAX_STEPS", 100)
     rng = np.random.default_rng(0)
     labels = np.arange(600, dtype=np.int32) % 5
@@ -85,11 +85,11 @@ def test_correlated_channels_converge_within_few_steps(monkeypatch):
 def test_held_out_rows_have_no_influence():
     x, _ = standardised(300)
     labels, fit = LABELS[ORDER[:300]], np.arange(0, 300, 2)
-    scores = [problem(x, given).fit(1e-2, fit).scores(x) for given in (labels, labels[np.arange(300) // 2 * 2])]
+    scores = [problem(x, y).fit(1e-2, fit).scores(x) for y in (labels, labels[np.arange(300) // 2 * 2])]
     np.testing.assert_array_equal(*scores)
 
 
-def test_cross_validation_is_about_the_rows_that_each_split_holds_out():
+def test_cross_validation_scores_the_held_out_rows_of_each_split():
     x, _ = standardised(300)
     labels = LABELS[ORDER[:300]]
     folds = splits.validation_splits(labels, 0.25, KEY, every=True)
@@ -106,8 +106,8 @@ def test_cross_validation_is_about_the_rows_that_each_split_holds_out():
         assert one.accuracy == pytest.approx(correct.mean(), abs=0.01)
 
 
-def test_cross_validation_ends_where_weaker_penalties_do_worse():
-    """Labels that say nothing about the features: the strongest penalty is best."""
+def test_cross_validation_stops_when_weaker_penalties_do_worse():
+    """Labels are independent of the features, so the strongest penalty is best."""
     x, _ = standardised(100)
     shuffled = np.random.default_rng(1).permutation(LABELS[ORDER[:100]])
     config = dataclasses.replace(logistic_probe(), penalty=(1e-3, 1e-2, 1e-1, 1.0, 100.0))
@@ -118,7 +118,7 @@ def test_cross_validation_ends_where_weaker_penalties_do_worse():
     assert found.chosen == {"penalty": 100.0}
 
 
-def test_classes_of_the_program_beyond_those_of_the_labels_are_never_predicted():
+def test_padded_classes_are_never_predicted():
     x, x_test = standardised(100)
     labels = LABELS[ORDER[:100]] % 3
     narrow, wide = (problem(x, labels, 3, width).fit(1e-2, np.arange(100)).scores(x_test) for width in (3, 10))
@@ -135,7 +135,7 @@ def test_penalties_folds_and_label_sets_share_a_compiled_program():
         other.fit(0.2, np.arange(99))
 
 
-def test_a_probe_that_did_not_converge_is_reported(monkeypatch):
+def test_lack_of_convergence_is_reported(monkeypatch):
     monkeypatch.setattr(logistic, "MAX_STEPS", 3)
     train, labels = DIGITS[ORDER[:100]], LABELS[ORDER[:100]]
     config = dataclasses.replace(logistic_probe(), penalty=(1e-3,))
@@ -146,13 +146,13 @@ def test_a_probe_that_did_not_converge_is_reported(monkeypatch):
     assert other.converged is None
 
 
-def test_constant_features_predict_the_commonest_class():
+def test_constant_features_predict_the_class_frequencies():
     labels = np.array([0, 1, 1, 1, 2] * 4, np.int32)
     fitted = problem(np.ones((20, 4), np.float32), labels, 3, 3).fit(1e-3, np.arange(20))
     np.testing.assert_allclose(fitted.scores(np.ones((2, 4)))[0, 0], [[0.2, 0.6, 0.2]] * 2, atol=1e-4)
 
 
-def test_more_features_than_fit_in_memory_are_refused(monkeypatch):
+def test_features_that_do_not_fit_in_memory_raise(monkeypatch):
     monkeypatch.setattr(logistic, "MAX_BYTES", 100 * 64 * 4 - 1)
     x, _ = standardised(100)
     with pytest.raises(ConfigError, match=r"100 clips of 64 channels take .* GiB, more than .* Use kind='linear'"):

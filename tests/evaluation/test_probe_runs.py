@@ -24,21 +24,21 @@ def features(seed, count=6, items=None):
     return Features(tokens, labels, np.arange(count, dtype=np.int32) if items is None else items, 0.0)
 
 
-def test_reversed_clips_are_scored_by_the_probes_of_the_trained_encoder_on_reversed_labels():
+def test_reversed_clips_use_the_trained_probe_and_reversed_labels():
     train = {"trained": features(0), "untrained": features(1)}
     test = {"trained": features(2), "untrained": features(3), "reversed": features(4)}
     first, second = probe_runs.make_probe_inputs(train, test, kind=sources.CLASSES["sprites"])
     assert first.train is train["trained"]
     assert list(first.tests) == ["trained", "reversed"]
     assert list(second.tests) == ["untrained"]
-    was, now = test["reversed"].labels, first.tests["reversed"].labels
-    np.testing.assert_array_equal(now["order"], np.array(sprites.REVERSE_ORDER)[was["order"]])
-    np.testing.assert_array_equal(now["motion"], np.array(sprites.REVERSE_MOTION)[was["motion"]])
-    np.testing.assert_array_equal(now["appearance"], was["appearance"])
+    original, reversed_labels = test["reversed"].labels, first.tests["reversed"].labels
+    np.testing.assert_array_equal(reversed_labels["order"], np.array(sprites.REVERSE_ORDER)[original["order"]])
+    np.testing.assert_array_equal(reversed_labels["motion"], np.array(sprites.REVERSE_MOTION)[original["motion"]])
+    np.testing.assert_array_equal(reversed_labels["appearance"], original["appearance"])
     np.testing.assert_array_equal(first.tests["reversed"].tokens["mean"], test["reversed"].tokens["mean"])
 
 
-def test_halves_are_inputs_of_their_own_unless_they_are_empty():
+def test_channel_halves_are_separate_inputs_unless_empty():
     train, test = {"trained": features(0)}, {"trained": features(1)}
     whole, half = probe_runs.make_probe_inputs(train, test, {"a": np.array([1, 3]), "b": np.array([], int)})
     np.testing.assert_array_equal(half.train.tokens["mean"], train["trained"].tokens["mean_levels"][:, [1, 3]])
@@ -46,7 +46,7 @@ def test_halves_are_inputs_of_their_own_unless_they_are_empty():
     assert list(whole.tests) == ["trained"]
 
 
-def test_every_item_is_held_out_once_with_the_others_of_its_group():
+def test_every_item_is_held_out_once_together_with_its_group():
     for number, sizes in ((0, [2] * 7), (3, [6, 4, 4]), (7, [2] * 7)):
         folds = splits.outer_folds(dataclasses.replace(FILES, folds=number), NAMES)
         assert [len(fold) for fold in folds] == sizes
@@ -56,7 +56,7 @@ def test_every_item_is_held_out_once_with_the_others_of_its_group():
             assert not held & {NAMES[item][-6:] for item in set(range(14)) - set(fold.tolist())}
 
 
-def test_without_a_group_in_the_expression_what_it_finds_is_the_group():
+def test_expression_without_a_group_uses_the_whole_match():
     folds = splits.outer_folds(dataclasses.replace(FILES, fold_by="^[a-z]+"), NAMES)
     assert [fold.tolist() for fold in folds] == [list(range(7)), list(range(7, 14))]
 
@@ -70,13 +70,13 @@ def test_without_a_group_in_the_expression_what_it_finds_is_the_group():
         ({"folds": 1}, "in 1 folds; at least two"),
     ],
 )
-def test_folds_that_cannot_be_are_refused(changes, message):
+def test_invalid_folds_raise(changes, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         splits.outer_folds(dataclasses.replace(FILES, **changes), NAMES)
 
 
-def test_a_fold_trains_on_all_that_it_does_not_hold_out_also_where_clips_are_missing():
-    items = np.array([0, 1, 3, 4, 5, 9], np.int32)  # others could not be decoded
+def test_fold_trains_on_all_other_clips_if_some_are_missing():
+    items = np.array([0, 1, 3, 4, 5, 9], np.int32)  # the others could not be decoded
     whole = features(0, items=items)
     part = probe_runs.hold_out(probe_runs.ProbeInput(whole, {"trained": whole}), np.array([1, 2, 3, 9]))
     np.testing.assert_array_equal(part.train.items, [0, 4, 5])
@@ -86,13 +86,13 @@ def test_a_fold_trains_on_all_that_it_does_not_hold_out_also_where_clips_are_mis
     np.testing.assert_array_equal(held.labels["order"], whole.labels["order"][[1, 2, 5]])
 
 
-def test_reversed_needs_labels_that_can_be_reversed():
+def test_reversed_control_without_reversible_labels_raises():
     config = EvalConfig(test=SourceConfig(kind="videos"), controls=("reversed",))
     with pytest.raises(ConfigError, match=r"config\.controls: 'reversed' needs clips with known labels"):
         probe_runs.control_encoders(config, FeatureExtractor(lambda *_: {}, {}, {}))
 
 
-def test_groups_of_training_clips_are_what_the_expression_finds_or_those_of_the_folds():
+def test_training_groups_come_from_the_expression_or_the_folds():
     by_sequence = splits.training_groups(EvalConfig(groups=r"seq(\d+)"), NAMES)
     assert by_sequence.tolist() == [*range(7), *range(7)]
     np.testing.assert_array_equal(splits.training_groups(FILES, NAMES), by_sequence)
@@ -109,6 +109,6 @@ def test_groups_of_training_clips_are_what_the_expression_finds_or_those_of_the_
         ("(", "config.groups: '(' is not a regular expression"),
     ],
 )
-def test_groups_that_are_none(expression, message):
+def test_invalid_groups_raise(expression, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         splits.training_groups(EvalConfig(groups=expression), NAMES)

@@ -18,14 +18,14 @@ KEY = jax.random.key(0)
 CLASSES = 4
 
 
-def ask(config, train, labels, test, key=KEY):
-    """What a probe of one seed predicts for one test set."""
+def predict(config, train, labels, test, key=KEY):
+    """The predictions of a probe with one seed for one test set."""
     (predicted,) = fitting.run(config, train, labels, {"test": test}, CLASSES, key).predicted["test"]
     return predicted
 
 
 def blobs(seed, count, *, tokens=0, width=8, spread=0.3):
-    """Clips whose class is a direction of their features; with tokens, of one token at a random place."""
+    """Clips whose class is a direction of their features, or of one token at a random position."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.int32) % CLASSES
     centres = np.eye(CLASSES, width)[labels] * 2
@@ -61,89 +61,89 @@ def on_disk(array):
     ],
     ids=lambda config: f"{config.kind}{'-standardised' * config.standardise}{'-grid' * (len(config.settings()) > 1)}",
 )
-def test_probe_learns_what_is_there_and_only_that(config):
+def test_probe_learns_labels_but_not_shuffled_ones(config):
     train, train_labels = blobs(0, 120)
     test, test_labels = blobs(1, 200)
-    predicted = ask(config, train, train_labels, test)
+    predicted = predict(config, train, train_labels, test)
     assert np.mean(predicted == test_labels) > 0.95
-    # Labels that say nothing about the features: chance is 25 %, its standard error here 3 %.
+    # These labels are independent of the features. Chance is 25 %, with a standard error of 3 %.
     shuffled = np.random.default_rng(2).permutation(train_labels)
-    predicted = ask(config, train, shuffled, test)
+    predicted = predict(config, train, shuffled, test)
     assert np.mean(predicted == test_labels) < 0.5
 
 
-def test_attentive_probe_finds_the_token_that_tells():
+def test_attentive_probe_finds_the_informative_token():
     config = ProbeConfig(kind="attentive", tokens="all", epochs=40, batch_size=16, heads=1, lr=(1e-2,))
     train, train_labels = blobs(0, 128, tokens=6)
     test, test_labels = blobs(1, 100, tokens=6)
-    predicted = ask(config, train, train_labels, test)
+    predicted = predict(config, train, train_labels, test)
     assert np.mean(predicted == test_labels) > 0.9
 
 
 @pytest.mark.parametrize("standardise", [False, True])
-def test_features_on_disk_give_the_probe_that_features_in_memory_give(standardise):
+def test_features_on_disk_and_in_memory_give_the_same_probe(standardise):
     config = ProbeConfig(
         kind="attentive", tokens="all", epochs=3, batch_size=8, heads=2, standardise=standardise, lr=(3e-3,)
     )
-    train, labels = blobs(0, 43, tokens=5)  # the last batch is not full
+    train, labels = blobs(0, 43, tokens=5)  # the last batch is partial
     test, _ = blobs(1, 37, tokens=5, spread=1)
-    memory = ask(config, train, labels, test)
-    disk = ask(config, on_disk(train), labels, on_disk(test))
+    memory = predict(config, train, labels, test)
+    disk = predict(config, on_disk(train), labels, on_disk(test))
     np.testing.assert_array_equal(memory, disk)
     assert len(set(memory)) > 1
 
 
-def test_a_partial_batch_is_the_batch_of_its_clips():
-    """One epoch of batch 5 over 5 clips is one step, as is one of batch 64 over the same five."""
+def test_padding_of_a_partial_batch_has_no_effect():
+    """An epoch over 5 clips is one step with batches of 5 and with batches of 64."""
     train, labels = blobs(0, 5)
     test, _ = blobs(1, 50, spread=1.5)
     config = ProbeConfig(kind="linear", epochs=4, lr=(0.05,), batch_size=5)
     wide = dataclasses.replace(config, batch_size=64)
-    one = ask(config, train, labels, test)
-    np.testing.assert_array_equal(one, ask(wide, train, labels, test))
+    one = predict(config, train, labels, test)
+    np.testing.assert_array_equal(one, predict(wide, train, labels, test))
 
 
-def test_standardised_probe_does_not_see_scale_or_offset():
+def test_standardised_probe_ignores_scale_and_offset():
     train, labels = blobs(0, 64)
     test, _ = blobs(1, 64, spread=1)
     config = ProbeConfig(kind="linear", epochs=5, lr=(0.01,), batch_size=16, standardise=True)
     scale, offset = np.float32(2.0 ** np.arange(-4, 4)), np.arange(8, dtype=np.float32)
-    plain = ask(config, train, labels, test)
-    moved = ask(config, train * scale + offset, labels, test * scale + offset)
+    plain = predict(config, train, labels, test)
+    moved = predict(config, train * scale + offset, labels, test * scale + offset)
     assert np.mean(plain == moved) > 0.98
 
 
-def test_same_key_same_probe_other_key_other_probe():
+def test_probe_is_determined_by_the_key():
     train, labels = blobs(0, 40, spread=2)
     test, _ = blobs(1, 100, spread=2)
     config = ProbeConfig(kind="linear", epochs=2, batch_size=16)
-    first = ask(config, train, labels, test)
-    np.testing.assert_array_equal(first, ask(config, train, labels, test))
-    assert (first != ask(config, train, labels, test, jax.random.key(1))).any()
+    first = predict(config, train, labels, test)
+    np.testing.assert_array_equal(first, predict(config, train, labels, test))
+    assert (first != predict(config, train, labels, test, jax.random.key(1))).any()
 
 
 @pytest.mark.parametrize("neighbours", [1, 3, 50])
-def test_knn_is_the_vote_of_the_nearest(neighbours):
+def test_knn_is_a_weighted_vote_of_the_nearest_clips(neighbours):
     rng = np.random.default_rng(3)
     train, test = (rng.normal(size=(n, 5)).astype(np.float32) for n in (30, 20))
     labels = rng.integers(CLASSES, size=30).astype(np.int32)
-    predicted = ask(ProbeConfig(kind="knn", neighbours=(neighbours,)), train, labels, test)
+    predicted = predict(ProbeConfig(kind="knn", neighbours=(neighbours,)), train, labels, test)
 
     for clip, answer in zip(test, predicted, strict=True):
         cosines = [float(clip @ other / np.linalg.norm(clip) / np.linalg.norm(other)) for other in train]
         votes = dict.fromkeys(range(CLASSES), 0.0)
-        for place in sorted(range(30), key=lambda i: -cosines[i])[:neighbours]:
-            votes[labels[place]] += np.exp(cosines[place] / 0.07)
+        for index in sorted(range(30), key=lambda i: -cosines[i])[:neighbours]:
+            votes[labels[index]] += np.exp(cosines[index] / 0.07)
         assert answer == max(votes, key=votes.__getitem__)
 
 
-def test_diverging_probe_is_an_error():
+def test_diverging_probe_raises():
     train, labels = blobs(0, 40)
     with pytest.raises(FloatingPointError, match="after epoch 1; lower its lr"):
-        ask(ProbeConfig(kind="linear", epochs=3), train * np.float32(1e38), labels, train)
+        predict(ProbeConfig(kind="linear", epochs=3), train * np.float32(1e38), labels, train)
 
 
-def test_what_does_best_on_held_out_training_clips_is_chosen_and_the_test_set_has_no_say():
+def test_settings_are_chosen_on_held_out_training_clips_only():
     train, labels = blobs(0, 160)
     test, _ = blobs(1, 40)
     config = ProbeConfig(epochs=8, batch_size=16, lr=(1e-6, 0.05), seeds=2)
@@ -156,8 +156,8 @@ def test_what_does_best_on_held_out_training_clips_is_chosen_and_the_test_set_ha
     assert (other.chosen, other.validation) == (first.chosen, first.validation)
 
 
-def test_a_closed_form_is_fitted_again_to_all_training_clips():
-    """One clip a class beside two of the first: with a single neighbour each clip finds itself, held out or not."""
+def test_chosen_setting_is_fitted_again_to_all_training_clips():
+    """With one neighbour, every clip finds itself, including the clips that were held out for the choice."""
     train, labels = blobs(0, 5, spread=0.01)
     config = ProbeConfig(kind="knn", neighbours=(1, 2), validation=0.2)
     found = fitting.run(config, train, labels, {"test": train}, CLASSES, KEY)
@@ -165,8 +165,8 @@ def test_a_closed_form_is_fitted_again_to_all_training_clips():
 
 
 @pytest.mark.parametrize("kind", ["linear", "logistic", "ridge", "knn"])
-def test_clips_of_a_recording_are_held_out_together(kind):
-    """Twelve recordings of one class each, whose clips are alike and say nothing about other recordings."""
+def test_clips_of_a_group_are_held_out_together(kind):
+    """Twelve recordings of one class each. Their clips are similar, and independent of other recordings."""
     rng = np.random.default_rng(0)
     recording = np.repeat(np.arange(12), 8)
     train = np.float32(3 * rng.normal(size=(12, 40))[recording] + 0.1 * rng.normal(size=(96, 40)))
@@ -176,13 +176,13 @@ def test_clips_of_a_recording_are_held_out_together(kind):
         [tried["accuracy"] for tried in fitting.run(config, train, labels, {}, CLASSES, KEY, groups=groups).validation]
         for groups in (None, recording)
     )
-    assert max(apart) > 0.9, "every clip has a twin of its recording among the others"
+    assert max(apart) > 0.9, "without groups, a similar clip of the same recording is in the training set"
     assert max(together) < 0.6, "chance is 25 %"
 
 
 @pytest.mark.parametrize("kind", ["linear", "ridge", "knn"])
 def test_views_of_an_item_are_averaged(kind):
-    """Items of one or three rows: two clear rows outvote one that says otherwise."""
+    """Items have one or three rows. Two clear rows outvote one of another class."""
     train, labels = blobs(0, 80)
     clear, truth = blobs(1, 8, spread=0.1)
     views = np.stack([clear, np.roll(clear, 1, axis=0) * 0.4, clear], axis=1).reshape(24, -1)
@@ -193,17 +193,17 @@ def test_views_of_an_item_are_averaged(kind):
     np.testing.assert_array_equal(found.predicted["test"], [truth])
 
 
-def test_several_test_sets_are_asked_of_one_probe():
+def test_one_probe_predicts_several_test_sets():
     train, labels = blobs(0, 64)
     first, second = blobs(1, 20)[0], blobs(2, 30)[0]
     config = ProbeConfig(epochs=2, batch_size=16)
     found = fitting.run(config, train, labels, {"a": first, "b": second}, CLASSES, KEY).predicted
-    np.testing.assert_array_equal(found["a"], [ask(config, train, labels, first)])
-    np.testing.assert_array_equal(found["b"], [ask(config, train, labels, second)])
+    np.testing.assert_array_equal(found["a"], [predict(config, train, labels, first)])
+    np.testing.assert_array_equal(found["b"], [predict(config, train, labels, second)])
 
 
-def test_linear_probe_equals_logistic_regression_on_features_of_the_golden_encoder(golden, golden_meta):
-    """Sprites as the stored encoder sees them. Unregularised, both have one optimum, and have to find it."""
+def test_linear_probe_matches_scikit_learn_on_features_of_the_golden_encoder(golden, golden_meta):
+    """Without regularization, both have the same unique optimum."""
     linear_model = pytest.importorskip("sklearn.linear_model")
     size = f"{golden_meta['embed']}x{golden_meta['depth']}x{golden_meta['heads']}"
     encoder = models.build_encoder(EncoderConfig(size=size, patch=golden_meta["patch"]))
@@ -222,13 +222,13 @@ def test_linear_probe_equals_logistic_regression_on_features_of_the_golden_encod
     x, y = np.concatenate(features), np.concatenate(labels)
     train, test = slice(0, 500), slice(500, 800)
 
-    # Along principal axes and of unit variance, gradient descent gets to the optimum soon.
+    # Whitened features let gradient descent reach the optimum quickly.
     centred = x - x[train].mean(0)
     _, deviation, axes = np.linalg.svd(centred[train], full_matrices=False)
-    x = np.float32(centred @ axes[:-1].T / deviation[:-1] * np.sqrt(500))  # LayerNorm leaves one axis without variance
+    x = np.float32(centred @ axes[:-1].T / deviation[:-1] * np.sqrt(500))  # LayerNorm removes the variance of one axis
     theirs = linear_model.LogisticRegression(C=np.inf, max_iter=5000, tol=1e-6).fit(x[train], y[train])
     config = ProbeConfig(epochs=200, batch_size=500, lr=(0.1,), weight_decay=(0.0,), schedule="cosine")
     (ours,) = fitting.run(config, x[train], y[train], {"test": x[test]}, 6, KEY).predicted["test"]
     assert abs(np.mean(ours == y[test]) - theirs.score(x[test], y[test])) <= 0.01
     assert np.mean(ours == theirs.predict(x[test])) > 0.98
-    assert theirs.score(x[test], y[test]) > 0.2, "above chance, 1/6: there is something to agree on"
+    assert theirs.score(x[test], y[test]) > 0.2, "accuracy must be above chance, 1/6"

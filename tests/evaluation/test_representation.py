@@ -29,7 +29,7 @@ def features(**tokens):
 
 
 @pytest.mark.parametrize("rank", [1, 3, 6])
-def test_lidar_counts_the_directions_in_which_clips_differ(rank):
+def test_lidar_counts_directions_that_separate_clips(rank):
     rng = np.random.default_rng(0)
     base = np.linalg.qr(rng.normal(size=(400, rank)))[0] * np.sqrt(400)
     clips = np.zeros((400, 1, 6))
@@ -38,8 +38,8 @@ def test_lidar_counts_the_directions_in_which_clips_differ(rank):
     assert representation.lidar(views) == pytest.approx(rank, rel=0.05)
 
 
-def test_lidar_does_not_count_what_differs_between_views_of_a_clip():
-    """A second direction as wide as the first counts only as far as it tells clips apart."""
+def test_lidar_ignores_variance_between_views_of_a_clip():
+    """A direction with as much variance as the first counts only if it separates clips."""
     rng = np.random.default_rng(0)
     clips = rng.normal(size=(500, 1, 2))
     same = clips + 0.01 * rng.normal(size=(500, 8, 2))
@@ -48,7 +48,7 @@ def test_lidar_does_not_count_what_differs_between_views_of_a_clip():
     assert representation.lidar(noisy) == pytest.approx(1, abs=0.02)
 
 
-def test_lidar_is_that_of_the_definition():
+def test_lidar_matches_its_definition():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(30, 4, 5)) + rng.normal(size=(30, 1, 5)) * np.array([3, 2, 1, 0.5, 0.1])
     means = x.mean(1)
@@ -75,7 +75,7 @@ def test_straightness_is_undefined_without_two_steps():
     assert representation.straightness(np.random.default_rng(0).normal(size=(3, 2, 2))) is None
 
 
-def test_halves_of_the_channels_follow_the_factorization_of_the_run():
+def test_channel_halves_follow_the_channel_split_of_the_run():
     halves = representation.channel_halves(CONFIG)
     np.testing.assert_array_equal(halves[APPEARANCE], np.arange(8))
     np.testing.assert_array_equal(halves[DYNAMICS], np.arange(8, 16))
@@ -86,8 +86,8 @@ def test_halves_of_the_channels_follow_the_factorization_of_the_run():
     np.testing.assert_array_equal(np.sort(np.concatenate(list(halves.values()))), np.arange(16))
 
 
-def test_a_factorized_representation_is_seen_to_be_one():
-    """Appearance: two channels that differ between clips only; dynamics: two that change within clips only."""
+def test_measures_of_a_factorized_representation():
+    """Two appearance channels vary only between clips, and two dynamics channels only within clips."""
     rng = np.random.default_rng(0)
     levels = np.concatenate(
         [3 * rng.normal(size=(300, 1, 2)).repeat(4, axis=1), np.sqrt(3) * rng.normal(size=(300, 4, 2))], -1
@@ -112,7 +112,7 @@ def test_a_factorized_representation_is_seen_to_be_one():
 
 
 @pytest.mark.slow
-def test_views_of_a_clip_are_its_encoding_through_the_masks_of_the_run():
+def test_masked_views_use_the_masks_of_the_run():
     masks = {"few": BlockMask(blocks=1, spatial_scale=0.3), "many": BlockMask(blocks=2, spatial_scale=0.6)}
     config = dataclasses.replace(CONFIG, masks=masks)
     encoder = models.build_encoder(config.encoder)
@@ -125,7 +125,7 @@ def test_views_of_a_clip_are_its_encoding_through_the_masks_of_the_run():
     row = jnp.array([4, 5, 6], jnp.int32)
     views = jax.jit(encode.apply)(params, video, row)["frames"]
     assert views.shape == (3, representation.VIEWS, 8)
-    assert len(np.unique(np.asarray(views[0]).round(4), axis=0)) > 2  # masks differ
+    assert len(np.unique(np.asarray(views[0]).round(4), axis=0)) > 2  # the masks differ
     alone = encode.apply(params, video[1:2], row[1:2])["frames"]
     np.testing.assert_allclose(alone[0], views[1], atol=1e-5)
     assert encode.identity["params"] == "x"

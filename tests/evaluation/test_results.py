@@ -9,7 +9,7 @@ from jepa_jax.evaluation.results import probe_result, results_file, table
 NAMES = ("bow", "hug", "kick")
 TRAIN = np.array([0, 0, 1], np.int32)
 TEST = np.array([0, 1, 1, 0, 1], np.int32)
-PREDICTED = np.array([[0, 1, 1, 1, 0], [0, 1, 2, 0, 1]], np.int32)  # 3 and 4 of 5 are right
+PREDICTED = np.array([[0, 1, 1, 1, 0], [0, 1, 2, 0, 1]], np.int32)  # 3 and 4 of 5 are correct
 
 
 def scored(predicted=PREDICTED, **changes):
@@ -33,18 +33,18 @@ def test_score_of_two_probe_seeds():
     assert found.accuracy == pytest.approx(0.7)
     assert found.standard_deviation == pytest.approx(np.sqrt(2) / 10)
     assert found.chance == pytest.approx(1 / 3)
-    assert found.majority == pytest.approx(2 / 5)  # class 0, the commonest in training
+    assert found.majority == pytest.approx(2 / 5)  # class 0, the most common one in training
     assert (found.train, found.test) == (3, 5)
     assert found.confusion == ((3, 1, 0), (1, 4, 1), (0, 0, 0))
-    assert found.per_class == (3 / 4, 4 / 6, None)  # the test set has no kick
+    assert found.per_class == (3 / 4, 4 / 6, None)  # no test item has the class kick
     assert found.interval[0] < 0.7 < found.interval[1]
 
 
-def test_one_seed_has_no_deviation():
+def test_single_seed_has_no_standard_deviation():
     assert scored(PREDICTED[:1]).standard_deviation is None
 
 
-def test_each_item_can_be_looked_up_again():
+def test_unpack_returns_the_correctness_of_each_item():
     found = scored()
     np.testing.assert_array_equal(probe_result.unpack(found.correct, found.test), PREDICTED == TEST)
 
@@ -57,12 +57,12 @@ def test_each_item_can_be_looked_up_again():
         {"class_names": ("bow", "hop", "kick")},
     ],
 )
-def test_items_are_the_same_only_with_the_same_names_and_classes(changes):
+def test_items_fingerprint_depends_on_names_labels_and_classes(changes):
     assert scored().items == scored(probe="knn", train_labels=TEST).items
     assert scored().items != scored(**changes).items
 
 
-def test_table_has_a_line_for_each_result():
+def test_table_has_one_line_per_result():
     first, second = scored(), scored(PREDICTED[:1], features="untrained")
     head, rule, *lines = table.table([first, second]).splitlines()
     assert "95 % interval" in head
@@ -74,7 +74,7 @@ def test_table_has_a_line_for_each_result():
     assert len({len(line) for line in (head, rule, *lines)}) == 1
 
 
-def test_results_are_read_as_they_were_written(tmp_path):
+def test_results_survive_a_round_trip(tmp_path):
     found = [scored(), scored(features="untrained", validation=[{"lr": 0.1, "accuracy": None}])]
     file = tmp_path / "results.json"
     results_file.write(file, {"results": [dataclasses.asdict(row) for row in found], "seconds": 3})
@@ -82,10 +82,10 @@ def test_results_are_read_as_they_were_written(tmp_path):
     assert record["results"] == found
     assert (record["version"], record["seconds"]) == (results_file.VERSION, 3)
     assert "Clopper-Pearson" in record["intervals"]["accuracy"]
-    assert "   [1, 4, 1],\n" in file.read_text(), "a row of the confusion matrix takes a line"
+    assert "   [1, 4, 1],\n" in file.read_text(), "a row of the confusion matrix must be one line"
 
 
-def test_results_are_replaced_in_one_piece(tmp_path):
+def test_results_file_is_replaced_atomically(tmp_path):
     file = tmp_path / "results.json"
     results_file.write(file, {"results": [1]})
     with pytest.raises(ValueError, match="Out of range float"):
@@ -108,7 +108,7 @@ def test_results_are_replaced_in_one_piece(tmp_path):
         ('{"schema": "jepa_jax/results", "version": 1, "results": [{"task": "a"}]}', "missing .* argument"),
     ],
 )
-def test_files_that_hold_no_results(tmp_path, text, message):
+def test_invalid_results_files_raise(tmp_path, text, message):
     file = tmp_path / "results.json"
     if text is not None:
         file.write_text(text)
@@ -117,14 +117,14 @@ def test_files_that_hold_no_results(tmp_path, text, message):
 
 
 @pytest.mark.parametrize("name", ["results.json", "evaluation.jsonl"])
-def test_a_file_that_is_no_text_holds_no_results(tmp_path, name):
+def test_binary_results_file_raises(tmp_path, name):
     (tmp_path / name).write_bytes(b"\xff\xfe\n")
     with pytest.raises(results_file.ResultsError, match="is not valid JSON"):
         results_file.read(tmp_path / name)
 
 
-def test_a_step_of_a_watched_run_is_read(tmp_path):
-    """A later line of a step replaces an earlier one, and a line cut short counts for nothing."""
+def test_results_of_a_step_of_a_watched_run_are_read(tmp_path):
+    """A later line of a step replaces an earlier one, and incomplete lines are ignored."""
     head = {"schema": results_file.SCHEMA, "version": results_file.VERSION}
     scores = {"results": [dataclasses.asdict(scored())]}
     lines = [
@@ -146,7 +146,7 @@ def test_a_step_of_a_watched_run_is_read(tmp_path):
         results_file.read(file)
 
 
-def test_folds_pooled_are_one_result_about_all_items():
+def test_pooled_folds_equal_one_result_on_all_items():
     def fold(number, items):
         return scored(
             PREDICTED[:, items],
@@ -168,8 +168,8 @@ def test_folds_pooled_are_one_result_about_all_items():
     assert probe_result.pool([parts[0], other]).chosen == {}
 
 
-def test_class_names_are_written_as_they_are(tmp_path):
-    """A byte that is not UTF-8, what looks like a list of numbers, line ends that JSON does not escape."""
+def test_unusual_class_names_survive_a_round_trip(tmp_path):
+    """Invalid UTF-8, a name like a list of numbers, and line breaks that JSON does not escape."""
     names = ("caf\udce9", "[ 1,  2 ]", "u\u2028", "走る")
     predicted = np.array([[0, 1, 2, 3]])
     found = probe_result.score(
@@ -194,7 +194,7 @@ def test_class_names_are_written_as_they_are(tmp_path):
     assert results_file.read(tmp_path / "all.jsonl")["results"] == [found]
 
 
-def test_a_probe_that_did_not_converge_is_marked_in_the_table(tmp_path):
+def test_probe_that_did_not_converge_is_marked_in_the_table(tmp_path):
     lines = table.table([scored(converged=value) for value in (False, True, None)]).splitlines()
     assert ["(not converged)" in line for line in lines[2:]] == [True, False, False]
     assert len(set(map(len, lines))) == 1

@@ -11,23 +11,23 @@ KEY = jax.random.key(0)
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 4), min_size=12, max_size=80), st.sampled_from([0.1, 0.3, 0.5]))
-def test_a_split_is_one(values, share):
+def test_hold_out_partitions_rows_and_keeps_every_class(values, share):
     label = np.array(values, np.int32)
     fit, held = splits.hold_out(label, share, KEY)
     assert sorted([*fit, *held]) == list(range(len(label)))
     assert (np.diff(fit) > 0).all()
     assert (np.diff(held) > 0).all()
-    assert set(label[fit]) == set(values), "every class keeps a row to train on"
+    assert set(label[fit]) == set(values), "every class must keep a training row"
     assert len(held) == min(round(share * len(values)), len(values) - len(set(values)))
 
 
-def test_classes_are_held_out_alike():
+def test_classes_are_held_out_in_proportion():
     label = np.repeat(np.arange(4), [100, 40, 60, 200])
     _, held = splits.hold_out(label, 0.1, KEY)
     np.testing.assert_allclose(np.bincount(label[held]), [10, 4, 6, 20], atol=1)
 
 
-def test_split_follows_the_key_alone():
+def test_split_depends_only_on_the_key():
     label = np.arange(100) % 5
     _, first = splits.hold_out(label, 0.2, KEY)
     np.testing.assert_array_equal(first, splits.hold_out(label, 0.2, KEY).held)
@@ -35,14 +35,14 @@ def test_split_follows_the_key_alone():
 
 
 @pytest.mark.parametrize("label", [[0, 1, 2], [0, 0, 1]])
-def test_too_few_rows_to_hold_any_out(label):
+def test_too_few_rows_to_hold_out_raise(label):
     with pytest.raises(splits.LabelError, match=r"of 3 training clips .* a share of 0.1 cannot be held out"):
         splits.hold_out(np.array(label), 0.1, KEY)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 4), min_size=12, max_size=80), st.sampled_from([0.1, 0.2, 0.5]))
-def test_cross_validation_holds_out_every_row_once_and_classes_alike(values, share):
+def test_cross_validation_holds_out_every_row_once_and_is_stratified(values, share):
     label = np.array(values, np.int32)
     cross_validation = splits.validation_splits(label, share, KEY, every=True)
     assert len(cross_validation) == round(1 / share)
@@ -64,7 +64,7 @@ def test_rows_of_a_group_are_held_out_together(pairs, every):
     try:
         cross_validation = splits.validation_splits(label, 0.25, KEY, group, every=every)
     except splits.LabelError:
-        assert not every  # a single split has to leave every class
+        assert not every  # a single split must keep training rows of every class
         return
     for fit, held in cross_validation:
         assert len(fit)
@@ -76,7 +76,7 @@ def test_rows_of_a_group_are_held_out_together(pairs, every):
         assert sorted(np.concatenate([split.held for split in cross_validation])) == list(range(len(label)))
 
 
-def test_groups_are_spread_so_that_classes_and_sizes_are_alike():
+def test_grouped_folds_are_balanced_by_class_and_size():
     """20 groups of 6 rows: half have classes 0 to 2, half have classes 3 to 5."""
     group = np.repeat(np.arange(20), 6)
     label = np.tile(np.arange(3), 40) + 3 * (group % 2)
@@ -84,7 +84,7 @@ def test_groups_are_spread_so_that_classes_and_sizes_are_alike():
         np.testing.assert_array_equal(np.bincount(label[held], minlength=6), [4] * 6)
 
 
-def test_one_group_is_none():
+def test_single_group_is_ignored():
     label = np.arange(40) % 4
     for every in (True, False):
         plain = splits.validation_splits(label, 0.2, KEY, every=every)
@@ -93,7 +93,7 @@ def test_one_group_is_none():
             np.testing.assert_array_equal(one.held, other.held)
 
 
-def test_groups_that_cannot_be_held_out():
+def test_groups_that_cannot_be_held_out_raise():
     with pytest.raises(
         splits.LabelError, match=r"whole groups .* \(config.groups\).* leave some class without training clips"
     ):

@@ -16,23 +16,23 @@ LABELS = np.random.default_rng(0).integers(CLASSES, size=20).astype(np.int32)
 
 
 @pytest.mark.parametrize("standardise", [False, True])
-def test_an_attentive_probe_learns_the_same_without_a_cache(training_run, pictures, tmp_path, standardise):
-    """Labels are random, so that what is predicted hangs on every bit of what was learned."""
+def test_attentive_probe_is_the_same_without_a_cache(training_run, pictures, tmp_path, standardise):
+    """Labels are random, so that predictions are sensitive to any difference in training."""
     encode = extractor.of_encoder(frozen_encoder.load(str(training_run)), "float32")
     clips = EvaluationSet(SourceConfig(kind="images", path=str(pictures / "train")), clip=ClipConfig(frames=2, size=16))
-    kept, anew = (
+    cached, uncached = (
         feature_set.extract({"one": encode}, clips, ("all",), Cache(tmp_path, keep=keep), batch_size=8)["one"].tokens[
             "all"
         ]
         for keep in ("cache", "on_the_fly")
     )
-    assert isinstance(anew, UncachedRows)
+    assert isinstance(uncached, UncachedRows)
     probe = ProbeConfig(
         kind="attentive", tokens="all", heads=2, epochs=5, batch_size=6, lr=(3e-3,), standardise=standardise
     )
     by_cache, on_the_fly = (
         fitting.run(probe, rows, LABELS, {"test": rows}, CLASSES, jax.random.key(0)).predicted["test"]
-        for rows in (kept, anew)
+        for rows in (cached, uncached)
     )
     assert len(np.unique(by_cache)) > 1
     np.testing.assert_array_equal(on_the_fly, by_cache)

@@ -25,14 +25,14 @@ def settings(evaluation):
 
 @pytest.fixture
 def run(training_run, tmp_path):
-    """The tiny run with checkpoints of steps 3 and 7; its config has 7 steps, so it is done."""
+    """The tiny run with checkpoints of steps 3 and 7. Its config has 7 steps, so it is finished."""
     folder = shutil.copytree(training_run, tmp_path / "run")
     workdir.save_config(folder, dataclasses.replace(workdir.load_config(folder), steps=7))
     return folder
 
 
 def interrupt(_):
-    """Ctrl-C in place of waiting."""
+    """Raises KeyboardInterrupt instead of waiting."""
     raise KeyboardInterrupt
 
 
@@ -44,7 +44,7 @@ def lines(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_every_checkpoint_is_probed_once(settings, run, capsys, monkeypatch):
+def test_every_checkpoint_is_evaluated_once(settings, run, capsys, monkeypatch):
     records = watch.follow(settings, run)
     assert steps_of(records) == [3, 7]
     assert steps_of(lines(run / "evaluation.jsonl")) == [3, 7]
@@ -53,7 +53,7 @@ def test_every_checkpoint_is_probed_once(settings, run, capsys, monkeypatch):
     assert printed[0].split() == ["step", "class", "ridge"]
     assert [line.split()[0] for line in printed[2:]] == ["3", "7"]
     assert printed[3].split()[1] == f"{100 * records[1]['results'][0]['accuracy']:.1f}"
-    # Features of the last encoder only.
+    # Only the features of the last encoder are kept.
     kept = [json.loads(file.read_text())["origin"] for file in run.glob("features/*/key.json")]
     assert {origin.split(":")[-1] for origin in kept} == {"7 (ema)"}
 
@@ -77,8 +77,8 @@ def test_features_of_earlier_checkpoints_are_deleted_after_a_restart(settings, r
     assert origins(run) == {"7 (ema)"}
 
 
-def test_it_follows_a_run_that_begins_later(settings, run, tmp_path, capsys):
-    """Whenever the watch waits, the run goes one event further: it starts with step 3, then step 7 replaces step 3."""
+def test_watch_follows_a_run_that_starts_later(settings, run, tmp_path, capsys):
+    """While the watch waits, the run first starts with step 3, then step 7 replaces step 3."""
     late = tmp_path / "late"
 
     def start():
@@ -97,8 +97,8 @@ def test_it_follows_a_run_that_begins_later(settings, run, tmp_path, capsys):
     assert f"Waiting for a checkpoint in {late}" in capsys.readouterr().out
 
 
-def test_a_run_that_has_stopped_before_its_end_is_reported_once(settings, run, capsys):
-    """The clock stands at 300 s after the last write at the first check, and at 1,300 s at later ones."""
+def test_run_that_stopped_before_its_end_is_reported_once(settings, run, capsys):
+    """The first check is 300 s after the last write, later ones 1,300 s."""
     workdir.save_config(run, dataclasses.replace(workdir.load_config(run), steps=8))
     (run / "metrics.jsonl").touch()
     for path in (run / "metrics.jsonl", run / "checkpoints"):
@@ -116,11 +116,11 @@ def test_a_run_that_has_stopped_before_its_end_is_reported_once(settings, run, c
     assert capsys.readouterr().out.count(message) == 1
 
 
-def test_last_only(settings, run):
+def test_last_only_evaluates_the_newest_checkpoint(settings, run):
     assert steps_of(watch.follow(settings, run, last_only=True)) == [7]
 
 
-def test_a_checkpoint_deleted_while_it_is_read(settings, run, capsys, monkeypatch):
+def test_checkpoint_deleted_while_it_is_read_is_skipped(settings, run, capsys, monkeypatch):
     verify = integrity.verify
 
     def verify_then_lose(folder, only=None):
@@ -133,13 +133,13 @@ def test_a_checkpoint_deleted_while_it_is_read(settings, run, capsys, monkeypatc
     assert "Step 3 was deleted before it could be read" in capsys.readouterr().out
 
 
-def test_a_damaged_checkpoint_is_skipped(settings, run, capsys):
+def test_damaged_checkpoint_is_skipped(settings, run, capsys):
     (run / "checkpoints" / "3" / "leaves.json").write_text("{}")
     assert steps_of(watch.follow(settings, run, sleep=lambda _: None)) == [7]
     assert "Skipping step 3: No usable checkpoint" in capsys.readouterr().out
 
 
-def test_what_a_kill_left_of_a_line_is_taken_away(settings, run):
+def test_incomplete_line_left_by_a_kill_is_removed(settings, run):
     watch.follow(settings, run)
     file = run / "evaluation.jsonl"
     whole = file.read_text()
@@ -149,7 +149,7 @@ def test_what_a_kill_left_of_a_line_is_taken_away(settings, run):
 
 
 @pytest.mark.slow
-def test_a_step_with_other_parameters_is_probed_again(settings, run):
+def test_step_with_other_parameters_is_evaluated_again(settings, run):
     watch.follow(settings, run)
     config = workdir.load_config(run)
     state = jax.jit(lambda: init_state(build_setup(config), 1))()
@@ -166,14 +166,14 @@ def test_a_step_with_other_parameters_is_probed_again(settings, run):
     ("content", "message"),
     [('{"a": 1}\n', r":1 is not a result of an evaluation"), ("nonsense\n", ":1 is not a result of an evaluation")],
 )
-def test_an_out_of_something_else(settings, run, tmp_path, content, message):
+def test_out_with_other_content_raises(settings, run, tmp_path, content, message):
     (tmp_path / "out").write_text(content)
     with pytest.raises(ConfigError, match=message):
         watch.follow(settings, run, tmp_path / "out")
 
 
-def test_a_second_watch_of_a_run_is_refused(settings, run):
-    """While the first waits for the next checkpoint; what it found is not touched."""
+def test_second_watch_of_a_run_raises(settings, run):
+    """The first one is waiting for the next checkpoint. Its results are kept."""
     workdir.save_config(run, dataclasses.replace(workdir.load_config(run), steps=8))
     refused = []
 
@@ -191,15 +191,15 @@ def test_a_second_watch_of_a_run_is_refused(settings, run):
     assert not list(run.glob("*.lock"))
 
 
-def test_waiting_for_a_run_leaves_its_folder_to_it(settings, tmp_path, capsys):
+def test_waiting_for_a_run_does_not_create_its_folder(settings, tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         watch.follow(settings, tmp_path / "late", sleep=interrupt)
     assert list(tmp_path.iterdir()) == []
     assert "Waiting for a checkpoint in" in capsys.readouterr().out
 
 
-def test_a_run_in_a_bucket(settings, run, tmp_path, monkeypatch):
-    """Results are beside it, features are not; nothing is written to a folder called gs:."""
+def test_run_in_a_bucket_is_watched(settings, run, tmp_path, monkeypatch):
+    """Only results are written to the bucket, and nothing to a local folder named gs:."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ownership, "SETTLE_S", 0.05)
     with mock_store.mounted(tmp_path / "bucket", monkeypatch) as bucket:
@@ -226,7 +226,7 @@ def test_a_run_in_a_bucket(settings, run, tmp_path, monkeypatch):
     ("reference", "message"),
     [("gs:/bucket/run", "write gs://bucket/run"), ("hdfs://name/run", "hdfs:// is not supported; expected")],
 )
-def test_a_run_that_can_never_come_is_not_waited_for(settings, reference, message):
+def test_invalid_urls_raise_instead_of_waiting(settings, reference, message):
     for act in (
         lambda: watch.follow(settings, reference),
         lambda: frozen_encoder.load(reference),
@@ -237,7 +237,7 @@ def test_a_run_that_can_never_come_is_not_waited_for(settings, reference, messag
             act()
 
 
-def test_an_out_of_other_settings(settings, run, tmp_path):
+def test_out_with_results_of_other_settings_raises(settings, run, tmp_path):
     watch.follow(settings, run)
     with pytest.raises(ConfigError, match=r"config.seed: 0 → 3\nName another --out"):
         watch.follow(dataclasses.replace(settings, seed=3), run)
@@ -245,7 +245,7 @@ def test_an_out_of_other_settings(settings, run, tmp_path):
         watch.follow(settings, run, tmp_path)
 
 
-def test_a_watched_run_has_classes_of_any_name(settings, run, pictures, tmp_path):
+def test_classes_may_have_any_name(settings, run, pictures, tmp_path):
     names = {"blue": "b\u2028", "red": "r\udcff"}
     for part in ("train", "test"):
         for name, odd in names.items():

@@ -1,4 +1,4 @@
-"""Masks agree with the study's statistics, keep their budgets, and follow motion."""
+"""Block masks match the statistics of the study, keep their budgets and follow motion."""
 
 import dataclasses
 import functools
@@ -38,7 +38,7 @@ def statistics(golden_folder):
 
 
 def rows(index, height, width):
-    """Share of a row's positions that are in the mask, averaged over clips, time and width."""
+    """The share of positions in the mask for each row, averaged over clips, time and width."""
     flat = np.zeros((index.shape[0], np.prod(GRID)))
     np.put_along_axis(flat, np.asarray(index), 1, axis=1)
     return flat.reshape(-1, *GRID).mean((0, 1, 3))
@@ -46,7 +46,7 @@ def rows(index, height, width):
 
 @pytest.fixture(scope="module", params=list(STUDY))
 def drawn(request):
-    """8,000 draws of one of the study's masks: cover counts before the budget, positions after."""
+    """8,000 samples of a mask of the study: cover counts before budgeting, positions after it."""
     config = STUDY[request.param]
     plan = masks.plan(config, GRID)
 
@@ -64,7 +64,7 @@ def drawn(request):
 
 
 @pytest.mark.slow
-def test_before_the_budget_masks_are_the_studys(drawn, statistics):
+def test_masks_before_budgeting_match_the_study(drawn, statistics):
     name, plan, cover, *_ = drawn
     golden = statistics[name]
     free = np.broadcast_to(cover == 0, (len(cover), *GRID)) * (
@@ -75,7 +75,7 @@ def test_before_the_budget_masks_are_the_studys(drawn, statistics):
     assert abs((np.prod(GRID) - free.sum((1, 2, 3))).mean() / golden["target_tokens"]["mean"] - 1) <= 0.02
 
 
-def test_budgets_are_the_studys_means(drawn, statistics):
+def test_budgets_match_the_means_of_the_study(drawn, statistics):
     name, plan, _, _, context, target = drawn
     golden = statistics[name]
     assert context.shape[1] == plan.context
@@ -87,15 +87,15 @@ def test_budgets_are_the_studys_means(drawn, statistics):
 
 
 @pytest.mark.parametrize("drawn", ["long_2x0.7"], indirect=True)
-def test_little_of_the_long_context_is_covered(drawn):
+def test_at_most_6_percent_of_the_long_context_is_covered(drawn):
     _, _, _, chosen, context, _ = drawn
     covered = np.broadcast_to(chosen > 0, (len(chosen), *GRID)).reshape(len(chosen), -1)
     assert np.take_along_axis(covered, context, axis=1).mean() <= 0.06
 
 
 @pytest.mark.slow
-def test_truncated_budgets_are_the_studys(statistics):
-    """The golden figure is a mean over 150 batches, good to about 5 tokens for the long mask."""
+def test_truncated_budgets_match_the_study(statistics):
+    """The golden mean over 150 batches is accurate to about 5 tokens for the long mask."""
     for name, config in STUDY.items():
         plan = masks.plan(dataclasses.replace(config, budget="truncated"), GRID)
         assert abs(plan.context - statistics[name]["context_tokens_batch8_truncated_mean"]) <= 12
@@ -103,7 +103,7 @@ def test_truncated_budgets_are_the_studys(statistics):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
-def test_masks_are_sound(name):
+def test_masks_are_sorted_disjoint_and_reproducible(name):
     config = KINDS[name]
     plan = masks.plan(config, SMALL)
     motion = jax.random.uniform(jax.random.key(3), (6, *SMALL))
@@ -126,7 +126,7 @@ def test_masks_are_sound(name):
     assert len({tuple(c) for c in context}) > 1
 
 
-def test_tubes_are_the_same_at_every_time():
+def test_tubes_are_the_same_at_every_time_step():
     plan = masks.plan(KINDS["tube"], SMALL)
     context, target = masks.draw(plan, jax.random.key(0), 3)
     for index in (context, target):
@@ -135,8 +135,8 @@ def test_tubes_are_the_same_at_every_time():
 
 
 @pytest.mark.slow
-def test_blocks_go_where_motion_is():
-    """With a strong preference and no free draws, moving corners are covered; a motionless clip has uniform origins."""
+def test_blocks_cover_motion():
+    """Without random blocks, moving corners are covered. Without motion, origins are uniform."""
     config = BlockMask(blocks=1, spatial_scale=0.2, motion_strength=5.0, motion_random_rate=0.0)
     motion = jnp.zeros((2, *SMALL)).at[0, :, :2, :2].set(1.0)
     covers = jax.vmap(lambda key: block.cover_counts(config, SMALL, key, 2, motion))(
@@ -148,7 +148,7 @@ def test_blocks_go_where_motion_is():
     np.testing.assert_allclose(still, 1 / still.size, rtol=1e-5)
 
 
-def test_the_image_path_has_no_motion():
+def test_motion_map_of_an_image_is_zero():
     assert not np.asarray(masks.motion_map(jnp.ones((2, 1, 8, 8, 3)), (1, 2, 2))).any()
 
 
@@ -163,17 +163,17 @@ def test_the_image_path_has_no_motion():
         ({"motion_random_rate": 2.0}, "motion_random_rate is 2.0"),
     ],
 )
-def test_bad_masks_are_refused(change, message):
+def test_invalid_masks_raise(change, message):
     with pytest.raises(ValueError, match=message):
         BlockMask(**change)
 
 
-def test_a_grid_with_nothing_to_hide_is_refused():
+def test_grid_with_one_position_per_frame_raises():
     with pytest.raises(ValueError, match="at least two positions in a frame, and the grid of tokens is 1×1"):
         masks.plan(BlockMask(), (8, 1, 1))
 
 
-def test_motion_mask_needs_a_motion_map():
+def test_motion_mask_without_a_motion_map_raises():
     plan = masks.plan(KINDS["motion"], SMALL)
     with pytest.raises(ValueError, match="motion map"):
         masks.draw(plan, jax.random.key(0), 2)

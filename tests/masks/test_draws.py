@@ -1,4 +1,4 @@
-"""The masks of every recipe are drawn as they always were: old runs resume with the masks they started with."""
+"""Recipes sample the same masks as in earlier versions, so that old runs resume with their masks."""
 
 import functools
 import pathlib
@@ -12,7 +12,7 @@ from jepa_jax.config import Config, defaults
 from jepa_jax.settings import parse, to_dict
 
 GRID = (4, 6, 6)
-SAME_MASKS = {  # the stored draws of a recipe; "baseline" for the rest
+SAME_MASKS = {  # the stored samples of a recipe; the others use "baseline"
     "motion_guided": "motion_guided",
     "amg": "amg",
     "combo": "amg",
@@ -45,7 +45,7 @@ OLD_MASKS = {  # from the config.json of a motion_future run, written when masks
 
 @pytest.fixture(scope="module")
 def stored():
-    """Positions of three clips for each recipe, mask and set of tokens; every recipe with masks of its own."""
+    """Context and target positions of three clips for each mask of each recipe with its own masks."""
     with np.load(pathlib.Path(__file__).with_name("draws.npz")) as arrays:
         return dict(arrays)
 
@@ -64,12 +64,12 @@ def assert_drawn_as_stored(config, recipe, stored):
 
 
 @pytest.mark.parametrize("recipe", recipes.RECIPES)
-def test_recipes_draw_the_stored_masks(recipe, stored):
+def test_recipes_sample_the_stored_masks(recipe, stored):
     config = parse(Config, recipes.apply(defaults(Config), recipe))
     assert_drawn_as_stored(config, SAME_MASKS.get(recipe, "baseline"), stored)
 
 
-def test_settings_without_a_kind_are_those_of_blocks(stored):
+def test_settings_without_a_kind_are_block_masks(stored):
     config = parse(Config, {"masks": OLD_MASKS})
     assert_drawn_as_stored(config, "motion_future", stored)
     written = to_dict(config)["masks"]

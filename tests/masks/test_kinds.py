@@ -1,4 +1,4 @@
-"""Kinds of masks: random tokens, and classes from outside the package."""
+"""Kinds of masks: random tokens, and external classes."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ GRID = (4, 5, 6)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkerboard(masks.Mask):
-    """Every other token, a random half of the two as the context."""
+    """Every other token is context, starting from a random one of the first two."""
 
     offset: int = 0
 
@@ -69,10 +69,10 @@ def test_random_tokens_are_dropped_uniformly(drop, tubes):
     np.testing.assert_array_equal(np.sort(np.concatenate([context, target], axis=1)), [np.arange(tokens)] * 2000)
     assert (np.diff(context) > 0).all()
     assert (np.diff(target) > 0).all()
-    # Five standard errors of a share of 2,000 clips.
+    # Within five standard errors of the share in 2,000 clips.
     share = plan.context / tokens
-    often = np.bincount(context.ravel(), minlength=tokens) / 2000
-    assert np.abs(often - share).max() < 5 * np.sqrt(share * (1 - share) / 2000)
+    frequency = np.bincount(context.ravel(), minlength=tokens) / 2000
+    assert np.abs(frequency - share).max() < 5 * np.sqrt(share * (1 - share) / 2000)
     in_frame = np.sort(context.reshape(2000, -1) % 30) if tubes else None
     if in_frame is not None:
         assert (in_frame.reshape(2000, -1, GRID[0]) == in_frame.reshape(2000, -1, GRID[0])[..., :1]).all()
@@ -82,7 +82,7 @@ def test_random_tokens_are_dropped_uniformly(drop, tubes):
 
 
 @pytest.mark.parametrize("drop", [0.0, 1.0, -0.5, float("nan")])
-def test_impossible_shares_are_refused(drop):
+def test_drop_shares_out_of_range_raise(drop):
     with pytest.raises(ConfigError, match=r"config\.masks\.short: drop is .*greater than 0 and less than 1"):
         parse(Config, {"masks": {"short": {"kind": "random_tokens", "drop": drop}}})
 
@@ -96,17 +96,17 @@ def test_impossible_shares_are_refused(drop):
         (NoMask(), GRID, r"NoMask is not a mask; derive it from jepa_jax\.masks\.Mask"),
     ],
 )
-def test_masks_that_do_not_fit_are_refused(mask, grid, message):
+def test_masks_that_do_not_fit_the_grid_raise(mask, grid, message):
     with pytest.raises(ValueError, match=message):
         masks.plan(mask, grid)
 
 
-def test_a_draw_must_keep_its_plan():
+def test_draw_that_does_not_match_its_plan_raises():
     with pytest.raises(ValueError, match=r"Unplanned draws context \(2, 59\) and target \(2, 60\); its plan says"):
         masks.draw(masks.plan(Unplanned(), GRID), jax.random.key(0), 2)
 
 
-def test_a_kind_is_chosen_by_name():
+def test_mask_kind_is_chosen_by_name():
     config = defaults(Config)
     config.masks = {"dropped": {"kind": "random_tokens", "drop": 0.9}, "long": {"kind": "block", "blocks": 2}}
     parsed = parse(Config, config)
@@ -123,12 +123,12 @@ def test_a_kind_is_chosen_by_name():
         ({"kind": "random_tokens", "blocks": 3}, r"masks\.short\.blocks is not a setting\..*Known here: drop, tubes"),
     ],
 )
-def test_unknown_kinds_and_settings_are_refused(mask, message):
+def test_unknown_kinds_and_settings_raise(mask, message):
     with pytest.raises(ConfigError, match=message):
         parse(Config, {"masks": {"short": mask}})
 
 
-def test_a_mask_of_your_own_trains():
+def test_external_mask_trains():
     settings = {
         "steps": 2,
         "batch_size": 4,
@@ -152,7 +152,7 @@ def test_a_mask_of_your_own_trains():
     assert np.isfinite(float(metrics["loss"]))
 
 
-def test_a_class_that_is_no_mask_is_refused_by_its_setting():
+def test_class_that_is_not_a_mask_raises():
     config = parse(Config, {"masks": {"short": {"kind": f"{__name__}:NoMask"}}})
     with pytest.raises(ConfigError, match=r"config\.masks\.short: NoMask is not a mask"):
         build_setup(config)

@@ -22,7 +22,7 @@ def tokens(batch, count, heads=2, width=16):
 
 
 def values_and_gradients(function, qkv):
-    """Of a loss to which each token contributes differently."""
+    """Values, and gradients of a loss that weights every token differently."""
 
     def loss(qkv):
         values = function(*qkv)
@@ -33,16 +33,16 @@ def values_and_gradients(function, qkv):
 
 
 @pytest.mark.parametrize("count", [128, 130])
-def test_the_tpu_kernel_is_the_same_attention(count):
-    """Forward and backward, whole blocks of tokens and padded ones."""
+def test_tpu_kernel_matches_dot_product_attention(count):
+    """Forward and backward, with complete and with padded blocks of tokens."""
     qkv = tokens(1, count)
     expected = values_and_gradients(jax.nn.dot_product_attention, qkv)
-    for found, wanted in zip(values_and_gradients(interpreted, qkv), expected, strict=True):
-        np.testing.assert_allclose(found, wanted, atol=2e-5)
+    for actual, desired in zip(values_and_gradients(interpreted, qkv), expected, strict=True):
+        np.testing.assert_allclose(actual, desired, atol=2e-5)
 
 
-def test_on_a_mesh_each_device_computes_its_clips():
-    """No device needs another's; without `by_clip` the compiler would gather all clips on each."""
+def test_each_device_of_a_mesh_computes_only_its_clips():
+    """Without `per_device` the compiler would gather all clips on every device."""
     qkv = tokens(4, 128)
     mesh = sharding.make_mesh(parse(Config, {"mesh": {"fsdp": 2}}).mesh, 4, jax.devices()[:4])
     split = sharding.batch_sharding(mesh)
@@ -53,7 +53,7 @@ def test_on_a_mesh_each_device_computes_its_clips():
 
 
 @pytest.mark.parametrize("count", [128, 384, 1664, 2048, 18_432])
-def test_blocks_divide_the_tokens_and_fit(count):
+def test_block_sizes_divide_the_tokens_and_fit_on_the_chip(count):
     blocks = attention.blocks(count)
     for size in (blocks.block_q, blocks.block_kv):
         assert count % size == size % attention.LANES == 0
@@ -66,8 +66,8 @@ def config(kind, **changes):
 
 
 @pytest.mark.slow
-def test_where_there_is_no_kernel_it_is_what_xla_makes_of_it():
-    """The same features and gradients, and the same operations counted."""
+def test_fused_attention_without_a_kernel_equals_xla():
+    """Features, gradients and counted FLOPs are equal."""
     clips = jnp.linspace(-1, 1, 4 * 16 * 16 * 3).reshape(1, 4, 16, 16, 3)
 
     def features_and_gradients(kind):
@@ -81,7 +81,7 @@ def test_where_there_is_no_kernel_it_is_what_xla_makes_of_it():
 
 
 @pytest.mark.slow
-def test_compiled_for_tpus_the_logits_stay_on_the_chip():
+def test_fused_attention_reduces_memory_traffic_on_tpus():
     pytest.importorskip("libtpu", reason="the TPU compiler is not installed (extra `tpu`)")
     devices = topology.parse_topology("v5e:2x2")
     shape = {"clip": {"frames": 16, "size": 128}, "dtype": "bfloat16"}  # 2,048 tokens

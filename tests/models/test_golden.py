@@ -1,4 +1,4 @@
-"""Encoder, predictor and probe agree with the study's code, and with transformers' V-JEPA 2, in float32, to 1e-5."""
+"""Encoder, predictor and probe match the study's code and the V-JEPA 2 of transformers to 1e-5 in float32."""
 
 import dataclasses
 import pathlib
@@ -16,16 +16,16 @@ CASES = {case.name: case for case in model_cases.cases(FOLDER)}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_outputs(name):
+def test_outputs_match_the_golden_ones(name):
     assert comparison.run(CASES[name]).failed == []
 
 
-def test_every_output_is_compared():
+def test_all_ten_outputs_are_compared():
     assert len(CASES) == 10
 
 
 @pytest.mark.parametrize("change", [{"scan": False}, {"remat": "full"}, {"scan": False, "remat": "level"}])
-def test_unrolled_and_recomputed_blocks_agree(change):
+def test_unrolled_and_recomputed_blocks_match_the_golden_output(change):
     data = FOLDER.arrays("encoder")
     encoder = models.build_encoder(dataclasses.replace(model_cases.encoder_config(FOLDER), **change))
     params = torch_weights.vjepa_encoder(FOLDER.arrays("weights"), FOLDER.ends)
@@ -33,8 +33,8 @@ def test_unrolled_and_recomputed_blocks_agree(change):
     np.testing.assert_allclose(out, data["out_last"], atol=comparison.ARRAY, rtol=0)
 
 
-def test_features_leave_a_bfloat16_encoder_in_float32():
-    """As they leave the study's LayerNorm under autocast: not rounded to bfloat16."""
+def test_features_of_a_bfloat16_encoder_are_float32():
+    """Like the output of the study's LayerNorm under autocast, they are not rounded to bfloat16."""
     data = FOLDER.arrays("encoder")
     encoder = models.build_encoder(model_cases.encoder_config(FOLDER), jax.numpy.bfloat16)
     params = torch_weights.vjepa_encoder(FOLDER.arrays("weights"), FOLDER.ends)

@@ -10,7 +10,7 @@ from jepa_jax.models import probe_heads
 
 
 def from_torch(golden: dict, prefix: str) -> dict:
-    """The reference's weights (or gradients) under our names: Linear kernels transposed, the query without its axes."""
+    """Converts weights or gradients of the reference to our names and shapes."""
     get = {key.removeprefix(prefix): value for key, value in golden.items() if key.startswith(prefix)}
     return {
         "query": get["cls_token"][0, 0],
@@ -22,7 +22,7 @@ def from_torch(golden: dict, prefix: str) -> dict:
     }
 
 
-def test_attentive_probe_agrees_with_the_reference(golden):
+def test_attentive_probe_matches_the_reference(golden):
     golden = {name: jnp.asarray(value) for name, value in golden("attentive_probe").items()}
     probe = probe_heads.AttentiveProbe(classes=7, heads=4)
     params = from_torch(golden, "param.")
@@ -64,14 +64,14 @@ def test_attentive_probe_initial_values():
 
 @pytest.fixture(scope="module")
 def blocks_probe():
-    """V-JEPA 2's probe, width 16, with its parameters and five tokens each of two clips."""
+    """V-JEPA 2's probe of width 16, its parameters, and two clips of five tokens each."""
     tokens = jax.random.normal(jax.random.key(0), (2, 5, 16))
     probe = probe_heads.AttentiveBlocksProbe(classes=3, heads=2, blocks=4)
     return probe, jax.jit(probe.init)(jax.random.key(1), tokens)["params"], tokens
 
 
 def attention(params, x, heads):
-    """Multi-head self-attention written out, one head and one query at a time."""
+    """Multi-head self-attention, computed for one head and one query at a time."""
     width = x.shape[-1] // heads
     q, k, v = np.split(x @ params["qkv"]["kernel"] + params["qkv"]["bias"], 3, axis=-1)
     out = np.zeros_like(x)
@@ -95,9 +95,9 @@ def mlp(params, x):
 
 
 @pytest.mark.slow
-def test_blocks_probe_is_three_blocks_and_a_query_that_looks_at_their_output(blocks_probe):
+def test_blocks_probe_is_three_blocks_and_cross_attention(blocks_probe):
     probe, params, tokens = blocks_probe
-    # Initial values are small; larger ones let every part show in the logits.
+    # Initial values are small; with larger ones, every part affects the logits.
     params = jax.tree.map(lambda x: x * 5 + 0.1, params)
     logits = np.asarray(probe.apply({"params": params}, tokens))
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
@@ -132,13 +132,13 @@ def test_blocks_probe_initial_values(blocks_probe):
     assert jnp.abs(params["head"]["kernel"]).max() <= 0.25
 
 
-def test_blocks_probe_takes_one_vector_a_clip(blocks_probe):
+def test_blocks_probe_accepts_one_vector_per_clip(blocks_probe):
     probe, params, tokens = blocks_probe
     one, same = (probe.apply({"params": params}, x) for x in (tokens[:, 0], tokens[:, :1]))
     np.testing.assert_array_equal(one, same)
 
 
-def test_linear_probe_is_affine_with_the_default_initial_values():
+def test_linear_probe_is_affine_with_default_initial_values():
     features = jax.random.normal(jax.random.key(0), (4, 100))
     probe = probe_heads.LinearProbe(classes=20)
     params = probe.init(jax.random.key(1), features)["params"]
@@ -150,7 +150,7 @@ def test_linear_probe_is_affine_with_the_default_initial_values():
     assert jnp.abs(head["bias"]).max() <= 0.1
 
 
-def test_heads_that_do_not_divide_the_width_are_refused():
+def test_heads_that_do_not_divide_the_width_raise():
     for kind in (probe_heads.AttentiveProbe, probe_heads.AttentiveBlocksProbe):
         with pytest.raises(ValueError, match="5 heads cannot divide features of width 32"):
             kind(classes=2, heads=5).init(jax.random.key(0), jnp.zeros((1, 2, 32)))

@@ -1,4 +1,4 @@
-"""The encoder on clips that are not square, and with levels that end at chosen blocks."""
+"""The encoder on clips that are not square, and with chosen level ends."""
 
 import functools
 
@@ -28,22 +28,22 @@ def clips():
     return jax.random.normal(jax.random.key(1), (2, 4, 8, 16, 3))
 
 
-def test_a_wide_clip_has_a_wide_grid(clips):
+def test_grid_of_a_wide_clip_is_wide(clips):
     encoder = models.build_encoder(EncoderConfig(**SMALL, levels=1))
     assert encoder.grid(clips) == (2, 2, 4)
     _, tokens_BxNxE = encoded(EncoderConfig(**SMALL, levels=1), clips)
     assert tokens_BxNxE.shape == (2, 16, 16)
 
 
-def test_chosen_ends_that_are_equal_groups_change_nothing(clips):
+def test_level_ends_of_equal_groups_equal_levels(clips):
     params, plain = encoded(EncoderConfig(**SMALL, levels=2), clips)
     _, same = encoded(EncoderConfig(**SMALL, level_ends=(2, 4)), clips, params)
     np.testing.assert_array_equal(plain, same)
 
 
 @pytest.mark.slow
-def test_levels_are_the_outputs_of_the_chosen_blocks(clips):
-    """Against an encoder with an output after every block, with the same blocks."""
+def test_levels_are_outputs_of_the_chosen_blocks(clips):
+    """The reference is an encoder with the same blocks and an output after every block."""
     params, every = encoded(EncoderConfig(**SMALL, levels=4, scan=False), clips)
     chosen = EncoderConfig(**SMALL, level_ends=(1, 4), scan=False)
     shapes, _ = encoded(chosen, clips)
@@ -57,12 +57,12 @@ def test_levels_are_the_outputs_of_the_chosen_blocks(clips):
         "norms_1": params["norms_3"],
     }
     assert jax.tree.map(jnp.shape, moved) == jax.tree.map(jnp.shape, shapes)
-    _, got = encoded(chosen, clips, moved)
-    np.testing.assert_allclose(got, jnp.concatenate([every[..., :16], every[..., 48:]], axis=-1), atol=1e-5)
+    _, actual = encoded(chosen, clips, moved)
+    np.testing.assert_allclose(actual, jnp.concatenate([every[..., :16], every[..., 48:]], axis=-1), atol=1e-5)
 
 
 @pytest.mark.slow
-def test_a_wide_clip_trains():
+def test_training_step_on_wide_clips():
     settings = {
         "steps": 2,
         "batch_size": 2,

@@ -1,4 +1,4 @@
-"""Tiny random latents, and the loss and gradients of an objective on them."""
+"""Fixtures for tiny random latents, and for the loss and gradients of an objective on them."""
 
 import functools
 
@@ -20,7 +20,7 @@ def _ragged(rng, batch, tokens, visible):
 
 
 def _latents(seed=0, grid=(4, 2, 3), batch=2, visible=None, context=None, features=D):
-    """Latents of two views. `context` [B, K] gives the context positions of both; else they are random."""
+    """Latents of two views. `context` [B, K] has the context positions of both; by default they are random."""
     rng = np.random.default_rng(seed)
     tokens = int(np.prod(grid))
 
@@ -65,7 +65,7 @@ class _Static(tuple):
 
 
 def _evaluate(objective, latents, head=None, progress=0.0):
-    """Loss and gradients on features and head."""
+    """Loss, and gradients on features and head."""
     head = objective.init(jax.random.key(0), base.Dims(D, LEVELS)) if head is None else head
     views = latents.views
     features = {

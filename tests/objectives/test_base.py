@@ -19,12 +19,12 @@ from jepa_jax.settings import ConfigError, parse
         (base.Schedule(shape="ramp", start=0.5, end=0.5), [0, 0, 1, 1, 1]),
     ],
 )
-def test_schedules(schedule, expected):
-    got = [schedule(jnp.asarray(share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    np.testing.assert_allclose(got, expected, atol=1e-6)
+def test_schedule_values(schedule, expected):
+    values = [schedule(jnp.asarray(share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    np.testing.assert_allclose(values, expected, atol=1e-6)
 
 
-def test_a_schedule_scales_loss_and_gradient(make_latents, evaluate):
+def test_schedule_scales_loss_and_gradient(make_latents, evaluate):
     latents = make_latents()
     falling = delta.Delta(schedule=base.Schedule(shape="cosine"))
     plain, (of_plain, _) = evaluate(delta.Delta(), latents)
@@ -39,7 +39,7 @@ def test_operations_of_an_objective_are_named_in_profiles(make_latents):
     assert "objective/mine" in step.lower(make_latents()).compile().as_text()
 
 
-def test_schedules_come_from_the_config():
+def test_schedules_are_parsed_from_the_config():
     settings = {"objectives": {"delta": {"schedule": {"shape": "ramp", "end": 0.5}}}}
     assert parse(Config, settings).objectives == {"delta": delta.Delta(schedule=base.Schedule(shape="ramp", end=0.5))}
     with pytest.raises(ConfigError, match=r"config\.objectives\.delta\.schedule: start is 0\.9, end 0\.5"):

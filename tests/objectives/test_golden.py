@@ -1,4 +1,4 @@
-"""Every objective's loss and gradients agree with the study's: 2e-6 and 1e-5, and exactly zero where it has none."""
+"""Losses and gradients of all objectives match the study's to 2e-6 and 1e-5. Zero gradients are exactly zero."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ CASES = {case.name: case for case in objective_cases.cases(FOLDER)}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_loss_and_gradients(name):
+def test_loss_and_gradients_match_the_golden_ones(name):
     assert comparison.run(CASES[name]).failed == []
 
 
@@ -21,8 +21,8 @@ def test_every_stored_case_is_compared():
     assert len(stored) == 36
 
 
-def test_a_gradient_that_should_be_zero_must_be_exactly_zero():
-    """Latent dynamics as the paper describes it fails the case of the code, in which it has no gradient."""
+def test_nonzero_gradient_fails_if_zero_is_expected():
+    """Latent dynamics as described in the paper has a gradient that the study's code lacks."""
     settings = FOLDER.meta["objectives"]["hw_ld"] | {"as_described": True}
     described = objective_cases.objectives_of(settings, FOLDER.meta["defaults"])
     result = comparison.Result("hw_ld", tuple(objective_cases.compare(FOLDER, "hw_ld", described, settings)))
@@ -30,6 +30,6 @@ def test_a_gradient_that_should_be_zero_must_be_exactly_zero():
     assert any(line.startswith("grad/dyn_head.0.weight") for line in result.failed)
 
 
-def test_a_setting_that_means_nothing_here_is_refused():
+def test_unknown_coefficient_raises():
     with pytest.raises(ValueError, match="no objective has the coefficient other_coeff"):
         objective_cases.objectives_of({"other_coeff": 1.0, "as_described": False}, FOLDER.meta["defaults"])

@@ -1,4 +1,4 @@
-"""What holds of every objective, whatever the numbers: invariances, bounds, and inputs with nothing to average."""
+"""Properties of all objectives for any features: invariances, bounds, and inputs with nothing to average."""
 
 import functools
 import operator
@@ -31,7 +31,7 @@ from jepa_jax.settings import parse
 few = hypothesis.settings(deadline=None, max_examples=8, suppress_health_check=list(hypothesis.HealthCheck))
 seeds = st.integers(0, 2**31 - 1)
 GRID = (4, 2, 3)
-# Those of visible tokens at two or more time steps.
+# Objectives on visible tokens at two or more time steps.
 TEMPORAL = {"factorization_static", "latent_dynamics", "delta", "spectral", "temporal_contrastive", "action"} | {
     "velocity_gate",
     "hamiltonian",
@@ -66,7 +66,7 @@ def test_permuting_clips_permutes_gradients(objective, make_latents, evaluate, s
 
 @few
 @hypothesis.given(seed=seeds)
-def test_coefficient_0_equals_absent(objective, make_latents, evaluate, seed):
+def test_coefficient_0_gives_no_loss_and_no_gradient(objective, make_latents, evaluate, seed):
     latents = make_latents(seed % 1000)
     off = type(objective)(**{f: getattr(objective, f) for f in objective.__dataclass_fields__} | {"coefficient": 0.0})
     loss, gradients = evaluate(off, latents)
@@ -75,7 +75,7 @@ def test_coefficient_0_equals_absent(objective, make_latents, evaluate, seed):
 
 
 @pytest.mark.parametrize("grid", [(1, 2, 3), (2, 2, 3), (3, 1, 1), (1, 1, 2)])
-def test_short_clips_and_images(objective, make_latents, evaluate, grid):
+def test_short_clips_and_images_give_finite_losses(objective, make_latents, evaluate, grid):
     loss, gradients = evaluate(objective, make_latents(grid=grid))
     assert is_finite((loss, gradients))
     name = name_of(objective)
@@ -86,7 +86,7 @@ def test_short_clips_and_images(objective, make_latents, evaluate, grid):
 
 
 @pytest.mark.parametrize("context", [[0, 1, 2, 3], [1, 6 + 2, 12 + 4, 18 + 0], [5]], ids=["first", "scattered", "one"])
-def test_masks_without_a_pair(objective, make_latents, evaluate, context):
+def test_temporal_objectives_are_zero_without_pairs_of_tokens(objective, make_latents, evaluate, context):
     loss, gradients = evaluate(objective, make_latents(grid=GRID, context=[context, context[::-1]]))
     assert is_finite((loss, gradients))
     if name_of(objective) in TEMPORAL:
@@ -94,7 +94,7 @@ def test_masks_without_a_pair(objective, make_latents, evaluate, context):
         assert is_zero(gradients)
 
 
-def test_one_token_has_no_spread(make_latents, evaluate):
+def test_orthogonality_of_a_single_token_is_zero(make_latents, evaluate):
     latents = make_latents(grid=GRID, batch=1, context=[[5]])
     loss, gradients = evaluate(factorization.Orthogonality(), latents)
     assert float(loss) == 0
@@ -102,8 +102,8 @@ def test_one_token_has_no_spread(make_latents, evaluate):
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_clips_without_motion(objective, make_latents, evaluate, value):
-    """Every latent is the same: differences, norms and spectra are exactly zero, where roots have no gradient."""
+def test_clips_without_motion_give_finite_gradients(objective, make_latents, evaluate, value):
+    """All latents are equal, so norms are exactly zero, where square roots are not differentiable."""
     latents = make_latents(grid=GRID)
     latents = jax.tree.map(lambda x: jnp.full_like(x, value) if x.dtype == jnp.float32 else x, latents)
     loss, gradients = evaluate(objective, latents)
@@ -115,7 +115,7 @@ def test_clips_without_motion(objective, make_latents, evaluate, value):
 
 @few
 @hypothesis.given(seed=seeds, scale=st.sampled_from([0.0, 1e-12, 1.0, 1e6]), margin=st.floats(0, 1))
-def test_temporal_contrast_is_bounded(make_latents, seed, scale, margin):
+def test_temporal_contrastive_loss_is_bounded(make_latents, seed, scale, margin):
     latents = jax.tree.map(lambda x: x * scale if x.dtype == jnp.float32 else x, make_latents(seed % 1000))
     now = base.StepContext(jnp.zeros((), jnp.int32), jax.random.key(0), 1)
     loss, _ = temporal_contrastive.TemporalContrastive(coefficient=1.0, margin=margin)({}, latents, now)
@@ -124,7 +124,7 @@ def test_temporal_contrast_is_bounded(make_latents, seed, scale, margin):
 
 @few
 @hypothesis.given(seed=seeds, quantile=st.floats(0, 1))
-def test_gates_are_open_for_the_slow(make_latents, seed, quantile):
+def test_velocity_gates_are_open_for_slow_tokens(make_latents, seed, quantile):
     h_BxNxD = make_latents(seed % 1000).target_BxNxD
     gate = np.asarray(velocity_gate.gates(h_BxNxD, GRID, quantile)).reshape(2, *GRID)
     assert set(np.unique(gate)) <= {0.0, 1.0}
@@ -140,8 +140,8 @@ def test_gates_are_open_for_the_slow(make_latents, seed, quantile):
 
 @few
 @hypothesis.given(seed=seeds)
-def test_hard_regions_count_more(make_latents, evaluate, seed):
-    """Between the plain mean and, as the temperature falls, the mean of the clips' worst tokens."""
+def test_hard_region_loss_increases_as_temperature_decreases(make_latents, evaluate, seed):
+    """It increases from the plain mean to the mean over clips of the worst token."""
     latents = make_latents(seed % 1000)
     at_most = []
     for view in latents.views:
@@ -159,8 +159,8 @@ def test_hard_regions_count_more(make_latents, evaluate, seed):
 
 
 @pytest.mark.parametrize("split", ["levels", "per_level"])
-def test_constant_features_are_orthogonal(make_latents, evaluate, split):
-    """Appearance that is constant over tokens has no covariance with any dynamics."""
+def test_constant_appearance_features_are_orthogonal(make_latents, evaluate, split):
+    """Appearance that is constant over tokens has zero covariance with the dynamics."""
     objective = factorization.Orthogonality(coefficient=1.0, channel_split=ChannelSplit(split=split))
     latents = make_latents()
     cut = {"levels": np.arange(4), "per_level": np.array([0, 1, 4, 5])}[split]
@@ -179,7 +179,7 @@ def test_constant_features_are_orthogonal(make_latents, evaluate, split):
     assert float(evaluate(objective, constant)[0]) == pytest.approx(0, abs=1e-12)
 
 
-def test_splits_cut_the_levels_or_every_level():
+def test_channel_split_divides_the_levels_or_each_level():
     z = jnp.arange(8.0)[None, None]
     whole, each = (ChannelSplit(split=s) for s in ("levels", "per_level"))
     assert [np.ravel(part).tolist() for part in whole.parts(z, 2)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
@@ -190,8 +190,8 @@ def test_splits_cut_the_levels_or_every_level():
 
 @few
 @hypothesis.given(seed=seeds, visible=st.sampled_from([1, 12, 23]))
-def test_pairs_are_those_of_the_grid(make_latents, seed, visible):
-    """Against putting the tokens back on the grid; the gradient is that of plain indexing."""
+def test_temporal_pairs_match_the_grid(make_latents, seed, visible):
+    """Compares with tokens put back on the grid, and the gradient with that of plain indexing."""
     view = make_latents(seed % 1000, visible=visible).views[0]
     pairs = temporal_pairs.pairs(view, GRID)
     index, z = np.asarray(view.context_index_BxK), np.asarray(view.context_BxKxD)
@@ -213,8 +213,8 @@ def test_pairs_are_those_of_the_grid(make_latents, seed, visible):
     )
 
 
-def test_spectrum_is_the_fourier_transforms(make_latents, evaluate):
-    """On a grid seen as a whole, against numpy."""
+def test_spectral_loss_matches_the_fourier_transform(make_latents, evaluate):
+    """Compares with NumPy on a completely visible grid."""
     everything = np.tile(np.arange(24), (2, 1))
     latents = make_latents(grid=GRID, context=everything)
     losses = []
@@ -226,7 +226,7 @@ def test_spectrum_is_the_fourier_transforms(make_latents, evaluate):
     assert float(loss) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-def test_energy_without_slope_leaves_tokens_where_they_are(make_latents, evaluate):
+def test_constant_energy_predicts_unchanged_tokens(make_latents, evaluate):
     latents = make_latents()
     objective = hamiltonian.Hamiltonian()
     head = jax.tree.map(jnp.zeros_like, objective.init(jax.random.key(0), base.Dims(8, 2)))
@@ -239,7 +239,7 @@ def test_energy_without_slope_leaves_tokens_where_they_are(make_latents, evaluat
 
 
 def test_sigreg_on_a_mesh_equals_one_device(make_latents):
-    """Statistics of the global batch, along the same directions on every device."""
+    """Statistics are those of the global batch, along the same directions on all devices."""
     latents = make_latents(batch=16)
     objective = sigreg.SIGReg(directions=64)
     context = base.StepContext(jnp.zeros((), jnp.int32), jax.random.key(3), 1)
@@ -254,14 +254,14 @@ def test_sigreg_on_a_mesh_equals_one_device(make_latents):
         np.testing.assert_allclose(view.context_BxKxD, view_on_mesh.context_BxKxD, atol=1e-7, rtol=1e-5)
     shares = [jax.tree.map(operator.itemgetter(slice(i, i + 2)), latents) for i in range(0, 16, 2)]
     alone = np.mean([float(_sigreg_of(objective, context, share)) for share in shares])
-    assert abs(alone - float(loss)) > 1e-2  # means over a device's share would be another loss
+    assert abs(alone - float(loss)) > 1e-2  # averaging over the clips of each device would give another loss
 
 
 def _sigreg_of(objective, context, latents):
     return objective({}, latents, context)[0]
 
 
-def test_sigreg_draws_new_unit_directions_each_step_and_likes_normal_samples():
+def test_sigreg_samples_unit_directions_and_is_small_for_normal_features():
     objective = sigreg.SIGReg(directions=256)
     first, second = (objective.draw_directions(jax.random.key(i), 8) for i in (0, 1))
     np.testing.assert_allclose(jnp.linalg.norm(first, axis=0), 1, rtol=1e-5)
@@ -271,7 +271,7 @@ def test_sigreg_draws_new_unit_directions_each_step_and_likes_normal_samples():
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("l1", 1.0), ("huber", 0.1 * (1.0 - 0.05)), ("acceleration", 0.0)])
-def test_kinematic_penalties_of_even_motion(make_latents, evaluate, kind, expected):
+def test_kinematic_penalties_of_uniform_motion(make_latents, evaluate, kind, expected):
     latents = make_latents()
     even = jnp.broadcast_to(jnp.repeat(jnp.arange(4.0), 6)[None, :, None], latents.target_BxNxD.shape)
     even = base.Latents(latents.views, even, latents.colour_BxNxC, latents.grid, latents.levels)
@@ -289,6 +289,6 @@ def test_kinematic_penalties_of_even_motion(make_latents, evaluate, kind, expect
         ("velocity_gate", {"quantile": 2.0}, r"quantile is 2\.0"),
     ],
 )
-def test_settings_out_of_range_are_refused(name, settings, message):
+def test_settings_out_of_range_raise(name, settings, message):
     with pytest.raises(ValueError, match=message):
         parse(objectives.CLASSES[name], settings)

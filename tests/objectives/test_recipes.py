@@ -1,4 +1,4 @@
-"""The table of recipes is the study's, run by run, and new objectives enter it in one place."""
+"""Recipes match the published runs of the study, and new objectives can be added in one place."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def config_of(recipe):
 
 
 @pytest.mark.parametrize(("recipe", "run"), PUBLISHED, ids=[f"{r['regime']}-{n}-{r['seed']}" for n, r in PUBLISHED])
-def test_settings_are_those_of_the_published_run(recipe, run):
+def test_settings_match_the_published_run(recipe, run):
     config = config_of(recipe)
     auxiliary = {name: o for name, o in config.objectives.items() if name not in Config().objectives}
     assert auxiliary == objective_cases.objectives_of(run["settings"] | {"as_described": False}, META["defaults"])
@@ -40,17 +40,17 @@ def test_settings_are_those_of_the_published_run(recipe, run):
     assert [config.masks[name].blocks for name in ("short", "long")] == run["mask"].get("num_blocks", [8, 2])
 
 
-def test_every_run_has_its_recipe():
+def test_every_published_run_has_a_recipe():
     assert len(recipes.RECIPES) == 31
     published = json.loads(pathlib.Path(recipes.__file__).with_name("paper_results.json").read_text())["runs"]
     without = [run["recipe"] for run in published if not any(run == other for _, other in PUBLISHED)]
-    assert without == ["baseline_seed1337"]  # which has no figures
+    assert without == ["baseline_seed1337"]  # it has no results
     ours = {name for name in recipes.RECIPES if not recipes.published(name)}
     assert ours == {"baseline_no_ema", "hw_ld", "fwm_hw_ld"}
 
 
-def test_figures_of_untrained_encoders_are_marked():
-    """The study evaluates a target encoder that training updates only if EMA is on."""
+def test_results_of_untrained_encoders_are_marked():
+    """The study evaluates the target encoder, which is only updated if EMA is enabled."""
     marked = {name for name, run in PUBLISHED if run["evaluated_encoder"] == "untrained"}
     assert marked == {name for name, _ in PUBLISHED if not config_of(name).ema.enabled}
     assert {"kinematic", "kinematic_split", "sigreg_no_ema"} < marked
@@ -60,7 +60,7 @@ def test_figures_of_untrained_encoders_are_marked():
 
 
 @pytest.mark.parametrize("recipe", ["hw_ld", "fwm_hw_ld"])
-def test_as_described_differs_from_the_code_in_one_setting(recipe):
+def test_recipe_as_described_differs_from_the_code_in_one_setting(recipe):
     described, code = config_of(recipe).objectives, config_of(f"{recipe}_paper_code").objectives
     weighting = {"weighting": "hard_without_gradient"}
     changed = dataclasses.replace(described["latent_dynamics"], **weighting)
@@ -70,13 +70,13 @@ def test_as_described_differs_from_the_code_in_one_setting(recipe):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Norm(base.Objective):
-    """An objective that somebody adds: the mean square of visible tokens."""
+    """A new objective: the mean square of visible tokens."""
 
     def view_value(self, head, view, latents):
         return jnp.square(view.context_BxKxD).mean()
 
 
-def test_a_new_objective_takes_a_class_and_a_line(monkeypatch, make_latents, evaluate):
+def test_new_objective_needs_only_a_class_and_a_recipe(monkeypatch, make_latents, evaluate):
     monkeypatch.setitem(objectives.CLASSES, "norm", Norm)
     monkeypatch.setitem(
         recipes.RECIPES, "norm", recipes.Recipe("small", {"objectives": {"norm": {"coefficient": 0.5}}}, ())

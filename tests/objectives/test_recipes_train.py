@@ -1,4 +1,4 @@
-"""Every recipe trains: finite, falling loss, and an audit that finds the gradients it should, and no others."""
+"""Every recipe trains with a finite, decreasing loss, and the audit finds exactly the expected gradients."""
 
 import functools
 
@@ -29,13 +29,13 @@ def tiny(recipe):
 @pytest.mark.parametrize(
     "recipe", [pytest.param(name, marks=[] if name in DEFAULT else pytest.mark.release) for name in recipes.RECIPES]
 )
-def test_recipe_trains(recipe):
+def test_recipe_decreases_the_loss_and_has_the_expected_gradients(recipe):
     config = tiny(recipe)
     setup = build_setup(config)
     state = jax.jit(functools.partial(init_state, setup))(0)
     batch = {"video": np.random.default_rng(0).integers(0, 256, (8, 8, 16, 16, 3), dtype=np.uint8)}
 
-    @jax.jit  # in one program, since what takes time here is compiling
+    @jax.jit  # one program, because compilation dominates the time of this test
     def audit_and_train(state, batch):
         return audit.audit(setup, state, batch), step.train_step(setup, state, batch)
 
@@ -45,13 +45,13 @@ def test_recipe_trains(recipe):
         if number == 0:
             found = {name: float(value) for name, value in audited.items()}
         assert np.isfinite(float(metrics["loss"]))
-        # All but the context loss, whose weight rises. (SIGReg outweighs prediction at first, which may rise for it.)
+        # Without the context loss, whose weight increases. The prediction loss alone may increase in favour of SIGReg.
         losses.append(float(metrics["loss"] - metrics["loss/context_prediction"]))
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
     assert {name.split("/")[1] for name in found} == set(config.objectives)
     assert all(np.isfinite(value) for value in found.values())
-    assert found["audit/context_prediction/loss"] == 0  # its weight rises later
+    assert found["audit/context_prediction/loss"] == 0  # its weight is still 0
     for name in set(config.objectives) - {"context_prediction"}:
         assert found[f"audit/{name}/loss"] > 0
         with_head = bool(state.params["heads"][name])

@@ -1,4 +1,4 @@
-"""The parity command: a row a case, exit code 1 past a tolerance, and nothing judged in bfloat16."""
+"""The parity command prints one row per case and exits with 1 if a float32 result is not within tolerance."""
 
 import json
 import pathlib
@@ -18,7 +18,7 @@ KEPT = ("ld", "kinematic")
 
 @pytest.fixture
 def folder(golden_folder, tmp_path):
-    """A folder of two of the objectives, whose arrays a test may spoil: folder(ld__loss=…)."""
+    """folder(ld__loss=…): a folder with two of the objectives, whose arrays a test may change."""
     meta = json.loads((golden_folder / "meta.json").read_text())
     meta["objectives"] = {name: meta["objectives"][name] for name in KEPT}
 
@@ -39,7 +39,7 @@ def rows(text):
     return {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.startswith("objectives/")}
 
 
-def test_all_well(folder, capsys):
+def test_matching_arrays_exit_with_0(folder, capsys):
     assert parity.main(["parity", str(folder())]) == 0
     out = capsys.readouterr().out
     table = rows(out)
@@ -48,7 +48,7 @@ def test_all_well(folder, capsys):
     assert "0 cases not within tolerance" in out
 
 
-def test_one_wrong_number_fails(folder, capsys):
+def test_differing_arrays_exit_with_1(folder, capsys):
     path = folder(ld__loss=lambda x: x + 4e-6, kinematic__grad__h=lambda x: x * 1.0001)
     assert parity.main(["parity", str(path)]) == 1
     table = rows(out := capsys.readouterr().out)
@@ -57,14 +57,14 @@ def test_one_wrong_number_fails(folder, capsys):
 
 
 @pytest.mark.slow
-def test_bfloat16_reports_without_failing(folder, capsys):
+def test_bfloat16_reports_differences_without_failing(folder, capsys):
     with flagsaver.flagsaver((parity.PRECISION, "bfloat16")):
         assert parity.main(["parity", str(folder())]) == 0
     table = rows(capsys.readouterr().out)
     assert 1e-5 < float(table["objectives/ld"][0]) < 1e-1
 
 
-def test_a_folder_without_golden_numbers_is_refused(tmp_path, capsys):
+def test_folder_without_golden_numbers_exits_with_1(tmp_path, capsys):
     assert parity.main(["parity", str(tmp_path)]) == 1
     assert "has no meta.json" in capsys.readouterr().err
     assert flags.FLAGS["precision"].value == "float32"
@@ -79,11 +79,11 @@ def test_a_folder_without_golden_numbers_is_refused(tmp_path, capsys):
     ],
     ids=lambda case: case.name,
 )
-def test_inputs(case):
+def test_inputs_match_the_golden_ones(case):
     assert comparison.run(case).failed == []
 
 
-def test_a_nan_or_another_shape_is_never_near():
+def test_nan_or_another_shape_is_never_within_tolerance():
     nan = comparison.Comparison("x", np.array([1.0, np.nan]), np.ones(2))
     shape = comparison.Comparison("x", np.ones((2, 1)), np.ones(2))
     assert not nan.ok
@@ -92,7 +92,7 @@ def test_a_nan_or_another_shape_is_never_near():
 
 
 @pytest.mark.slow
-def test_the_package_runs_as_a_module(tmp_path):
+def test_parity_runs_as_a_module(tmp_path):
     run = subprocess.run(
         [sys.executable, "-m", "jepa_jax.parity", str(tmp_path)], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""The audit sees each objective alone: gradients add up to the step's, a dead one is named."""
+"""The audit measures each objective alone. Gradients add up to those of the step; a missing gradient is reported."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ SETTINGS = tiny_run.SETTINGS | {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dead(base.Objective):
-    """A loss with a head and no gradient on the encoder, as a loss built with gradients off has."""
+    """A loss with a head and no gradient on the encoder."""
 
     def init(self, key, dims):
         return {"scale": jnp.ones(())}
@@ -44,13 +44,13 @@ def found():
 
 
 @pytest.mark.slow
-def test_losses_are_the_steps(found):
+def test_losses_match_the_training_step(found):
     metrics, after = found
     for name in ("prediction", "context_prediction", "dead", "opposed"):
         assert metrics[f"audit/{name}/loss"] == pytest.approx(float(after[f"loss/{name}"]), rel=1e-5)
 
 
-def test_norms_and_directions(found):
+def test_gradient_norms_and_cosines(found):
     metrics, _ = found
     norm = metrics["audit/prediction/gradient_encoder"]
     assert norm > 0
@@ -62,8 +62,8 @@ def test_norms_and_directions(found):
     assert metrics["audit/prediction/gradient_head"] == 0
 
 
-def test_gradients_add_up_to_the_steps(found):
-    """Prediction and its opposite: (1 − 2)·g, so with the context loss the whole has a norm within these bounds."""
+def test_gradients_add_up_to_those_of_the_training_step(found):
+    """Prediction and its opposite sum to (1 − 2)·g, so the total with the context loss has a norm in these bounds."""
     metrics, after = found
     parts = {part: metrics[f"audit/prediction/gradient_{part}"] for part in ("encoder", "predictor")}
     context = {part: metrics[f"audit/context_prediction/gradient_{part}"] for part in ("encoder", "predictor")}
@@ -73,10 +73,10 @@ def test_gradients_add_up_to_the_steps(found):
     assert np.hypot(abs(norm - other), head) - 1e-4 <= whole <= np.hypot(norm + other, head) + 1e-4
 
 
-def test_an_objective_that_teaches_the_encoder_nothing_is_named(found):
+def test_objective_without_encoder_gradient_is_reported(found):
     metrics, _ = found
     assert audit.without_gradient(metrics) == ["dead"]
     assert metrics["audit/dead/gradient_head"] > 0
     assert metrics["audit/dead/cosine_with_prediction"] == 0
-    # One that is not at work yet (weight 0) is not dead.
+    # An objective whose weight is still 0 is not reported.
     assert audit.without_gradient({"audit/a/loss": 0.0, "audit/a/gradient_encoder": 0.0}) == []

@@ -1,4 +1,4 @@
-"""Which settings may change on resume: each of them, by what it does to the computation."""
+"""Which settings may change on resume, by their effect on the computation."""
 
 import dataclasses
 import fnmatch
@@ -40,16 +40,16 @@ FIXED = [
 ]
 
 
-def test_every_setting_that_decides_what_is_computed_is_fixed():
+def test_settings_that_determine_the_computation_are_fixed():
     assert {name for name in ALL if changes.kind(name) == "fixed"} == set(FIXED)
 
 
 @pytest.mark.parametrize("pattern", changes.KINDS)
-def test_every_kind_is_of_settings_that_there_are(pattern):
+def test_every_pattern_matches_a_setting(pattern):
     assert fnmatch.filter(ALL, pattern)
 
 
-def test_an_objective_that_comes_or_goes_is_fixed():
+def test_adding_or_removing_an_objective_is_a_fixed_change():
     more = dataclasses.replace(
         CONFIG, objectives={**CONFIG.objectives, "delta": objectives.CLASSES["delta"](coefficient=0.5)}
     )
@@ -57,7 +57,7 @@ def test_an_objective_that_comes_or_goes_is_fixed():
         assert list(changes.between(old, new)) == ["fixed"]
 
 
-def test_what_only_rounds_differently_is_accepted_and_logged(tmp_path, caplog):
+def test_changes_that_affect_only_rounding_are_accepted_and_logged(tmp_path, caplog):
     workdir.open_workdir(tmp_path, CONFIG)
     encoder = dataclasses.replace(CONFIG.encoder, remat="full", scan=False, attention="fused")
     workdir.open_workdir(tmp_path, dataclasses.replace(CONFIG, encoder=encoder))
@@ -65,7 +65,7 @@ def test_what_only_rounds_differently_is_accepted_and_logged(tmp_path, caplog):
         assert f"config.encoder.{name}: {change}. Results agree with the run so far up to rounding" in caplog.text
 
 
-def test_what_computes_nothing_is_accepted_in_silence(tmp_path, caplog):
+def test_changes_that_do_not_affect_results_are_accepted_silently(tmp_path, caplog):
     workdir.open_workdir(tmp_path, CONFIG)
     data = dataclasses.replace(CONFIG.data, workers=7, path="elsewhere", root="elsewhere")
     workdir.open_workdir(tmp_path, dataclasses.replace(CONFIG, data=data, recipe="renamed", probe="probe.py"))
@@ -73,8 +73,8 @@ def test_what_computes_nothing_is_accepted_in_silence(tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_the_state_is_the_same_tree_however_blocks_are_computed():
-    """So a checkpoint of one is a checkpoint of all."""
+def test_state_tree_does_not_depend_on_how_blocks_are_computed():
+    """So each can restore the checkpoints of the others."""
 
     def initial(**encoder):
         setup = build_setup(dataclasses.replace(CONFIG, encoder=dataclasses.replace(CONFIG.encoder, **encoder)))

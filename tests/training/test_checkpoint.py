@@ -77,7 +77,7 @@ def restore(workdir, state=None):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A run with checkpoints of steps 1 and 2, to be copied."""
+    """A run with checkpoints of steps 1 and 2, for tests to copy."""
     workdir = tmp_path_factory.mktemp("saved")
     save_all(workdir, [1, 2])
     return workdir
@@ -95,17 +95,17 @@ def files_of(folder):
 # Save and restore
 
 
-def test_what_is_restored_is_what_was_saved(workdir):
+def test_restored_state_equals_saved_state(workdir):
     step, state = restore(workdir)
     assert step == 2
     assert_same(state, make_state(2))
 
 
-def test_no_checkpoint_restores_nothing(tmp_path):
+def test_restore_without_checkpoint_returns_none(tmp_path):
     assert restore(tmp_path / "new") is None
 
 
-def test_arrays_come_back_with_the_shardings_asked_for(workdir):
+def test_restored_arrays_have_the_requested_shardings(workdir):
     mesh = jax.make_mesh((2, 4), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
     split, replicated = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((None, "fsdp"), ()))
     shardings = jax.tree.map(lambda x: split if x.ndim == 3 else replicated, make_state())
@@ -114,11 +114,11 @@ def test_arrays_come_back_with_the_shardings_asked_for(workdir):
         _, state = checkpointer.restore(wanted)
         assert jax.tree.map(lambda x: x.sharding, state) == shardings
         assert_same(state, make_state(2))
-        checkpointer.save(3, state)  # and a sharded state is saved as well as any
+        checkpointer.save(3, state)  # a sharded state can be saved too
     assert_same(restore(workdir)[1], make_state(2))
 
 
-def test_typed_keys_and_bfloat16_are_kept(tmp_path):
+def test_typed_keys_and_bfloat16_survive_a_round_trip(tmp_path):
     state = {"key": jax.random.key(3), "x": jnp.arange(5, dtype=jnp.bfloat16)}
     with Checkpointer(tmp_path, keep=1) as checkpointer:
         checkpointer.save(1, state)
@@ -149,8 +149,8 @@ def test_state_may_be_donated_right_after_save(tmp_path, devices):
             jax.block_until_ready(state)
         checkpointer.wait()
         for step in reversed(range(4)):
-            found, restored = checkpointer.restore(abstract(state))
-            assert found == step
+            restored_step, restored = checkpointer.restore(abstract(state))
+            assert restored_step == step
             assert all((np.asarray(x) == 3 * step).all() for x in restored.values())
             shutil.rmtree(tmp_path / "checkpoints" / str(step))
 
@@ -159,7 +159,7 @@ def test_only_finished_saves_are_reported(tmp_path, monkeypatch):
     with Checkpointer(tmp_path, keep=2) as checkpointer:
         write, allowed = integrity.write, threading.Event()
         monkeypatch.setattr(integrity, "write", lambda folder: (allowed.wait(60), write(folder))[1])
-        checkpointer.save(7, make_state())  # does not wait for the files
+        checkpointer.save(7, make_state())  # returns before the files are written
         assert checkpointer.finished() == []
         assert checkpointer.saved_steps == []
         assert checkpointer.last_good is None
@@ -171,8 +171,8 @@ def test_only_finished_saves_are_reported(tmp_path, monkeypatch):
         assert checkpointer.last_good == 7
 
 
-def test_a_checkpoint_gets_its_name_when_all_of_it_is_on_the_disk(tmp_path, monkeypatch):
-    """A power cut after the rename must find the files, and after the report the name."""
+def test_checkpoint_is_renamed_after_all_its_files_are_flushed(tmp_path, monkeypatch):
+    """After a power cut, a renamed checkpoint must have all its files, and a reported one its final name."""
     flushed, sync = [], os.fsync
 
     def fsync(descriptor):
@@ -180,7 +180,7 @@ def test_a_checkpoint_gets_its_name_when_all_of_it_is_on_the_disk(tmp_path, monk
         flushed.append(os.fstat(descriptor).st_ino)
 
     def rename(path, target):
-        if path.name == "1.partial":  # orbax has renamed its own before
+        if path.name == "1.partial":  # orbax has renamed its own folder before
             assert not {file.name for file in pathlib.Path(path).rglob("*") if file.stat().st_ino not in flushed}
             flushed.append("renamed")
         os.rename(path, target)
@@ -192,11 +192,11 @@ def test_a_checkpoint_gets_its_name_when_all_of_it_is_on_the_disk(tmp_path, monk
     assert flushed[flushed.index("renamed") + 1] == folder.stat().st_ino
 
 
-def test_a_failed_save_is_raised_not_reported(tmp_path):
+def test_failed_save_raises_and_is_not_reported(tmp_path):
     checkpointer = Checkpointer(tmp_path, keep=2)
     checkpointer.save(1, make_state())
     checkpointer.wait()
-    (tmp_path / "checkpoints" / "2").touch()  # a file where the folder has to go
+    (tmp_path / "checkpoints" / "2").touch()  # a file in place of the folder of the checkpoint
     checkpointer.save(2, make_state())
     with pytest.raises(OSError, match="checkpoints/2"):
         checkpointer.close()
@@ -204,7 +204,7 @@ def test_a_failed_save_is_raised_not_reported(tmp_path):
     assert checkpointer.last_good == 1
 
 
-def test_a_whole_checkpoint_is_not_written_again(workdir):
+def test_valid_checkpoint_is_not_saved_again(workdir):
     with Checkpointer(workdir, keep=2) as checkpointer:
         checkpointer.restore(abstract(make_state()))
         checkpointer.save(2, make_state(2))
@@ -212,10 +212,10 @@ def test_a_whole_checkpoint_is_not_written_again(workdir):
         assert checkpointer.finished() == []
 
 
-# How many are kept
+# Retention
 
 
-def test_the_newest_are_kept(tmp_path):
+def test_newest_checkpoints_are_kept(tmp_path):
     save_all(tmp_path, [1, 2, 3, 10, 11], keep=2)
     with Checkpointer(tmp_path, keep=2) as checkpointer:
         assert checkpointer.saved_steps == [10, 11]
@@ -232,7 +232,7 @@ def test_damaged_checkpoints_are_not_counted_as_kept(tmp_path, keep):
         checkpointer.save(25, make_state(25))
         checkpointer.wait()
         assert checkpointer.saved_steps == ([25, 30, 40, 50] if keep == 1 else [20, 25, 30, 40, 50])
-        for again in (30, 40, 50):  # steps passed over are saved again, and count from then on
+        for again in (30, 40, 50):  # damaged steps are saved again, and count from then on
             checkpointer.save(again, make_state(again))
             checkpointer.wait()
         assert checkpointer.saved_steps == [40, 50][-keep:]
@@ -241,7 +241,7 @@ def test_damaged_checkpoints_are_not_counted_as_kept(tmp_path, keep):
     assert_same(state, make_state(50))
 
 
-def test_keep_needs_one(tmp_path):
+def test_keep_below_one_raises(tmp_path):
     with pytest.raises(ValueError, match="keep is 0"):
         Checkpointer(tmp_path, keep=0)
 
@@ -250,7 +250,7 @@ def test_keep_needs_one(tmp_path):
 
 
 def damage_cases(folder):
-    """(name, function that does it) for every file of a checkpoint; bits at several offsets."""
+    """Yields the name of each damage to a file of a checkpoint, and a function that causes it."""
     for name in files_of(folder):
         yield f"missing {name}", (folder / name).unlink
         size = (folder / name).stat().st_size
@@ -268,8 +268,8 @@ def flip(path, offset, bit):
     path.write_bytes(data)
 
 
-def test_any_damage_to_any_file_is_noticed(workdir, caplog):
-    """Every file × missing, cut short, one bit flipped at several offsets: never step 2, always step 1, and a word."""
+def test_damage_to_any_file_is_detected(workdir, caplog):
+    """If any file of step 2 is missing, truncated or has a flipped bit, step 1 is restored, with a warning."""
     newest, pristine = workdir / "checkpoints" / "2", workdir / "pristine"
     shutil.copytree(newest, pristine)
     assert len([name for name in files_of(newest) if "/d/" in name]) == 2  # array data and the tree above it
@@ -288,7 +288,7 @@ def test_any_damage_to_any_file_is_noticed(workdir, caplog):
 
 
 @pytest.mark.slow
-def test_a_flipped_bit_at_any_offset_is_noticed(workdir):
+def test_flipped_bit_at_any_offset_is_detected(workdir):
     newest, random = workdir / "checkpoints" / "2", np.random.default_rng(0)
     with Checkpointer(workdir, keep=2) as checkpointer:
         for name in files_of(newest):
@@ -299,7 +299,7 @@ def test_a_flipped_bit_at_any_offset_is_noticed(workdir):
                 path.write_bytes(original)
 
 
-def test_an_empty_folder_is_damage(workdir, caplog):
+def test_empty_checkpoint_folder_counts_as_damaged(workdir, caplog):
     (workdir / "checkpoints" / "3").mkdir()
     assert restore(workdir)[0] == 2
     assert "step 3" in caplog.text
@@ -308,28 +308,29 @@ def test_an_empty_folder_is_damage(workdir, caplog):
 
 def test_leftovers_of_an_interrupted_save_are_removed_with_a_warning(workdir, caplog):
     folder = workdir / "checkpoints"
-    shutil.copytree(folder / "2", folder / "3.partial")  # orbax was done, the checksums were not
+    # Step 3 was interrupted after orbax had finished, step 4 before.
+    shutil.copytree(folder / "2", folder / "3.partial")
     (folder / "3.partial" / "SHA256SUMS").unlink()
-    shutil.copytree(folder / "2" / "state", folder / "4.partial.orbax-checkpoint-tmp" / "state")  # orbax was not
+    shutil.copytree(folder / "2" / "state", folder / "4.partial.orbax-checkpoint-tmp" / "state")
     assert restore(workdir)[0] == 2
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
     assert "step 3 was never finished" in caplog.text
     assert "step 4 was never finished" in caplog.text
 
 
-def test_a_checkpoint_under_another_name_is_not_used(workdir):
+def test_renamed_checkpoint_is_not_used(workdir):
     (workdir / "checkpoints" / "2").rename(workdir / "checkpoints" / "5")
     assert restore(workdir)[0] == 1
 
 
-def test_all_damaged_is_an_error_that_says_how_to_go_on(workdir):
+def test_only_damaged_checkpoints_raise_with_advice(workdir):
     for step in (1, 2):
         (workdir / "checkpoints" / str(step) / "SHA256SUMS").unlink()
     with pytest.raises(CheckpointDamaged, match=r"(?s)step 2: .*step 1: .*--resume=overwrite"):
         restore(workdir)
 
 
-def test_a_damaged_step_can_be_saved_again(workdir):
+def test_damaged_step_can_be_saved_again(workdir):
     flip(next((workdir / "checkpoints" / "2" / "state" / "ocdbt.process_0" / "d").iterdir()), 2000, 3)
     with Checkpointer(workdir, keep=2) as checkpointer:
         step, _ = checkpointer.restore(abstract(make_state()))
@@ -340,7 +341,7 @@ def test_a_damaged_step_can_be_saved_again(workdir):
     assert_same(state, make_state(2))
 
 
-# Another model
+# Checkpoints of another model
 
 
 @pytest.mark.parametrize(
@@ -355,21 +356,22 @@ def test_a_damaged_step_can_be_saved_again(workdir):
         (dataclasses.replace(make_state(), key={"a": jnp.zeros(3)}), r"key/a: absent in the checkpoint, float32 \[3\]"),
     ],
 )
-def test_another_model_is_not_damage(workdir, other, message):
-    flip(workdir / "checkpoints" / "2" / "state" / "manifest.ocdbt", 50, 1)  # told apart before files are looked at
+def test_checkpoint_of_another_model_raises_mismatch(workdir, other, message):
+    # The mismatch is detected before the large files are read, so this damage does not matter.
+    flip(workdir / "checkpoints" / "2" / "state" / "manifest.ocdbt", 50, 1)
     with pytest.raises(CheckpointMismatch, match=message) as raised:
         restore(workdir, other)
     assert "checkpoints/2 is of another model" in str(raised.value)
     assert "--resume=overwrite" in str(raised.value)
 
 
-def test_a_damaged_description_is_damage_not_another_model(workdir):
+def test_damaged_description_counts_as_damage_not_as_mismatch(workdir):
     path = workdir / "checkpoints" / "2" / "leaves.json"
     path.write_text(path.read_text().replace("[4, 16, 12]", "[4, 16, 13]"))
     assert restore(workdir)[0] == 1
 
 
-def test_orbax_errors_on_undamaged_checkpoints_are_not_taken_for_damage(workdir, monkeypatch):
+def test_orbax_errors_on_valid_checkpoints_do_not_count_as_damage(workdir, monkeypatch):
     def fail(*_):
         raise MemoryError("no room")
 
@@ -378,12 +380,12 @@ def test_orbax_errors_on_undamaged_checkpoints_are_not_taken_for_damage(workdir,
         restore(workdir)
 
 
-# The encoder alone
+# Reading the encoder
 
 
 @pytest.mark.parametrize("ema", [True, False])
 @pytest.mark.parametrize("step", [None, 1])
-def test_the_encoder_alone(workdir, ema, step):
+def test_read_encoder_returns_the_encoder_of_a_step(workdir, ema, step):
     config = Config(steps=99, ema=EmaConfig(enabled=ema))
     save_config(workdir, config)
     found = read_encoder(workdir, step)
@@ -393,7 +395,7 @@ def test_the_encoder_alone(workdir, ema, step):
     assert_same(found.params, expected.target_params if ema else expected.params["encoder"])
 
 
-def test_the_encoder_of_the_newest_good_checkpoint(workdir, caplog):
+def test_read_encoder_uses_the_newest_valid_checkpoint(workdir, caplog):
     save_config(workdir, Config())
     os.truncate(workdir / "checkpoints" / "2" / "state" / "manifest.ocdbt", 10)
     assert read_encoder(workdir).step == 1
@@ -402,7 +404,7 @@ def test_the_encoder_of_the_newest_good_checkpoint(workdir, caplog):
         read_encoder(workdir, 2)
 
 
-def test_reading_what_is_not_there(workdir, tmp_path):
+def test_read_encoder_raises_if_run_or_checkpoint_is_missing(workdir, tmp_path):
     with pytest.raises(ConfigError, match="does not exist; use the --workdir"):
         read_encoder(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"no config\.json"):
@@ -415,7 +417,7 @@ def test_reading_what_is_not_there(workdir, tmp_path):
         read_encoder(workdir)
 
 
-def test_an_encoder_the_checkpoint_lacks(tmp_path):
+def test_read_encoder_raises_if_the_checkpoint_lacks_the_encoder(tmp_path):
     with Checkpointer(tmp_path, keep=1) as checkpointer:
         checkpointer.save(1, dataclasses.replace(make_state(), target_params=None))
     save_config(tmp_path, Config())
@@ -423,7 +425,7 @@ def test_an_encoder_the_checkpoint_lacks(tmp_path):
         read_encoder(tmp_path)
 
 
-# Other processes
+# Several processes
 
 READER = """
 import sys, jax, numpy as np
@@ -452,7 +454,7 @@ def environment(devices):
 
 
 @pytest.mark.slow
-def test_the_encoder_is_read_with_any_number_of_devices(tmp_path):
+def test_read_encoder_works_with_any_number_of_devices(tmp_path):
     mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(AxisType.Auto,))
     split = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
     state = jax.tree.map(lambda x: jax.device_put(x, split) if x.ndim == 3 else x, make_state(4))
@@ -467,8 +469,8 @@ def test_the_encoder_is_read_with_any_number_of_devices(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_while_saving(tmp_path):
-    """Whenever the kill comes: what was reported is there, and what is restored is whole."""
+def test_reported_checkpoints_survive_a_kill_while_saving(tmp_path):
+    """Whenever the kill happens, reported checkpoints exist and the restored state is complete."""
     reached = 0
     for delay in np.random.default_rng(1).uniform(0.05, 0.4, size=6):
         command = [sys.executable, "-c", WRITER, str(tmp_path)]
@@ -485,9 +487,9 @@ def test_killed_while_saving(tmp_path):
         reached = step
 
 
-def test_checksums_are_in_the_form_of_sha256sum(workdir):
+def test_sha256sum_can_verify_the_checksums(workdir):
     if shutil.which("sha256sum") is None:
-        pytest.skip("no sha256sum")
+        pytest.skip("sha256sum is not installed")
     folder = workdir / "checkpoints" / "2"
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
     assert json.loads((folder / "leaves.json").read_text())["step"] == 2

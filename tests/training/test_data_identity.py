@@ -1,4 +1,4 @@
-"""The data of a run by content: it may move, but not change unnoticed."""
+"""The data of a run are identified by content: they may move, but changes are detected."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ NAMES = ("jump/a.mp4", "jump/b.mp4", "run/c.mp4", "run/d.mp4")
 
 
 def make(folder, names=NAMES):
-    """Files of random bytes; opening a source does not decode them."""
+    """Writes files of random bytes. Opening a source does not decode them."""
     for i, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(np.random.default_rng(i).bytes(20_000 + i))
@@ -29,7 +29,7 @@ def make(folder, names=NAMES):
 
 
 def moved(folder, to):
-    """A copy with other modification times."""
+    """Copies a folder and changes the modification times."""
     shutil.copytree(folder, to)
     for path in to.rglob("*"):
         os.utime(path, (1, 1))
@@ -42,7 +42,7 @@ def config(path, **settings):
 
 
 def resume(run, config, extend=False):
-    """As training does before its first step."""
+    """Opens a run and checks its data as training does before its first step."""
     identities = data_identity.identify_all(sources.open_sources(config.data))
     folder = workdir.open_workdir(run, config)
     lines = data_identity.require_same(folder, config, identities, extend=extend)
@@ -54,7 +54,7 @@ def identity(path, **settings):
     return sources.open_source(SourceConfig(path=str(path), **settings), "mine").fingerprint()
 
 
-def test_a_moved_folder_is_accepted_and_reported(tmp_path, capsys):
+def test_moved_folder_is_accepted_and_reported(tmp_path, capsys):
     old = make(tmp_path / "old")
     resume(tmp_path / "run", config(old))
     new = moved(old, tmp_path / "node" / "new")
@@ -64,7 +64,7 @@ def test_a_moved_folder_is_accepted_and_reported(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("change", "found"),
+    ("change", "diff"),
     [
         (lambda folder: (folder / NAMES[0]).unlink(), r"1 removed \('jump/a\.mp4'\)"),
         (lambda folder: make(folder, ["run/e.mp4", "run/f.mp4"]), r"2 added \('run/e\.mp4', 'run/f\.mp4'\)"),
@@ -74,14 +74,14 @@ def test_a_moved_folder_is_accepted_and_reported(tmp_path, capsys):
     ],
     ids=["removed", "added", "another size", "same size", "renamed"],
 )
-@pytest.mark.parametrize("place", ["same", "another"])
-def test_other_data_are_refused_with_what_differs(tmp_path, change, found, place):
+@pytest.mark.parametrize("location", ["same", "another"])
+def test_changed_data_raise_with_the_differences(tmp_path, change, diff, location):
     old = make(tmp_path / "old")
     resume(tmp_path / "run", config(old))
     recorded = (tmp_path / "run" / "data.json").read_bytes()
-    new = old if place == "same" else moved(old, tmp_path / "new")
+    new = old if location == "same" else moved(old, tmp_path / "new")
     change(new)
-    with pytest.raises(ConfigError, match=rf"config\.data\.sources\.mine: .*{new} does not contain the data.*{found}"):
+    with pytest.raises(ConfigError, match=rf"config\.data\.sources\.mine: .*{new} does not contain the data.*{diff}"):
         resume(tmp_path / "run", config(new))
     assert (tmp_path / "run" / "data.json").read_bytes() == recorded
 
@@ -90,7 +90,7 @@ def test_other_data_are_refused_with_what_differs(tmp_path, change, found, place
     assert resume(tmp_path / "run", config(new)) == []
 
 
-def test_what_include_and_exclude_choose_counts_not_how(tmp_path):
+def test_include_and_exclude_may_change_if_they_select_the_same_files(tmp_path):
     folder = make(tmp_path / "data")
     resume(tmp_path / "run", config(folder, include="jump"))
     assert resume(tmp_path / "run", config(folder, exclude="run/")) == []
@@ -98,7 +98,7 @@ def test_what_include_and_exclude_choose_counts_not_how(tmp_path):
         resume(tmp_path / "run", config(folder))
 
 
-def test_of_many_files_examples_are_named(tmp_path):
+def test_error_names_examples_of_many_files(tmp_path):
     folder = make(tmp_path / "data", [f"{i:03}.mp4" for i in range(20)])
     resume(tmp_path / "run", config(folder))
     shutil.rmtree(folder)
@@ -113,7 +113,7 @@ def listed(csv, paths):
     return csv
 
 
-def test_a_list_with_relative_or_absolute_paths_moves_with_its_files(tmp_path):
+def test_list_with_relative_or_absolute_paths_moves_with_its_files(tmp_path):
     old = make(tmp_path / "old")
     new = moved(old, tmp_path / "deeper" / "new")
     for relative in (True, False):
@@ -127,13 +127,13 @@ def test_a_list_with_relative_or_absolute_paths_moves_with_its_files(tmp_path):
     assert identity(lists[0]).names == NAMES
 
 
-def test_the_order_of_a_list_counts(tmp_path):
+def test_order_of_a_list_is_compared(tmp_path):
     folder = make(tmp_path)
     first, second = listed(folder / "a.csv", NAMES), listed(folder / "b.csv", NAMES[::-1])
     assert data_identity.differences(identity(first), identity(second)) == ["the same items in another order or number"]
 
 
-def test_names_are_the_same_from_any_folder(tmp_path, monkeypatch):
+def test_identity_does_not_depend_on_the_current_folder(tmp_path, monkeypatch):
     folder = make(tmp_path / "data")
     expected = identity(folder)
     monkeypatch.chdir(folder)
@@ -142,7 +142,7 @@ def test_names_are_the_same_from_any_folder(tmp_path, monkeypatch):
     assert identity("data") == identity("./data/") == expected
 
 
-def test_of_many_files_few_are_looked_at(tmp_path, monkeypatch):
+def test_only_a_sample_of_many_files_is_read(tmp_path, monkeypatch):
     folder = make(tmp_path, [f"{i:02}.mp4" for i in range(40)])
     monkeypatch.setattr(fingerprints, "SIZES", 10)
     monkeypatch.setattr(fingerprints, "EXCERPTS", 3)
@@ -151,21 +151,21 @@ def test_of_many_files_few_are_looked_at(tmp_path, monkeypatch):
     assert list(found.content) == ["00.mp4", "20.mp4", "39.mp4"]
 
 
-def test_a_prepared_set_may_move_but_not_change(tmp_path, write_video):
+def test_prepared_dataset_may_move_but_not_change(tmp_path, write_video):
     for i in range(3):
         write_video(tmp_path / "raw" / "class" / f"{i}.mp4", frames=8 + i)
-    made = [tmp_path / "set", tmp_path / "smaller"]
-    for folder, quality in zip(made, (95, 60), strict=True):
+    folders = [tmp_path / "set", tmp_path / "smaller"]
+    for folder, quality in zip(folders, (95, 60), strict=True):
         build.prepare(sets.OPEN["folder"](tmp_path / "raw"), folder, frames.JpegSettings(quality=quality), 0)
-    resume(tmp_path / "run", config(made[0]))
-    assert resume(tmp_path / "run", config(moved(made[0], tmp_path / "elsewhere"))) == []
+    resume(tmp_path / "run", config(folders[0]))
+    assert resume(tmp_path / "run", config(moved(folders[0], tmp_path / "elsewhere"))) == []
     with pytest.raises(ConfigError, match=r"1 changed \('.*array_record"):
-        resume(tmp_path / "run", config(made[1]))
+        resume(tmp_path / "run", config(folders[1]))
     with pytest.raises(ConfigError, match="removed"):
         resume(tmp_path / "run", config(make(tmp_path / "files")))
 
 
-def test_other_sprites_are_other_data(tmp_path, monkeypatch):
+def test_another_sprites_version_counts_as_changed_data(tmp_path, monkeypatch):
     sprites = parse(Config, tiny_run.SETTINGS)
     resume(tmp_path, sprites)
     assert resume(tmp_path, sprites) == []
@@ -175,7 +175,7 @@ def test_other_sprites_are_other_data(tmp_path, monkeypatch):
 
 
 def run_without_record(run, config):
-    """As versions left it that recorded no data and knew no `schedule_steps`."""
+    """Creates a run like versions that recorded no data and had no `schedule_steps`."""
     resume(run, config)
     (run / "data.json").unlink()
     settings = json.loads((run / "config.json").read_text())
@@ -183,7 +183,7 @@ def run_without_record(run, config):
     (run / "config.json").write_text(json.dumps(settings))
 
 
-def test_an_old_run_resumes_on_its_path_and_records_the_data(tmp_path):
+def test_old_run_resumes_on_its_path_and_records_the_data(tmp_path):
     folder = make(tmp_path / "data")
     run_without_record(tmp_path / "run", config(folder))
     assert resume(tmp_path / "run", config(folder)) == []
@@ -192,7 +192,7 @@ def test_an_old_run_resumes_on_its_path_and_records_the_data(tmp_path):
         resume(tmp_path / "run", config(folder))
 
 
-def test_an_old_run_on_another_path_is_compared_with_its_old_path_if_that_is_there(tmp_path):
+def test_old_run_on_another_path_is_compared_with_the_old_path_if_it_exists(tmp_path):
     folder = make(tmp_path / "data")
     run_without_record(tmp_path / "run", config(folder))
     with pytest.raises(ConfigError, match="2 removed"):
@@ -200,7 +200,7 @@ def test_an_old_run_on_another_path_is_compared_with_its_old_path_if_that_is_the
     assert resume(tmp_path / "run", config(moved(folder, tmp_path / "copy"))) == []
 
 
-def test_an_old_run_whose_old_path_is_gone_resumes_with_a_warning(tmp_path, caplog):
+def test_old_run_whose_path_no_longer_exists_resumes_with_a_warning(tmp_path, caplog):
     folder = make(tmp_path / "data")
     run_without_record(tmp_path / "run", config(folder))
     folder.rename(tmp_path / "moved")
@@ -212,7 +212,7 @@ def test_an_old_run_whose_old_path_is_gone_resumes_with_a_warning(tmp_path, capl
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"mine": {}}', '{"mine": 3}'])
-def test_an_unreadable_record_is_an_error_with_a_way_out(tmp_path, content):
+def test_unreadable_record_raises_with_advice(tmp_path, content):
     folder = make(tmp_path / "data")
     resume(tmp_path / "run", config(folder))
     record: pathlib.Path = tmp_path / "run" / "data.json"
@@ -223,7 +223,7 @@ def test_an_unreadable_record_is_an_error_with_a_way_out(tmp_path, content):
     assert resume(tmp_path / "run", config(folder)) == []
 
 
-def test_a_source_left_out_is_not_compared(tmp_path):
+def test_source_with_weight_0_is_not_compared(tmp_path):
     used = config(make(tmp_path / "data"))
     left_out = dataclasses.replace(used.data.sources["mine"], path="nowhere", weight=0.0)
     both = dataclasses.replace(used.data, sources={**used.data.sources, "more": left_out})

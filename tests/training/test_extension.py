@@ -1,4 +1,4 @@
-"""More steps and other schedules for a run: what is planned, recorded and reported."""
+"""Extending a run with more steps or other schedules: what is planned, recorded and reported."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ def config(steps, **changes):
 
 
 def extend(run, step, new, how):
-    """As training does once it has restored a step; returns what it prints."""
+    """Extends a run as training does after restoring a step, and returns the report."""
     new = dataclasses.replace(new, schedule_steps=extension.schedule_steps(new, run, how))
     folder = workdir.open_workdir(run, new, extend=True)
     change = extension.Extension(step, workdir.load_config(folder), new)
@@ -61,50 +61,50 @@ def row(table, name):
         (("stretch", 15), None, (15, 15)),
     ],
 )
-def test_the_length_of_schedules_after_extensions(run, first, then, expected):
+def test_schedule_length_after_extensions(run, first, then, expected):
     for how, steps in filter(None, (first, then)):
         extend(run, 10, config(steps), how)
     recorded = workdir.load_config(run)
     assert (recorded.steps, schedules.length(recorded)) == expected
-    # The plain command with the new number of steps resumes it.
+    # The command with the new number of steps, without --resume=extend, resumes it.
     plain = config(recorded.steps)
     plain = dataclasses.replace(plain, schedule_steps=extension.schedule_steps(plain, run, None))
     assert plain == recorded
     assert workdir.open_workdir(run, plain) == run
 
 
-def test_a_length_given_on_the_command_line_holds(run):
+def test_explicit_schedule_steps_take_precedence(run):
     assert extension.schedule_steps(config(40, schedule_steps=30), run, "hold") == 30
     assert extension.schedule_steps(config(40, schedule_steps=30), run, None) == 30
 
 
-def test_without_a_run_there_is_nothing_to_extend(tmp_path):
+def test_extending_a_missing_run_raises(tmp_path):
     assert extension.schedule_steps(config(40), tmp_path / "none", None) == 0
     with pytest.raises(ConfigError, match=r"There is no run in .*none to extend"):
         extension.schedule_steps(config(40), tmp_path / "none", "hold")
 
 
 @pytest.mark.parametrize(("how", "now", "end"), [("hold", 0.475, 0.5), ("stretch", 0.2375, 0.4875)])
-def test_the_table_has_the_values_before_and_after(run, how, now, end):
-    told = extend(run, 20, config(40), how)
-    assert "config.steps: 20 → 40" in told
-    assert f"Schedules {how}" in told
-    assert row(told, "context_prediction weight") == pytest.approx([0.475, now, 0.475, end])
+def test_report_has_the_values_before_and_after(run, how, now, end):
+    text = extend(run, 20, config(40), how)
+    assert "config.steps: 20 → 40" in text
+    assert f"Schedules {how}" in text
+    assert row(text, "context_prediction weight") == pytest.approx([0.475, now, 0.475, end])
     new = workdir.load_config(run)
     rate = [float(schedules.learning_rate(OPTIM, length, 20)) for length in (20, schedules.length(new))]
-    assert row(told, "learning_rate") == pytest.approx([*rate, 1e-6, 1e-6], rel=1e-4)
-    assert row(told, "weight_decay")[2:] == pytest.approx([0.4, 0.4])
-    assert row(told, "ema_decay") == [0.99925] * 4
+    assert row(text, "learning_rate") == pytest.approx([*rate, 1e-6, 1e-6], rel=1e-4)
+    assert row(text, "weight_decay")[2:] == pytest.approx([0.4, 0.4])
+    assert row(text, "ema_decay") == [0.99925] * 4
 
 
-def test_other_schedule_settings_are_listed_and_shown(run):
+def test_changed_schedule_settings_are_reported(run):
     more = dataclasses.replace(config(40), optim=dataclasses.replace(OPTIM, final_lr=1e-4))
-    told = extend(run, 20, more, "hold")
-    assert "config.optim.final_lr: 1e-06 → 0.0001" in told
-    assert row(told, "learning_rate") == pytest.approx([1e-6, 1e-4, 1e-6, 1e-4])
+    text = extend(run, 20, more, "hold")
+    assert "config.optim.final_lr: 1e-06 → 0.0001" in text
+    assert row(text, "learning_rate") == pytest.approx([1e-6, 1e-4, 1e-6, 1e-4])
 
 
-def test_extensions_are_listed_in_the_folder(run):
+def test_extensions_are_recorded_in_the_workdir(run):
     extend(run, 20, config(40), "hold")
     extend(run, 30, config(60), "stretch")
     listed = json.loads((run / "extensions.json").read_text())
@@ -115,7 +115,7 @@ def test_extensions_are_listed_in_the_folder(run):
     assert listed[1]["changes"] == ["config.steps: 40 → 60", "config.schedule_steps: 20 → 0"]
 
 
-def test_killed_between_its_two_files_an_extension_is_listed_once(run):
+def test_extension_killed_between_its_two_writes_is_recorded_once(run):
     before = (run / "config.json").read_bytes()
     extend(run, 20, config(40), "hold")
     (run / "config.json").write_bytes(before)
@@ -123,14 +123,14 @@ def test_killed_between_its_two_files_an_extension_is_listed_once(run):
     assert len(json.loads((run / "extensions.json").read_text())) == 1
 
 
-def test_fewer_steps_than_are_done_are_refused_and_nothing_is_written(run):
+def test_fewer_steps_than_done_raise_and_nothing_is_written(run):
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     with pytest.raises(ConfigError, match=r"done 12 steps; config\.steps is 11\. .* at least 12"):
         extend(run, 12, config(11), "hold")
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
-def test_a_checkpoint_older_than_the_extension_is_warned_of(run, caplog):
+def test_checkpoint_older_than_the_extension_logs_a_warning(run, caplog):
     extension.warn_if_before(run, 0)
     extend(run, 20, config(40), "stretch")
     extension.warn_if_before(run, 20)
@@ -139,7 +139,7 @@ def test_a_checkpoint_older_than_the_extension_is_warned_of(run, caplog):
     assert "extended at step 20, but its newest usable checkpoint is step 18" in caplog.text
 
 
-def test_past_their_length_schedules_keep_their_final_values():
+def test_schedules_keep_their_final_values_past_their_length():
     planned = config(40, schedule_steps=20)
     for name, value in extension.values(planned, 21).items():
         assert extension.values(planned, 40)[name] == value
@@ -148,6 +148,6 @@ def test_past_their_length_schedules_keep_their_final_values():
         assert extension.values(planned, step) == extension.values(config(20), step)
 
 
-def test_an_objective_sees_the_schedules_length():
+def test_progress_of_objectives_follows_the_schedule_length():
     contexts = [base.StepContext(step=jnp.int32(step), key=None, steps=20) for step in (0, 10, 20, 30)]
     np.testing.assert_array_equal([now.progress for now in contexts], [0.0, 0.5, 1.0, 1.0])

@@ -1,4 +1,4 @@
-"""Five AdamW steps from the study's weights, clip and masks give the study's losses and parameters."""
+"""Five AdamW steps from the study's weights, clip and masks reproduce the study's losses and parameters."""
 
 import pathlib
 
@@ -17,12 +17,12 @@ DEFAULT = ("trajectory/baseline", "trajectory/fwm_hw_ld")  # the others compile 
     "case",
     [pytest.param(case, id=case.name, marks=[] if case.name in DEFAULT else pytest.mark.slow) for case in CASES],
 )
-def test_five_steps(case):
+def test_five_steps_match_the_study(case):
     result = comparison.run(case)
     assert result.failed == []
     norms = sum(c.name.startswith("norm of") for c in result.comparisons)
     assert norms == PARAMETERS.get(case.name, 215)
 
 
-def test_every_trajectory_is_there():
+def test_all_four_trajectories_are_tested():
     assert len(CASES) == 4

@@ -1,4 +1,4 @@
-"""Steps of single frames: they take the image path, and nothing of time contributes there."""
+"""Steps on single frames use the image path, without temporal objectives."""
 
 import functools
 import json
@@ -37,7 +37,7 @@ def settings(tmp_path):
 
 
 @pytest.mark.slow
-def test_without_a_source_of_images_all_steps_are_of_clips(tmp_path):
+def test_all_steps_use_clips_without_a_source_of_images(tmp_path):
     data = SETTINGS["data"] | {"images": "frames"}
     assert loop.train(parse(Config, SETTINGS | {"steps": 2, "data": data}), tmp_path / "run") == loop.Outcome(step=2)
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -45,7 +45,7 @@ def test_without_a_source_of_images_all_steps_are_of_clips(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_step_of_single_frames_trains_the_image_path_alone(settings):
+def test_image_step_trains_only_the_image_path(settings):
     setup = build_setup(parse(Config, settings))
     assert setup.grid == (2, 4, 4)
     assert setup.images.grid == (1, 4, 4)
@@ -69,11 +69,11 @@ def test_a_step_of_single_frames_trains_the_image_path_alone(settings):
         assert float(metrics["loss/prediction"]) > 0
         assert np.isfinite(float(metrics["loss"]))
     train(state, {"video": video})
-    assert traced == [(8, 4, 16, 16, 3), (8, 1, 16, 16, 3)], "one program each"
+    assert traced == [(8, 4, 16, 16, 3), (8, 1, 16, 16, 3)], "each shape must be compiled once"
 
 
 def first_moments(state):
-    """Of the encoder's patch embeddings: whether Adam has seen a gradient."""
+    """Whether Adam has seen a gradient of each patch embedding of the encoder."""
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state):
         name = jax.tree_util.keystr(path)
@@ -84,7 +84,7 @@ def first_moments(state):
 
 
 @pytest.mark.slow
-def test_a_run_alternates_and_logs_images_under_their_own_names(settings, tmp_path):
+def test_run_alternates_and_logs_images_under_separate_names(settings, tmp_path):
     loop.train(parse(Config, settings), tmp_path / "run")
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     of_images = ["images/loss" in record for record in records]

@@ -10,7 +10,7 @@ def write(folder, process, step=0):
     writer.close()
 
 
-def test_process_0_writes_all_the_others_what_is_their_own(tmp_path):
+def test_process_0_writes_all_metrics_and_the_others_only_their_own(tmp_path):
     for process in (0, 1):
         write(tmp_path, process)
     records = [
@@ -22,7 +22,7 @@ def test_process_0_writes_all_the_others_what_is_their_own(tmp_path):
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
 
 
-def test_each_file_is_cut_back_on_resume(tmp_path):
+def test_resume_truncates_each_file(tmp_path):
     for process in (0, 1):
         write(tmp_path, process)
         write(tmp_path, process, step=1)

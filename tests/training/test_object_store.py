@@ -1,4 +1,4 @@
-"""A working directory at gs://…: files are written whole, folders exist by what is in them and cannot be renamed."""
+"""Working directories at gs://…, where folders exist only while they contain files and cannot be renamed."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ SETTINGS = tiny_run.SETTINGS | {"steps": 4}
 
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
-    """The folder that stands for gs://bucket."""
+    """The local folder that gs://bucket is redirected to."""
     monkeypatch.setattr(ownership, "SETTLE_S", 0.05)
     with mock_store.mounted(tmp_path / "bucket", monkeypatch) as here:
         yield here
@@ -53,8 +53,8 @@ def test_checkpoints_are_saved_kept_and_restored(bucket):
     np.testing.assert_array_equal(restored["params"]["kernel"], state(10)["params"]["kernel"])
 
 
-def test_what_has_no_checksums_yet_is_no_checkpoint(bucket, caplog):
-    """An interrupted save is under its final name there; removed at the next start."""
+def test_checkpoint_without_checksums_is_incomplete_and_removed(bucket, caplog):
+    """In an object store, an interrupted save already has its final name. The next start removes it."""
     with Checkpointer(RUN, keep=5) as checkpointer:
         checkpointer.save(1, state(1))
     folder = bucket / "run" / "checkpoints"
@@ -67,7 +67,7 @@ def test_what_has_no_checksums_yet_is_no_checkpoint(bucket, caplog):
     assert not (folder / "2").exists()
 
 
-def test_damage_is_passed_over_and_saved_again(bucket, caplog):
+def test_damaged_checkpoint_is_skipped_and_saved_again(bucket, caplog):
     with Checkpointer(RUN, keep=5) as checkpointer:
         for step in (1, 2):
             checkpointer.save(step, state(step))
@@ -80,7 +80,7 @@ def test_damage_is_passed_over_and_saved_again(bucket, caplog):
         assert checkpointer.restore(abstract())[0] == 2
 
 
-def test_a_working_directory_knows_its_settings(bucket):
+def test_workdir_stores_its_settings(bucket):
     config = parse(Config, SETTINGS)
     workdir.open_workdir(RUN, config)
     assert workdir.load_config(RUN) == config
@@ -90,27 +90,27 @@ def test_a_working_directory_knows_its_settings(bucket):
         workdir.open_workdir(RUN, parse(Config, SETTINGS | {"steps": 5}))
 
 
-def test_overwriting_says_how_to_move_a_run(bucket):
-    """Folders cannot be renamed there; nothing is changed."""
+def test_overwrite_raises_with_advice_on_moving_the_run(bucket):
+    """Folders cannot be renamed in an object store. Nothing is changed."""
     workdir.open_workdir(RUN, parse(Config, SETTINGS))
     with pytest.raises(ConfigError, match=r"cannot move gs://bucket/run aside.*another --workdir.*gcloud storage mv"):
         workdir.open_workdir(RUN, parse(Config, SETTINGS | {"steps": 5}), overwrite=True)
     assert workdir.load_config(RUN).steps == 4
-    workdir.open_workdir("gs://bucket/new", parse(Config, SETTINGS), overwrite=True)  # nothing is in the way
+    workdir.open_workdir("gs://bucket/new", parse(Config, SETTINGS), overwrite=True)  # does not exist yet
     assert workdir.load_config("gs://bucket/new").steps == 4
 
 
-def test_files_that_grow_are_copied_when_told(bucket):
-    spool = LocalMirror(epath.Path(RUN), "metrics.jsonl")
-    (spool.folder / "metrics.jsonl").write_text("1\n")
-    (spool.folder / "tensorboard").mkdir()
-    (spool.folder / "tensorboard" / "events").write_text("a")
+def test_growing_files_are_copied_on_publish(bucket):
+    mirror = LocalMirror(epath.Path(RUN), "metrics.jsonl")
+    (mirror.folder / "metrics.jsonl").write_text("1\n")
+    (mirror.folder / "tensorboard").mkdir()
+    (mirror.folder / "tensorboard" / "events").write_text("a")
     assert not (bucket / "run").exists()
-    spool.publish()
-    with (spool.folder / "metrics.jsonl").open("a") as file:
+    mirror.publish()
+    with (mirror.folder / "metrics.jsonl").open("a") as file:
         file.write("2\n")
-    spool.close()
-    assert not spool.folder.exists()
+    mirror.close()
+    assert not mirror.folder.exists()
     assert (bucket / "run" / "metrics.jsonl").read_text() == "1\n2\n"
     assert (bucket / "run" / "tensorboard" / "events").read_text() == "a"
     again = LocalMirror(epath.Path(RUN), "metrics.jsonl", "skipped.jsonl")
@@ -119,17 +119,17 @@ def test_files_that_grow_are_copied_when_told(bucket):
     again.close()
 
 
-def test_a_local_folder_is_written_to_directly(tmp_path):
-    spool = LocalMirror(epath.Path(tmp_path), "metrics.jsonl")
-    assert spool.folder == tmp_path
+def test_local_workdir_is_written_to_directly(tmp_path):
+    mirror = LocalMirror(epath.Path(tmp_path), "metrics.jsonl")
+    assert mirror.folder == tmp_path
     (tmp_path / "metrics.jsonl").write_text("1\n")
-    spool.close()
+    mirror.close()
     assert (tmp_path / "metrics.jsonl").read_text() == "1\n"
 
 
 @pytest.mark.slow
-def test_a_run_is_trained_and_resumed(bucket, tmp_path):
-    """As one on a disk, to the bit, with its metrics from the beginning."""
+def test_run_is_trained_and_resumed_as_on_disk(bucket, tmp_path):
+    """Losses are bit-identical, and all metrics are kept on resume."""
     loop.train(parse(Config, SETTINGS), RUN)
     loop.train(parse(Config, SETTINGS), tmp_path / "disk")
     metrics = [

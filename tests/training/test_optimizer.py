@@ -1,4 +1,4 @@
-"""Optimizers by name: their updates, clipping, accumulation, and the state tree that checkpoints hold."""
+"""Optimizers by name: their updates, clipping, accumulation, and the state tree stored in checkpoints."""
 
 import functools
 
@@ -16,7 +16,7 @@ from jepa_jax.settings import ConfigError, parse
 from jepa_jax.training import optimizer, step
 from jepa_jax.training.setup import build_setup, init_state
 
-# A tiny step compiles in half the time without the compiler's optimisations.
+# Without compiler optimizations, a tiny step compiles in half the time.
 fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
 PARAMS = {"layer": {"kernel": jnp.full((3, 4), 2.0), "bias": jnp.full(4, 2.0)}, "token": jnp.full((2, 4), 2.0)}
 
@@ -30,7 +30,7 @@ def first_update(gradient, **changes):
     return built.update(gradient, built.init(PARAMS), PARAMS)[0]
 
 
-def test_adamw_is_that_of_optax():
+def test_adamw_matches_optax():
     gradient = jax.tree.map(lambda p: p * jnp.linspace(-1, 1, p.size).reshape(p.shape), PARAMS)
     theirs = optax.adamw(1e-3, weight_decay=0.04, mask=optimizer.decayed)
     expected, _ = theirs.update(gradient, theirs.init(PARAMS), PARAMS)
@@ -38,7 +38,7 @@ def test_adamw_is_that_of_optax():
 
 
 @pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
-def test_every_optimizer_lowers_a_quadratic(name):
+def test_every_optimizer_decreases_a_quadratic(name):
     built = build(name=name)
     params, state = PARAMS, built.init(PARAMS)
     for _ in range(5):
@@ -47,12 +47,12 @@ def test_every_optimizer_lowers_a_quadratic(name):
     assert float(optax.tree.norm(params)) < float(optax.tree.norm(PARAMS))
 
 
-def test_muon_orthogonalizes_kernels_alone():
+def test_muon_orthogonalizes_only_kernels():
     axes = optimizer.matrices({"a": {"kernel": jnp.zeros((5, 3, 4)), "bias": jnp.zeros(4)}})
     assert axes == {"a": {"kernel": optax.contrib.MuonDimensionNumbers(1, 2), "bias": None}}
 
 
-def test_an_unknown_optimizer_is_refused_with_the_known_ones():
+def test_unknown_optimizer_raises_with_the_known_names():
     with pytest.raises(ConfigError, match=r"config\.optim: name is 'adamv', .* Did you mean 'adamw'\? .*lion"):
         build_setup(parse(Config, tiny_run.SETTINGS | {"optim": {"name": "adamv"}}))
 
@@ -68,8 +68,8 @@ def test_gradients_are_clipped_to_the_norm():
     )
 
 
-def test_the_state_has_the_names_that_older_checkpoints_have():
-    """Clipping included, which can be switched on in a run that resumes."""
+def test_state_names_match_those_of_older_checkpoints():
+    """Also with clipping, which can be enabled when a run resumes."""
     expected = {"0/count", "1/inner_state/count", "2/count"} | {
         f"0/{moment}/{name}" for moment in ("mu", "nu") for name in ("layer/kernel", "layer/bias", "token")
     }
@@ -77,7 +77,7 @@ def test_the_state_has_the_names_that_older_checkpoints_have():
         assert set(tree_paths.by_name(build(grad_clip_norm=norm).init(PARAMS))) == expected
 
 
-def test_accumulated_parts_make_the_update_of_the_whole_batch():
+def test_gradient_accumulation_matches_the_full_batch():
     batch = {"item": jnp.arange(8, dtype=jnp.int32)}
 
     def run(parts):

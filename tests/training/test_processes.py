@@ -1,4 +1,4 @@
-"""What processes say to each other; alone, they agree with themselves."""
+"""Communication between processes, and the same functions in a single process."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from jepa_jax.distributed import interrupt, processes
 from jepa_jax.settings import ConfigError
 
 
-def test_one_process_agrees_with_itself(capsys):
+def test_collectives_work_in_a_single_process(capsys):
     assert not processes.several()
     assert processes.is_main()
     assert processes.gather("a") == ["a"]
@@ -25,7 +25,7 @@ def test_one_process_agrees_with_itself(capsys):
         processes.run_together(lambda: 1 // 0)
 
 
-def test_processes_that_were_given_something_else_are_named(monkeypatch):
+def test_processes_with_different_settings_are_named(monkeypatch):
     monkeypatch.setattr(processes, "gather", lambda value: [value, value, {"config": {"seed": 2}, "workdir": "b"}])
     with pytest.raises(ConfigError, match=r"(?s)Process 2 .*given\.config\.seed: 1 → 2\n.*given\.workdir: 'a' → 'b'"):
         processes.require_same({"config": {"seed": 1}, "workdir": "a"})
@@ -33,27 +33,27 @@ def test_processes_that_were_given_something_else_are_named(monkeypatch):
 
 @pytest.fixture
 def two_processes(monkeypatch):
-    """agreed: the steps after which all stop, as jax's preemption service would say."""
+    """The steps after which all processes stop, in place of JAX's preemption service."""
     agreed = []
     monkeypatch.setattr(processes, "several", lambda: True)
     monkeypatch.setattr(interrupt.multihost_utils, "reached_preemption_sync_point", lambda step: step in agreed)
     return agreed
 
 
-def test_all_stop_after_the_step_they_agree_on(two_processes):
+def test_all_processes_stop_after_the_agreed_step(two_processes):
     two_processes.append(3)
     with interrupt.stop_on_signal() as stop:
         assert [stop.after(step) for step in (1, 2, 3)] == [False, False, True]
-    assert stop.received is signal.SIGTERM  # another process's
+    assert stop.received is signal.SIGTERM  # the signal of another process
 
 
-def test_ctrl_c_is_passed_on_to_all(two_processes):
+def test_ctrl_c_is_passed_on_to_all_processes(two_processes):
     seen = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))  # stands for jax's
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))  # in place of JAX's handler
     try:
         with interrupt.stop_on_signal() as stop:
             os.kill(os.getpid(), signal.SIGINT)
-            assert not stop.after(1)  # not before all agree
+            assert not stop.after(1)  # no agreement yet
             two_processes.append(2)
             assert stop.after(2)
         assert stop.received is signal.SIGINT
@@ -123,17 +123,17 @@ def talk(folder, *flags):
 
 
 @pytest.mark.slow
-def test_two_processes_talk(tmp_path):
+def test_two_processes_communicate(tmp_path):
     ended = talk(tmp_path)
     assert [code for *_, code in ended] == [0, 0], ended
     assert ["said once" in out for out, *_ in ended] == [True, False]
     assert all("left in order" in out for out, *_ in ended)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]  # no token is left
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]  # no temporary file is left
 
 
 @pytest.mark.slow
-def test_one_that_fails_does_not_wait_for_the_other(tmp_path):
+def test_failing_process_does_not_wait_for_the_other(tmp_path):
     ended = talk(tmp_path, "fail")
     assert ended[1][2] == 5
     assert "Process 1 of 2 exits with code 5" in ended[1][1]
-    assert ended[0][2] != 0  # taken along at the end of its own work
+    assert ended[0][2] != 0  # it fails too, when its own work is done

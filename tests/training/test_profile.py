@@ -1,4 +1,4 @@
-"""--profile writes a trace of the steps asked for; the step makes no implicit transfers."""
+"""--profile writes a trace of the given steps. The training step makes no implicit transfers."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,13 +13,13 @@ CONFIG = parse(Config, tiny_run.SETTINGS | {"steps": 3})
 
 
 @pytest.mark.parametrize("text", ["", "5", "0:3", "3:0", "3:", "a:b", "-1:2", "1:2:3"])
-def test_a_bad_value_is_refused_with_what_is_expected(text):
+def test_invalid_profile_values_raise(text):
     with pytest.raises(ConfigError, match=rf"--profile is '{text}'; expected STEP:STEPS, .* as in 100:5"):
         loop.Profile.parse(text)
 
 
 @pytest.mark.slow
-def test_a_trace_is_written_and_steps_outside_the_run_are_refused(tmp_path):
+def test_trace_is_written_and_steps_outside_the_run_raise(tmp_path):
     profile = loop.Profile.parse("2:1")
     assert loop.train(CONFIG, tmp_path / "run", profile=profile) == loop.Outcome(step=3)
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
@@ -27,7 +27,7 @@ def test_a_trace_is_written_and_steps_outside_the_run_are_refused(tmp_path):
         loop.train(CONFIG, tmp_path / "other", profile=loop.Profile(4, 1))
 
 
-def test_an_implicit_transfer_in_the_step_is_an_error(tmp_path, monkeypatch):
+def test_implicit_transfer_in_the_step_raises(tmp_path, monkeypatch):
     def jitted(*_):
         return lambda state, batch: (state, {"loss": jnp.add(state.step, np.ones(3))})
 

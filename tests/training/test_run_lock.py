@@ -1,4 +1,4 @@
-"""A run and its folder: one run at a time, and none that goes on in a folder it has lost."""
+"""Only one run at a time uses a working directory, and a run that loses its directory stops."""
 
 import contextlib
 import dataclasses
@@ -67,8 +67,8 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_run_holds_its_folder_until_it_ends(whole, tmp_path, monkeypatch):
-    """By itself, or by a signal."""
+def test_run_holds_its_lock_until_it_ends(whole, tmp_path, monkeypatch):
+    """Also if a signal stops it."""
     seen = []
     with before_batch(monkeypatch, 2, lambda: seen.append(json.loads((tmp_path / "run" / "lock.json").read_text()))):
         loop.train(config_with(), tmp_path / "run")
@@ -82,7 +82,7 @@ def test_a_run_holds_its_folder_until_it_ends(whole, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_second_run_is_refused_and_the_first_is_as_if_alone(whole, tmp_path, monkeypatch, overwrite):
+def test_second_run_raises_and_does_not_affect_the_first(whole, tmp_path, monkeypatch, overwrite):
     refused = []
 
     def second():
@@ -99,7 +99,7 @@ def test_a_second_run_is_refused_and_the_first_is_as_if_alone(whole, tmp_path, m
     chex.assert_trees_all_equal(*(reader.read_encoder(folder).params for folder in (tmp_path / "run", whole)))
 
 
-def test_a_killed_run_is_taken_over_at_once(whole, tmp_path):
+def test_lock_of_a_killed_run_is_taken_over(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
     dead = dataclasses.replace(ownership.Owner.this_process(), started="1")
@@ -109,18 +109,18 @@ def test_a_killed_run_is_taken_over_at_once(whole, tmp_path):
 
 
 def lost(tmp_path, monkeypatch, capsys, act, **changes):
-    """What a run says whose folder has something done to it before its fourth step, with two steps saved."""
+    """The error of a run that calls `act` before its fourth step, with two steps saved."""
     with before_batch(monkeypatch, 4, act), pytest.raises(WorkdirLostError) as error:
         loop.train(config_with(steps=40, **changes), tmp_path / "run")
-    told = capsys.readouterr()
-    assert "command again" not in told.out
-    assert "nothing to do" not in told.out
+    output = capsys.readouterr()
+    assert "command again" not in output.out
+    assert "nothing to do" not in output.out
     return str(error.value)
 
 
 @pytest.fixture
 def wait_until_saved(monkeypatch):
-    """wait_until_saved(step): until the run knows that this step is saved."""
+    """wait_until_saved(step): waits until the run has recorded that this step is saved."""
     locks, acquire = [], run_lock.RunLock.acquire
     monkeypatch.setattr(run_lock.RunLock, "acquire", lambda lock: (locks.append(lock), acquire(lock))[1])
 
@@ -133,8 +133,8 @@ def wait_until_saved(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_deleted_folder_is_told(tmp_path, monkeypatch, capsys, wait_until_saved, stopped):
-    """Also where a signal asks to save and stop just then."""
+def test_deleted_workdir_raises(tmp_path, monkeypatch, capsys, wait_until_saved, stopped):
+    """Also if a signal stops the run at the same time."""
 
     def delete():
         wait_until_saved(2)
@@ -148,7 +148,7 @@ def test_a_deleted_folder_is_told(tmp_path, monkeypatch, capsys, wait_until_save
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_in_place_of_another_is_left_alone(whole, tmp_path, monkeypatch, capsys, wait_until_saved):
+def test_replaced_workdir_raises_and_is_not_changed(whole, tmp_path, monkeypatch, capsys, wait_until_saved):
     def replace():
         wait_until_saved(2)
         (tmp_path / "run").rename(tmp_path / "aside")
@@ -161,7 +161,7 @@ def test_a_folder_in_place_of_another_is_left_alone(whole, tmp_path, monkeypatch
     }
 
 
-def test_an_emptied_folder_is_told(tmp_path, monkeypatch, capsys, wait_until_saved):
+def test_emptied_workdir_raises(tmp_path, monkeypatch, capsys, wait_until_saved):
     def empty():
         wait_until_saved(2)
         for path in (tmp_path / "run").iterdir():
@@ -172,8 +172,8 @@ def test_an_emptied_folder_is_told(tmp_path, monkeypatch, capsys, wait_until_sav
 
 
 @pytest.mark.parametrize("removed", [False, True])
-def test_a_run_that_another_took_over_writes_nothing_more(tmp_path, monkeypatch, capsys, wait_until_saved, removed):
-    """As after a machine that was suspended for minutes; or somebody deleted the lock."""
+def test_run_that_lost_its_lock_writes_nothing(tmp_path, monkeypatch, capsys, wait_until_saved, removed):
+    """The machine was suspended for minutes, or somebody deleted the lock."""
     file, before = tmp_path / "run" / "lock.json", []
 
     def take_over():
@@ -191,12 +191,12 @@ def test_a_run_that_another_took_over_writes_nothing_more(tmp_path, monkeypatch,
     assert file.exists() != removed
 
 
-def test_a_deleted_checkpoint_is_not_said_to_be_saved(tmp_path, monkeypatch, capsys, wait_until_saved):
+def test_deleted_checkpoint_is_not_reported_as_saved(tmp_path, monkeypatch, capsys, wait_until_saved):
     require = run_lock.RunLock.require
 
     def lose(lock, saved=None):
         require(lock, saved)
-        if saved == 6:  # it was there when its save ended
+        if saved == 6:  # the checkpoint existed when its save ended
             shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
 
     monkeypatch.setattr(run_lock.RunLock, "require", lose)
@@ -204,15 +204,15 @@ def test_a_deleted_checkpoint_is_not_said_to_be_saved(tmp_path, monkeypatch, cap
         loop.train(config_with(), tmp_path / "run")
 
 
-def test_a_folder_of_something_else_gets_no_lock(tmp_path):
+def test_folder_with_other_files_gets_no_lock(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ConfigError, match=r"no config\.json; it contains thesis\.tex"):
         loop.train(config_with(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_overwriting_through_a_link_keeps_the_link(tmp_path):
-    """A relative one, to a folder elsewhere."""
+def test_overwrite_through_a_link_keeps_the_link(tmp_path):
+    """The link is relative, to a folder elsewhere."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "runs").mkdir()
     (tmp_path / "disk" / "run").mkdir()
@@ -229,7 +229,7 @@ def test_overwriting_through_a_link_keeps_the_link(tmp_path):
 
 
 @pytest.mark.slow
-def test_in_a_bucket_too(tmp_path, monkeypatch, wait_until_saved):
+def test_workdir_in_a_bucket_is_locked_and_its_deletion_raises(tmp_path, monkeypatch, wait_until_saved):
     with mock_store.mounted(tmp_path / "bucket", monkeypatch) as bucket:
         refused = []
 

@@ -1,4 +1,4 @@
-"""Schedules at the edges of their curves, and beside optax's; tests/parity checks them against the study's."""
+"""Edge cases of the schedules, and a comparison with optax. tests/parity compares them with the study."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,7 @@ from jepa_jax.config import EmaConfig, OptimConfig
 from jepa_jax.training import schedules
 
 
-def test_without_warmup_the_first_step_has_the_peak_rate():
+def test_first_step_without_warmup_has_the_peak_learning_rate():
     assert float(schedules.learning_rate(OptimConfig(warmup_steps=0), 100, 1)) == pytest.approx(6e-4)
 
 
@@ -32,6 +32,6 @@ def test_learning_rate_and_weight_decay_agree_with_optax():
     ("schedule", "expected"),
     [("constant", [0.9, 0.9, 0.9]), ("linear", [0.925, 0.95, 1.0]), ("cosine", [0.9146447, 0.95, 1.0])],
 )
-def test_the_decay_of_the_moving_average(schedule, expected):
+def test_ema_decay_schedules(schedule, expected):
     config = EmaConfig(decay=0.9, schedule=schedule)
     np.testing.assert_allclose(schedules.ema_decay(config, 8, jnp.array([2, 4, 8])), expected, atol=1e-6)

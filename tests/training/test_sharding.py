@@ -1,4 +1,4 @@
-"""Any mesh trains the same model; what is split, and what is said of what is not."""
+"""All meshes train the same model. Tests which arrays are split, and the log of large arrays that are not."""
 
 import functools
 import re
@@ -37,7 +37,7 @@ def mesh_of(data, fsdp):
 
 
 def train(data, fsdp):
-    """Losses of ten steps, and the state after them."""
+    """Returns the losses of ten steps and the final state."""
     setup, mesh = build_setup(parse(Config, SETTINGS)), mesh_of(data, fsdp)
     init = functools.partial(init_state, setup)
     shardings = sharding.state_shardings(jax.eval_shape(init, 0), mesh)
@@ -61,7 +61,7 @@ def train(data, fsdp):
 
 @pytest.fixture(scope="module", autouse=True)
 def split_small_arrays():
-    """So that this tiny model is split at all."""
+    """Lowers the size limit so that this tiny model is split."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "LARGE", 256)
         yield
@@ -79,7 +79,7 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
     ("data", "fsdp"),
     [(2, 4), *(slow(*shape) for shape in [(2, 1), (1, 2), (4, 1), (2, 2), (1, 4), (8, 1), (4, 2), (1, 8)])],
 )
-def test_many_devices_are_one_device(one_device, data, fsdp):
+def test_training_does_not_depend_on_the_mesh(one_device, data, fsdp):
     losses, state = train(data, fsdp)
     np.testing.assert_allclose(losses, one_device[0], atol=1e-5)
     for part in ("params", "target_params"):
@@ -89,7 +89,6 @@ def test_many_devices_are_one_device(one_device, data, fsdp):
 
 
 def test_every_array_of_every_objective_has_a_rule():
-    """Parameters of all that can be trained: none falls through the rules."""
     every = {name: {"coefficient": 1.0} for name in objectives.CLASSES}
     setup = build_setup(parse(Config, SETTINGS | {"objectives": every}))
     abstract = jax.eval_shape(functools.partial(init_state, setup), 0)
@@ -104,13 +103,13 @@ def spec(name, shape, fsdp=4):
     return sharding.state_shardings(abstract, mesh_of(2, fsdp))[group][last].spec
 
 
-def test_output_channels_are_split_else_input_channels_and_never_the_stack_of_blocks():
+def test_kernels_are_split_by_output_or_input_channels_but_not_by_block():
     assert spec("params/a/kernel", (12, 24, 32)) == PartitionSpec(None, None, "fsdp")
     assert spec("params/a/kernel", (12, 24, 30)) == PartitionSpec(None, "fsdp")
     assert spec("opt_state/0/mu/a/kernel", (24, 32)) == PartitionSpec(None, "fsdp")
 
 
-def test_what_stays_whole_is_told_with_its_size(caplog):
+def test_large_replicated_arrays_are_logged_with_their_size(caplog):
     assert spec("params/a/kernel", (512, 30, 30)) == PartitionSpec()
     assert spec("params/a/bias", (512, 128)) == PartitionSpec()
     assert spec("params/a/strange", (512, 128)) == PartitionSpec()
@@ -120,7 +119,7 @@ def test_what_stays_whole_is_told_with_its_size(caplog):
     assert "params/a/strange (512, 128): 0.25 MiB, no rule matches" in text
 
 
-def test_what_is_small_or_not_to_be_split_stays_whole_without_a_word(caplog):
+def test_small_arrays_are_replicated_silently(caplog):
     assert spec("params/a/kernel", (4, 4)) == PartitionSpec()
     assert spec("params/a/kernel", (64, 64), fsdp=1) == PartitionSpec()
     assert caplog.text == ""

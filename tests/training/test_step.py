@@ -1,4 +1,4 @@
-"""Properties of the training step that must hold whatever the numbers are."""
+"""Properties of the training step that hold for any values of its inputs."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ SETTINGS = {
     "objectives": {"prediction": {}, "context_prediction": {"schedule": {"shape": "constant"}}},
 }
 
-# A tiny step compiles in half the time without the compiler's optimisations.
+# Without compiler optimizations, a tiny step compiles in half the time.
 fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
 
 
@@ -83,8 +83,8 @@ def test_no_gradient_reaches_the_target_encoder(setup, state, batch):
 
 
 @pytest.mark.slow
-def test_with_ema_off_targets_carry_gradient(state, batch):
-    """The loss and its forward pass are the same as with a fresh copy as target; the gradient is not."""
+def test_targets_carry_gradient_without_ema(state, batch):
+    """The loss equals that with a copy of the encoder as target, but the gradient differs."""
 
     def gradient(setup):
         return fast_jit(
@@ -98,7 +98,7 @@ def test_with_ema_off_targets_carry_gradient(state, batch):
     assert not jax.eval_shape(functools.partial(init_state, build(ema={"enabled": False})), 0).target_params
 
 
-def test_context_features_do_not_see_target_pixels(setup, state, batch):
+def test_context_features_do_not_depend_on_target_pixels(setup, state, batch):
     clips = step.pixels.normalise(batch["video"])
     context_BxK, target_BxM = step.masks.draw_all(setup.masks, jax.random.key(0), clips)[0]
     tokens = np.asarray(setup.encoder.patches(clips))
@@ -122,7 +122,7 @@ def test_context_features_do_not_see_target_pixels(setup, state, batch):
     assert np.abs(z - z_seen).max(axis=(1, 2)).min() > 1e-2
 
 
-def test_target_is_the_moving_average(jitted, state, batch):
+def test_target_encoder_is_the_moving_average(jitted, state, batch):
     decay, encoders, now = 0.9, [], state
     for _ in range(3):
         now, _ = jitted(now, batch)
@@ -135,7 +135,7 @@ def test_target_is_the_moving_average(jitted, state, batch):
     chex.assert_trees_all_close(now.target_params, expected, atol=1e-6)
 
 
-def test_the_step_is_a_function_of_state_and_batch(jitted, state, batch):
+def test_step_is_a_pure_function_of_state_and_batch(jitted, state, batch):
     (a, metrics), (b, _) = jitted(state, batch), jitted(state, batch)
     chex.assert_trees_all_equal(a, b)
     later, other = jitted(dataclasses.replace(state, step=state.step + 1), batch)
@@ -144,14 +144,14 @@ def test_the_step_is_a_function_of_state_and_batch(jitted, state, batch):
 
 
 @pytest.mark.slow
-def test_weight_decay_pulls_all_but_biases_and_scales(state, batch):
-    """One step with a huge decay against one without: the difference is −lr·decay·p, or nothing."""
+def test_weight_decay_applies_to_all_but_biases_and_scales(state, batch):
+    """Steps with and without a huge decay differ by −lr·decay·p, or not at all."""
     rate, decay = 1e-3, 1e3
-    # With Adam's own tiny ε, rounding alone turns the update of a weight that has next to no gradient.
+    # With Adam's default ε, rounding alone can flip the update of a weight with almost no gradient.
     optim = {"warmup_steps": 0, "peak_lr": rate, "final_lr": rate, "epsilon": 1e-3}
     setup = build(optim=optim | {"weight_decay": 0.0, "final_weight_decay": 0.0})
     decaying = build(optim=optim | {"weight_decay": decay, "final_weight_decay": decay})
-    # Mask tokens start at zero, where decay would not show.
+    # Mask tokens are initialized to zero, where decay has no effect.
     state = dataclasses.replace(state, params=jax.tree.map(lambda p: p + 0.01, state.params))
     after = [fast_jit(functools.partial(step.train_step, x))(state, batch)[0].params for x in (setup, decaying)]
     leaves = jax.tree_util.tree_leaves_with_path(state.params)

@@ -21,7 +21,7 @@ def config_with(**changes):
 
 
 @pytest.mark.parametrize(("enabled", "target"), [(True, "ema"), (False, "online")])
-def test_settings_of_older_runs_mean_the_same(enabled, target):
+def test_settings_of_older_runs_keep_their_meaning(enabled, target):
     old = to_dict(config_with(ema={"enabled": enabled}))
     for added in ("target", "target_checkpoint"):
         del old[added]
@@ -35,7 +35,7 @@ def test_settings_of_older_runs_mean_the_same(enabled, target):
 
 
 @pytest.mark.parametrize("settings", [{"target": "frozen"}, {"target_checkpoint": "runs/teacher"}])
-def test_frozen_and_its_checkpoint_go_together(settings):
+def test_frozen_target_and_target_checkpoint_require_each_other(settings):
     with pytest.raises(
         ConfigError, match=r"target is '.*' and target_checkpoint is '.*'; target 'frozen' needs a checkpoint"
     ):
@@ -50,7 +50,7 @@ def teacher(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_frozen_target_is_never_updated_and_cannot_be_exchanged(teacher, tmp_path):
+def test_frozen_target_is_not_updated_and_cannot_be_replaced(teacher, tmp_path):
     config = config_with(target="frozen", target_checkpoint=f"{teacher}:2")
     assert loop.train(config, tmp_path / "run") == loop.Outcome(step=2)
     trained = reader.read_encoder(teacher)
@@ -69,7 +69,7 @@ def test_a_frozen_target_is_never_updated_and_cannot_be_exchanged(teacher, tmp_p
         loop.train(dataclasses.replace(config, target_checkpoint=str(other / "seed")), tmp_path / "run")
 
 
-def test_a_target_with_other_channels_is_refused(teacher):
+def test_frozen_target_with_another_width_raises(teacher):
     encoder = reader.read_encoder(teacher).config.encoder
     config = config_with(target="frozen", target_checkpoint=str(teacher))
     with pytest.raises(ConfigError, match=r"target_checkpoint: the target encoder has width 32 instead of 16"):

@@ -19,12 +19,12 @@ def config_with_everything():
     return dataclasses.replace(config, data=data)
 
 
-def test_a_config_survives_the_file(tmp_path):
+def test_config_survives_save_and_load(tmp_path):
     save_config(tmp_path, config_with_everything())
     assert load_config(tmp_path) == config_with_everything()
 
 
-def test_a_new_folder_and_the_same_run_again(tmp_path):
+def test_new_workdir_is_created_and_can_be_reopened(tmp_path):
     path = open_workdir(tmp_path / "a" / "run", Config())
     assert sorted(entry.name for entry in path.iterdir()) == ["config.json", "versions.json"]
     assert load_config(path) == Config()
@@ -33,7 +33,7 @@ def test_a_new_folder_and_the_same_run_again(tmp_path):
     assert (path / "metrics.jsonl").read_text() == "kept"
 
 
-def test_an_empty_or_hardly_begun_folder_is_new(tmp_path):
+def test_empty_or_partially_created_workdir_counts_as_new(tmp_path):
     (tmp_path / "versions.json").write_text("{}")
     (tmp_path / "versions.json.tmp").write_text("{")
     (tmp_path / "config.json.tmp").write_text('{"ste')
@@ -42,23 +42,23 @@ def test_an_empty_or_hardly_begun_folder_is_new(tmp_path):
     assert json.loads((tmp_path / "versions.json").read_text())["jax"]
 
 
-def test_another_config_is_refused_with_the_difference(tmp_path):
+def test_changed_config_raises_with_the_difference(tmp_path):
     open_workdir(tmp_path, Config(seed=10))
     with pytest.raises(ConfigError, match=r"(?s)config\.seed: 10 → 20\n.*another --workdir.*, or --resume=overwrite"):
         open_workdir(tmp_path, Config(seed=20))
     assert load_config(tmp_path).seed == 10
 
 
-def test_more_steps_are_refused_with_advice_that_keeps_the_run(tmp_path):
+def test_more_steps_raise_with_advice_to_extend(tmp_path):
     open_workdir(tmp_path, Config(steps=10))
     with pytest.raises(ConfigError, match=r"(?s)config\.steps: 10 → 20\n.*--resume=extend") as raised:
         open_workdir(tmp_path, Config(steps=20))
     assert "overwrite" not in str(raised.value)
     assert open_workdir(tmp_path, Config(steps=20), extend=True) == tmp_path
-    assert load_config(tmp_path).steps == 10  # until training with them begins
+    assert load_config(tmp_path).steps == 10  # unchanged until training begins
 
 
-def test_of_several_changes_those_that_could_be_extended_are_named(tmp_path):
+def test_error_names_the_changes_that_extend_would_allow(tmp_path):
     open_workdir(tmp_path, Config(steps=10, seed=1))
     for extend in (False, True):
         with pytest.raises(ConfigError, match=r"(?s)config\.seed: 1 → 2\n.*--resume=overwrite"):
@@ -76,21 +76,21 @@ def test_overwrite_moves_the_old_run_aside(tmp_path):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_folder_of_something_else_is_left_alone(tmp_path, overwrite):
+def test_folder_with_other_files_raises_and_is_not_changed(tmp_path, overwrite):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ConfigError, match=r"no config\.json; it contains thesis\.tex"):
         open_workdir(tmp_path, Config(), overwrite=overwrite)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_file_is_not_a_folder(tmp_path):
+def test_file_as_workdir_raises(tmp_path):
     (tmp_path / "run").touch()
     with pytest.raises(ConfigError, match="is a file"):
         open_workdir(tmp_path / "run", Config())
 
 
 @pytest.mark.parametrize("content", ["", '{"steps": ', "[1]", '{"stepz": 3}', '{"steps": "many"}'])
-def test_an_unreadable_config_is_an_error_naming_the_file(tmp_path, content):
+def test_unreadable_config_raises_with_the_file_name(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ConfigError, match=r"config\.json is not a configuration"):
         load_config(tmp_path)
@@ -99,7 +99,7 @@ def test_an_unreadable_config_is_an_error_naming_the_file(tmp_path, content):
     open_workdir(tmp_path, Config(), overwrite=True)
 
 
-def test_versions_name_what_a_run_depends_on():
+def test_versions_include_all_dependencies():
     assert {
         "python",
         "jax",
@@ -113,14 +113,14 @@ def test_versions_name_what_a_run_depends_on():
     } <= versions().keys()
 
 
-def test_the_commit_is_that_of_the_checkout_the_package_is_in(tmp_path, monkeypatch):
+def test_commit_is_that_of_the_checkout_of_the_package(tmp_path, monkeypatch):
     module = tmp_path / "workdir.py"
     module.touch()
     monkeypatch.setattr(workdir, "__file__", str(module))
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     assert versions()["commit"] is None
     subprocess.run([*git, "init", "--quiet"], check=True)
-    assert versions()["commit"] is None  # in a checkout, but not of it
+    assert versions()["commit"] is None  # in a checkout, but not tracked
     subprocess.run([*git, "add", "workdir.py"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--message=one"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
@@ -129,7 +129,7 @@ def test_the_commit_is_that_of_the_checkout_the_package_is_in(tmp_path, monkeypa
     assert versions()["commit"] == f"{head}-dirty"
 
 
-def test_metrics_are_cut_back_to_the_restored_step(tmp_path):
+def test_cut_back_removes_metrics_after_the_restored_step(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step, "loss": 0.5}) + "\n" for step in (1, 2, 3, 4)]
     path.write_text("".join(lines) + '{"step": 5, "lo')
@@ -140,7 +140,7 @@ def test_metrics_are_cut_back_to_the_restored_step(tmp_path):
 
 
 @pytest.mark.parametrize("end", ['{"ste', "{", "7", '{"step": 2, "loss": 0.', '{"loss": 1}'])
-def test_a_last_line_cut_short_is_dropped(tmp_path, end, caplog):
+def test_cut_back_drops_an_incomplete_last_line(tmp_path, end, caplog):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n' + end)
     cut_back(path, 9)
@@ -148,13 +148,13 @@ def test_a_last_line_cut_short_is_dropped(tmp_path, end, caplog):
     assert end in caplog.text
 
 
-def test_without_metrics_nothing_is_cut(tmp_path):
+def test_cut_back_without_metrics_does_nothing(tmp_path):
     cut_back(tmp_path / "metrics.jsonl", 3)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_overwrite_moves_what_a_link_points_to(tmp_path):
-    """The link stays, and so does the folder behind it, which may be a mounted disk."""
+def test_overwrite_moves_the_contents_of_a_linked_folder(tmp_path):
+    """The link and the folder it points to, which may be a mounted disk, stay in place."""
     target, link = tmp_path / "disk" / "run", tmp_path / "run"
     target.mkdir(parents=True)
     link.symlink_to(target)
@@ -170,14 +170,14 @@ def test_overwrite_moves_what_a_link_points_to(tmp_path):
     assert not list(tmp_path.glob("*.old-*"))
 
 
-def test_a_link_to_nothing_is_told(tmp_path):
+def test_broken_link_raises(tmp_path):
     (tmp_path / "run").symlink_to("unmounted/run")
     with pytest.raises(ConfigError, match="is a symbolic link to unmounted/run, which does not exist"):
         open_workdir(tmp_path / "run", Config())
 
 
-def test_a_run_that_cannot_be_moved_stays(tmp_path, monkeypatch):
-    """As the root of a mounted disk: beside it is another disk."""
+def test_run_that_cannot_be_moved_is_kept(tmp_path, monkeypatch):
+    """The root of a mounted disk cannot be renamed to a path beside it, which is on another disk."""
     open_workdir(tmp_path / "run", Config(steps=1))
 
     def other_disk(*_):

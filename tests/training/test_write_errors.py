@@ -1,4 +1,4 @@
-"""A disk that is full or may not be written: one error says where, when, what is kept and what to do."""
+"""If a disk is full or read-only, one error has the folder, the step, the last checkpoint and advice."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def fails_on(number, function, error=FULL):
-    """The function, but its call `number` raises."""
+    """Wraps a function so that call `number` raises."""
     calls = []
 
     def call(*arguments, **named):
@@ -48,7 +48,7 @@ def train(folder, **changes):
         (errno.EACCES, "Make it writable"),
     ],
 )
-def test_metrics_that_cannot_be_written(tmp_path, monkeypatch, number, advice):
+def test_metrics_that_cannot_be_written_raise(tmp_path, monkeypatch, number, advice):
     error = OSError(number, os.strerror(number), str(tmp_path / "run" / "metrics.jsonl"))
     monkeypatch.setattr(metrics.MetricsWriter, "write", fails_on(3, metrics.MetricsWriter.write, error))
     with pytest.raises(write_errors.WriteError) as raised:
@@ -60,7 +60,7 @@ def test_metrics_that_cannot_be_written(tmp_path, monkeypatch, number, advice):
 
 
 @pytest.mark.slow
-def test_tensorboard_that_cannot_be_written(tmp_path, monkeypatch, capfd):
+def test_tensorboard_events_that_cannot_be_written_raise(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(metrics.EventsWriter, "flush", fails_on(5, metrics.EventsWriter.flush))
     with pytest.raises(write_errors.WriteError, match=r"metrics of step 5 .* The last good checkpoint is step 4\."):
         train(tmp_path / "run")
@@ -71,7 +71,7 @@ def test_tensorboard_that_cannot_be_written(tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize(
     "error", [FULL, ValueError("RESOURCE_EXHAUSTED: Error writing [OS error 28: No space left on device]")]
 )
-def test_a_checkpoint_that_cannot_be_written(tmp_path, monkeypatch, error):
+def test_checkpoint_that_cannot_be_written_raises(tmp_path, monkeypatch, error):
     monkeypatch.setattr(integrity, "write", fails_on(2, integrity.write, error))
     with pytest.raises(write_errors.WriteError) as raised:
         train(tmp_path / "run")
@@ -84,8 +84,8 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path, monkeypatch, error):
 
 
 @pytest.mark.slow
-def test_a_disk_that_stays_full_is_reported_once(tmp_path, monkeypatch):
-    """Closing the files fails too, but the first error says what was lost."""
+def test_disk_that_stays_full_is_reported_once(tmp_path, monkeypatch):
+    """Closing the files fails too, but the first error is raised."""
 
     def full(*_, **__):
         raise FULL
@@ -96,14 +96,14 @@ def test_a_disk_that_stays_full_is_reported_once(tmp_path, monkeypatch):
         train(tmp_path / "run")
 
 
-def test_a_folder_that_cannot_be_made(tmp_path, monkeypatch):
+def test_workdir_that_cannot_be_created_raises(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "open_workdir", fails_on(1, loop.open_workdir))
     with pytest.raises(write_errors.WriteError, match=r"the settings of the run in .*run\. .*Nothing was trained"):
         train(tmp_path / "run")
 
 
 @pytest.mark.slow
-def test_data_that_cannot_be_read_is_no_fault_of_the_folder(tmp_path, monkeypatch):
+def test_data_that_cannot_be_read_raise_no_write_error(tmp_path, monkeypatch):
     error = OSError(errno.EACCES, "Permission denied", "/data/clip.mp4")
     monkeypatch.setattr(data.TrainBatches, "__next__", fails_on(2, data.TrainBatches.__next__, error))
     with pytest.raises(PermissionError, match="clip"):
@@ -132,7 +132,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 @pytest.mark.slow
-def test_the_command_says_it_in_a_line(tmp_path):
+def test_command_prints_write_error_without_traceback(tmp_path):
     settings = tiny_run.SETTINGS | {"steps": 40, "checkpoint": {"every": 1000}}
     (tmp_path / "tiny.py").write_text(CONFIG.format(settings=settings))
     command = ["jepa_jax.train", f"--config={tmp_path / 'tiny.py'}", f"--workdir={tmp_path / 'run'}"]

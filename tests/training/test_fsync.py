@@ -1,11 +1,11 @@
-"""What a disk cannot take is an error; what a file system has no word for is not."""
+"""Disk errors while flushing raise. File systems that cannot flush folders are accepted."""
 
 import errno
 import os
 
 import pytest
 
-from jepa_jax.files import fsync as durable
+from jepa_jax.files import fsync
 
 
 def failing(monkeypatch, code):
@@ -16,18 +16,18 @@ def failing(monkeypatch, code):
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
-def test_a_disk_that_fails_is_an_error(tmp_path, monkeypatch, code):
+def test_disk_errors_raise(tmp_path, monkeypatch, code):
     (tmp_path / "file").write_text("content")
     failing(monkeypatch, code)
     with pytest.raises(OSError, match=os.strerror(code)):
-        durable.flush(tmp_path)
+        fsync.flush(tmp_path)
     with pytest.raises(OSError, match=os.strerror(code)):
-        durable.flush_names(tmp_path)
+        fsync.flush_names(tmp_path)
 
 
-def test_a_file_system_that_cannot_flush_names_is_none(tmp_path, monkeypatch):
+def test_file_system_that_cannot_flush_folders_is_accepted(tmp_path, monkeypatch):
     failing(monkeypatch, errno.EINVAL)
-    durable.flush_names(tmp_path)
+    fsync.flush_names(tmp_path)
     (tmp_path / "file").write_text("content")
-    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):  # a file it has to flush
-        durable.flush(tmp_path)
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):  # but files must be flushed
+        fsync.flush(tmp_path)
