@@ -67,6 +67,7 @@ def flags(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_evaluation_of_a_random_encoder(flags, tmp_path):
     done = run(*flags, "--config.probes.linear.epochs=3")
     assert done.returncode == 0, done.stderr

@@ -94,18 +94,21 @@ def test_extending_with_stretch_uses_schedules_of_the_new_length(six, copy, caps
     assert "Extending" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_extending_to_fewer_steps_than_done_raises(copy):
     with pytest.raises(ConfigError, match=r"has done 6 steps; config\.steps is 4"):
         loop.train(config_with(steps=4), copy, extend="hold")
     assert json.loads((copy / "config.json").read_text())["steps"] == 6
 
 
+@pytest.mark.slow
 def test_more_steps_without_extend_raise(copy):
     with pytest.raises(ConfigError, match=r"(?s)config\.steps: 6 → 10\n.*--resume=extend"):
         loop.train(config_with(steps=10), copy)
     assert column(copy, "step") == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_finished_run_explains_how_to_train_longer(copy, capsys):
     loop.train(config_with(), copy)
     assert "nothing to do. To train it longer, add --resume=extend" in capsys.readouterr().out

@@ -40,6 +40,7 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
+@pytest.mark.slow
 def test_features_of_unlabelled_and_labelled_files(flags, tmp_path):
     done = run(*flags, "--tokens=mean,frames,all", "--levels=last,all")
     assert done.returncode == 0, done.stderr

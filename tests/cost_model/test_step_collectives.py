@@ -49,6 +49,7 @@ def strays(state, found):
     return [c for c in found if c.kind != "all-reduce" and c.payload not in (*sizes, SAMPLES)]
 
 
+@pytest.mark.slow
 def test_data_parallel_step_only_reduces_gradients():
     state, found = compiled(fsdp=1)
     totals = collectives.by_kind(found)

@@ -167,7 +167,8 @@ def reading(path, act="pass"):
 ONCE = "if not os.path.exists(path + '.done'): open(path + '.done', 'w').close(); os.kill(os.getpid(), signal.SIGKILL)"
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
 def test_killed_worker_is_replaced_without_losing_batches(tmp_path, processes, caplog):
     iterator = pool.BatchPrefetcher(reading(tmp_path / "set", ONCE), processes, 1)
     got = [batch["x"].tolist() for batch in iterator]
@@ -178,6 +179,7 @@ def test_killed_worker_is_replaced_without_losing_batches(tmp_path, processes, c
     assert f"SIGKILL, while reading {tmp_path}/set/7" in caplog.text
 
 
+@pytest.mark.slow
 def test_file_that_crashes_a_worker_is_skipped_with_a_reason(tmp_path):
     iterator = pool.BatchPrefetcher(reading(tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)"), 2, 1)
     got = list(iterator)

@@ -97,6 +97,7 @@ def test_predictions_file_lists_every_clip(evaluation, training_run, tmp_path):
     assert len(rows) == 2 * 12 * (2 + 1 + 1)
 
 
+@pytest.mark.slow
 def test_clips_are_decoded_once_for_all_encoders_controls_and_measures(evaluation, training_run, tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(sources.Source, "read_image", counted(sources.Source.read_image, read))

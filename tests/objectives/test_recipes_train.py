@@ -12,7 +12,7 @@ from jepa_jax.settings import parse
 from jepa_jax.training import audit, step
 from jepa_jax.training.setup import build_setup, init_state
 
-DEFAULT = ("fwm_hw_ld_paper_code", "sigreg")
+SLOW = ("fwm_hw_ld_paper_code", "sigreg")
 STEPS = 10
 
 
@@ -27,7 +27,8 @@ def tiny(recipe):
 
 
 @pytest.mark.parametrize(
-    "recipe", [pytest.param(name, marks=[] if name in DEFAULT else pytest.mark.release) for name in recipes.RECIPES]
+    "recipe",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.release) for name in recipes.RECIPES],
 )
 def test_recipe_decreases_the_loss_and_has_the_expected_gradients(recipe):
     config = tiny(recipe)

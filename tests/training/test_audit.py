@@ -50,6 +50,7 @@ def test_losses_match_the_training_step(found):
         assert metrics[f"audit/{name}/loss"] == pytest.approx(float(after[f"loss/{name}"]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_gradient_norms_and_cosines(found):
     metrics, _ = found
     norm = metrics["audit/prediction/gradient_encoder"]
@@ -62,6 +63,7 @@ def test_gradient_norms_and_cosines(found):
     assert metrics["audit/prediction/gradient_head"] == 0
 
 
+@pytest.mark.slow
 def test_gradients_add_up_to_those_of_the_training_step(found):
     """Prediction and its opposite sum to (1 − 2)·g, so the total with the context loss has a norm in these bounds."""
     metrics, after = found
@@ -73,6 +75,7 @@ def test_gradients_add_up_to_those_of_the_training_step(found):
     assert np.hypot(abs(norm - other), head) - 1e-4 <= whole <= np.hypot(norm + other, head) + 1e-4
 
 
+@pytest.mark.slow
 def test_objective_without_encoder_gradient_is_reported(found):
     metrics, _ = found
     assert audit.without_gradient(metrics) == ["dead"]

@@ -77,6 +77,7 @@ def test_state_names_match_those_of_older_checkpoints():
         assert set(tree_paths.by_name(build(grad_clip_norm=norm).init(PARAMS))) == expected
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_matches_the_full_batch():
     batch = {"item": jnp.arange(8, dtype=jnp.int32)}
 

@@ -148,6 +148,7 @@ def test_deleted_workdir_raises(tmp_path, monkeypatch, capsys, wait_until_saved,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_replaced_workdir_raises_and_is_not_changed(whole, tmp_path, monkeypatch, capsys, wait_until_saved):
     def replace():
         wait_until_saved(2)
@@ -191,6 +192,7 @@ def test_run_that_lost_its_lock_writes_nothing(tmp_path, monkeypatch, capsys, wa
     assert file.exists() != removed
 
 
+@pytest.mark.slow
 def test_deleted_checkpoint_is_not_reported_as_saved(tmp_path, monkeypatch, capsys, wait_until_saved):
     require = run_lock.RunLock.require
 
@@ -211,6 +213,7 @@ def test_folder_with_other_files_gets_no_lock(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_overwrite_through_a_link_keeps_the_link(tmp_path):
     """The link is relative, to a folder elsewhere."""
     (tmp_path / "disk").mkdir()

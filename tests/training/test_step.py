@@ -122,6 +122,7 @@ def test_context_features_do_not_depend_on_target_pixels(setup, state, batch):
     assert np.abs(z - z_seen).max(axis=(1, 2)).min() > 1e-2
 
 
+@pytest.mark.slow
 def test_target_encoder_is_the_moving_average(jitted, state, batch):
     decay, encoders, now = 0.9, [], state
     for _ in range(3):

@@ -69,6 +69,7 @@ def test_frozen_target_is_not_updated_and_cannot_be_replaced(teacher, tmp_path):
         loop.train(dataclasses.replace(config, target_checkpoint=str(other / "seed")), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_frozen_target_with_another_width_raises(teacher):
     encoder = reader.read_encoder(teacher).config.encoder
     config = config_with(target="frozen", target_checkpoint=str(teacher))
