@@ -14,6 +14,7 @@ from jepa_jax.data import sampling, sources
 from jepa_jax.data.decode import videos
 from jepa_jax.data.preparation import build, frames, sets
 from jepa_jax.data.sources import array_record
+from jepa_jax.data.sources.strings import Strings
 from jepa_jax.settings import ConfigError
 
 SourceConfig = config.SourceConfig
@@ -173,7 +174,7 @@ def test_large_index_opens_fast_and_pickles_small(tmp_path):
     """The size of Something-Something V2: half a second to open, and a few megabytes to send to each worker."""
     count = 170_000
     index = array_record.Index(
-        array_record.Strings.of([f"video/{k}" for k in range(count)]),
+        Strings.of([f"video/{k}" for k in range(count)]),
         np.arange(count, dtype=np.int32) % 174,
         np.full(count, 12.0),
         np.full(count, 45, np.int32),
@@ -235,14 +236,14 @@ def test_unusable_settings_raise(tmp_path, prepared_clips):
 
 def test_strings_behave_like_a_sequence():
     values = ["", "a", "señor/1.avi", "z" * 300]
-    strings = array_record.Strings.of(values)
+    strings = Strings.of(values)
     assert list(strings) == values
     assert strings[-1] == values[-1]
     assert strings[1:3] == values[1:3]
     assert list(strings.select(np.array([2, 0]))) == [values[2], ""]
     assert list(strings.with_prefix("d/")) == [f"d/{name}" for name in values]
-    assert list(array_record.Strings.concatenate([strings.select(np.array([2])), strings])) == [values[2], *values]
-    assert list(array_record.Strings.of([])) == []
+    assert list(Strings.concatenate([strings.select(np.array([2])), strings])) == [values[2], *values]
+    assert list(Strings.of([])) == []
     with pytest.raises(IndexError):
         strings[4]
 
