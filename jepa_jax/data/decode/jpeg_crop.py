@@ -27,9 +27,9 @@ def decode_box(jpeg: bytes, box_of: Callable[[int, int], crops.Box]) -> UInt8[np
         ValueError: the JPEG cannot be decoded.
     """
     height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
-    box = box_of(height, width)
+    box = box_of(int(height), int(width))
     at, rows = _height_position(jpeg), box.top + box.height + EDGE
-    if at is None or rows >= height:
+    if at is None or rows >= int(height):
         return box.of(simplejpeg.decode_jpeg(jpeg, "RGB"))
     top = b"".join((jpeg[:at], rows.to_bytes(2, "big"), jpeg[at + 2 :]))
     return box.of(simplejpeg.decode_jpeg(top, "RGB", strict=False))  # `strict` would reject the remaining codes
