@@ -3,9 +3,8 @@
     python benchmarks/records.py FOLDER [--rounds 20]
 
 FOLDER contains videos; those whose short side is at least 256 pixels make frames as most datasets have them. Both ways
-take turns in one process with one thread, pinned to one core if the system supports it, on the same clips and crops,
-whose pixels must be equal. Seconds are processor time. The rate at which one fixed frame is decoded tells how fast the
-machine was.
+read each clip in turn, with the same crop, and must give equal pixels. One process with one thread, pinned to one core
+if the system supports it; times are processor time. The rate of decoding one fixed frame shows the machine's speed.
 """
 
 import argparse
@@ -62,22 +61,21 @@ def _single() -> None:
 
 
 def compare(folder: str, count: int, size: int, rounds: int) -> str:
-    """Times both ways in turns; returns the medians, the ratio of whole frames to now, and the fixed frame's rate."""
+    """Times both ways clip by clip; returns the medians, their ratio and the rate of the fixed frame."""
     prepared = array_record.open_set(folder, "train")
     whole_ms, now_ms, fixed = np.zeros((3, rounds))
     for turn in range(-1, rounds):  # the first one warms up
-        numbers = range(CLIPS_A_ROUND * turn, CLIPS_A_ROUND * (turn + 1))
+        seconds = {read: 0.0, read_whole: 0.0}
+        for number in range(CLIPS_A_ROUND):
+            clips = []
+            for way in (read, read_whole) if number % 2 else (read_whole, read):
+                with mock.patch.object(array_record, "records", RECORDS[way]):
+                    started = time.process_time()
+                    clips.append(way(prepared, CLIPS_A_ROUND * (turn + 1) + number, count, size))
+                    seconds[way] += time.process_time() - started
+            np.testing.assert_array_equal(*clips)
+        now_ms[turn], whole_ms[turn] = (1e3 * seconds[way] / CLIPS_A_ROUND for way in (read, read_whole))
         fixed[turn] = _fixed_rate()
-        started = time.process_time()
-        now = [read(prepared, number % 2**31, count, size) for number in numbers]
-        between = time.process_time()
-        with mock.patch.object(array_record, "records", tfds_records):
-            whole = [read_whole(prepared, number % 2**31, count, size) for number in numbers]
-        ended = time.process_time()
-        now_ms[turn], whole_ms[turn] = (
-            1e3 * (b - a) / CLIPS_A_ROUND for a, b in ((started, between), (between, ended))
-        )
-        np.testing.assert_array_equal(now, whole)
     low, middle, high = np.quantile(whole_ms / now_ms, (0.25, 0.5, 0.75))
     return (
         f"{np.median(whole_ms):.2f} | {np.median(now_ms):.2f} | {middle:.2f} ({low:.2f}–{high:.2f}) | "
@@ -108,6 +106,9 @@ def _window(number: int, count: int):
 def tfds_records(folder: str, part: str):
     """Records as TFDS reads them, which copies all of their frames."""
     return tfds.builder_from_directory(folder).as_data_source(split=part)  # pyright: ignore[reportCallIssue]
+
+
+RECORDS = {read: array_record.records, read_whole: tfds_records}
 
 
 @functools.cache
