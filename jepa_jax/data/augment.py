@@ -9,22 +9,14 @@ from jaxtyping import Float32, Int, UInt8
 from PIL import Image
 
 from jepa_jax import config
+from jepa_jax.data.decode import crops
 
 CROP_TRIES = 10
 
 
-class Box(NamedTuple):
-    """A crop in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
 def random_box(
     height: int, width: int, settings: config.AugmentConfig, rng: np.random.Generator, view_aspect: float = 1.0
-) -> Box:
+) -> crops.Box:
     """Draws a crop with uniform area, log-uniform aspect ratio (width : height) and uniform position.
 
     If ten draws do not fit, returns the largest centred box with an aspect ratio within `settings.crop_aspect`.
@@ -42,16 +34,16 @@ def random_box(
         aspect = math.exp(rng.uniform(math.log(low), math.log(high)))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
-            return Box(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
+            return crops.Box(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
     w, h = width, height
     if width < low * height:
         h = min(height, max(1, round(width / low)))
     elif width > high * height:
         w = min(width, max(1, round(height * high)))
-    return Box((height - h) // 2, (width - w) // 2, h, w)
+    return crops.Box((height - h) // 2, (width - w) // 2, h, w)
 
 
-class RandomView:
+class RandomView(crops.CropTransform):
     """A random resized crop and random flip, drawn at a clip's first frame and applied to all of its frames.
 
     Bilinear without antialiasing. All frames must have the same size.
@@ -60,17 +52,18 @@ class RandomView:
     def __init__(self, height: int, width: int, settings: config.AugmentConfig, rng: np.random.Generator):
         """The view has `height`×`width` pixels."""
         self._height, self._width, self._settings, self._rng = height, width, settings, rng
-        self._box: Box | None = None
+        self._box: crops.Box | None = None
         self._flip = False
 
-    def __call__(self, frame_YxXxC: UInt8[np.ndarray, "Y X 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
-        """Returns the view of a frame, [height, width, 3]."""
+    def box(self, height: int, width: int) -> crops.Box:
+        """Returns the crop, which is drawn for the first frame."""
         if self._box is None:
-            height, width, _ = frame_YxXxC.shape
             self._box = random_box(height, width, self._settings, self._rng, self._width / self._height)
             self._flip = self._rng.random() < self._settings.flip_probability
-        top, left, height, width = self._box
-        crop_YxXxC = frame_YxXxC[top : top + height, left : left + width]
+        return self._box
+
+    def of_crop(self, crop_YxXxC: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
+        """Returns the view of a frame, [height, width, 3]."""
         view_YxXxC = cv2.resize(crop_YxXxC, (self._width, self._height), interpolation=cv2.INTER_LINEAR)
         return cv2.flip(view_YxXxC, 1) if self._flip else view_YxXxC
 

@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from jepa_jax import config
 from jepa_jax.data import augment, faults, sampling, skipped_files, sources
+from jepa_jax.data.decode import crops
 from jepa_jax.data.workers import pool, timing, worker_process
 
 Batch = dict[str, np.ndarray]
@@ -225,21 +226,32 @@ class _MakeBatch:
         _, height, width, _ = out_FxYxXxC.shape
         watch.switch(timing.READ)
         window_rng, view_rng = sample.generators()
-        view = augment.RandomView(height, width, self.augment, view_rng)
+        view = _TimedView(augment.RandomView(height, width, self.augment, view_rng), watch)
 
         def select_frames(count: int, fps: float) -> np.ndarray:
             step = sampling.stride(fps, source.settings.frame_step, source.settings.target_fps)
             return sampling.RANDOM_WINDOWS[source.settings.window](count, len(out_FxYxXxC), step, window_rng)
 
-        def transform(frame_YxXxC: np.ndarray) -> np.ndarray:
-            watch.switch(timing.AUGMENT)
-            view_YxXxC = view(frame_YxXxC)
-            watch.switch(timing.DECODE)
-            return view_YxXxC
-
         with faults.as_decode_error(source.paths[item]):
             if source.is_image:
                 watch.switch(timing.DECODE)
-                out_FxYxXxC[...] = transform(source.read_image(item))
+                out_FxYxXxC[...] = view(source.read_image(item))
                 return out_FxYxXxC
-            return source.read_clip(item, select_frames, transform, watch.switch, out_FxYxXxC)
+            return source.read_clip(item, select_frames, view, watch.switch, out_FxYxXxC)
+
+
+@dataclasses.dataclass(frozen=True)
+class _TimedView(crops.CropTransform):
+    """A view whose time is measured as augmentation, between stretches of decoding."""
+
+    view: augment.RandomView
+    watch: timing.Stopwatch
+
+    def box(self, height: int, width: int) -> crops.Box:
+        return self.view.box(height, width)
+
+    def of_crop(self, crop_YxXxC: np.ndarray) -> np.ndarray:
+        self.watch.switch(timing.AUGMENT)
+        view_YxXxC = self.view.of_crop(crop_YxXxC)
+        self.watch.switch(timing.DECODE)
+        return view_YxXxC

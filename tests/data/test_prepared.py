@@ -8,12 +8,14 @@ import time
 
 import numpy as np
 import pytest
+import simplejpeg
 
 from jepa_jax import config, data
-from jepa_jax.data import sampling, sources
+from jepa_jax.data import augment, sampling, sources
 from jepa_jax.data.decode import videos
 from jepa_jax.data.preparation import build, frames, sets
 from jepa_jax.data.sources import array_record
+from jepa_jax.data.sources.strings import Strings
 from jepa_jax.settings import ConfigError
 
 SourceConfig = config.SourceConfig
@@ -67,6 +69,36 @@ def near(got, wanted):
 def test_training_batches_match_those_of_the_files(clips, pictures, prepared_clips, prepared_pictures):
     for settings in ({"frame_step": 2}, {"target_fps": 16}, {"exclude": "a/[12]"}):
         near(batches(prepared_clips, prepared_pictures, **settings), batches(clips, pictures, **settings))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (40, 24), (200, 200)])
+def test_training_views_equal_those_of_whole_frames(prepared_clips, size):
+    """The same seed gives the same crop, and the pixels are exact although frames are decoded in part."""
+    found = array_record.open_set(prepared_clips, "train")
+    for seed in range(40):
+        part, whole = (augment.RandomView(*size, config.AugmentConfig(), np.random.default_rng(seed)) for _ in range(2))
+        got = found.read_clip(seed % 8, lambda count, fps: np.arange(4), part)
+        wanted = found.read_clip(seed % 8, lambda count, fps: np.arange(4), lambda frame: whole(frame))  # noqa: B023
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_training_decodes_no_rows_below_the_crop(prepared_clips, monkeypatch):
+    heights, decode_jpeg = [], simplejpeg.decode_jpeg
+
+    def noting(*arguments, **options):
+        frame = decode_jpeg(*arguments, **options)
+        heights.append(len(frame))
+        return frame
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", noting)
+    found = array_record.open_set(prepared_clips, "train")
+    for seed in range(20):
+        view = augment.RandomView(8, 8, config.AugmentConfig(crop_area=(0.1, 0.2)), np.random.default_rng(seed))
+        clip = found.read_clip(0, lambda count, fps: np.arange(2), view)
+        assert clip.shape == (2, 8, 8, 3)
+        box = view.box(0, 0)  # as drawn for the first frame
+        assert heights[-1] <= box.top + box.height + 2
+    assert len(heights) == 40
 
 
 @pytest.mark.slow
@@ -173,7 +205,7 @@ def test_large_index_opens_fast_and_pickles_small(tmp_path):
     """The size of Something-Something V2: half a second to open, and a few megabytes to send to each worker."""
     count = 170_000
     index = array_record.Index(
-        array_record.Strings.of([f"video/{k}" for k in range(count)]),
+        Strings.of([f"video/{k}" for k in range(count)]),
         np.arange(count, dtype=np.int32) % 174,
         np.full(count, 12.0),
         np.full(count, 45, np.int32),
@@ -235,14 +267,14 @@ def test_unusable_settings_raise(tmp_path, prepared_clips):
 
 def test_strings_behave_like_a_sequence():
     values = ["", "a", "señor/1.avi", "z" * 300]
-    strings = array_record.Strings.of(values)
+    strings = Strings.of(values)
     assert list(strings) == values
     assert strings[-1] == values[-1]
     assert strings[1:3] == values[1:3]
     assert list(strings.select(np.array([2, 0]))) == [values[2], ""]
     assert list(strings.with_prefix("d/")) == [f"d/{name}" for name in values]
-    assert list(array_record.Strings.concatenate([strings.select(np.array([2])), strings])) == [values[2], *values]
-    assert list(array_record.Strings.of([])) == []
+    assert list(Strings.concatenate([strings.select(np.array([2])), strings])) == [values[2], *values]
+    assert list(Strings.of([])) == []
     with pytest.raises(IndexError):
         strings[4]
 

@@ -18,6 +18,7 @@ from jepa_jax.data import skipped_files
 from jepa_jax.data.preparation import frames, outdated, parallel, plan, shard_writer
 from jepa_jax.data.preparation.raw import PrepareError, RawSet
 from jepa_jax.data.sources import array_record
+from jepa_jax.data.sources.strings import Strings
 
 LEDGER_FILE = "skipped.jsonl"
 VERSION = "1.0.0"
@@ -207,7 +208,7 @@ def _note(shard: shard_writer.Shard) -> shard_writer.Note:
 
 def _index(notes: Sequence[shard_writer.Note]) -> array_record.Index:
     return array_record.Index(
-        array_record.Strings.of([id for note in notes for id in note.ids]),
+        Strings.of([id for note in notes for id in note.ids]),
         np.array([label for note in notes for label in note.label], np.int32),
         np.array([fps for note in notes for fps in note.fps], np.float64),
         np.array([count for note in notes for count in note.count], np.int32),

@@ -15,7 +15,7 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -23,8 +23,10 @@ import simplejpeg
 from jaxtyping import Float64, Int32, Int64, Shaped, UInt8
 
 from jepa_jax.data import faults
-from jepa_jax.data.decode import videos
+from jepa_jax.data.decode import crops, jpeg_crop, videos
 from jepa_jax.data.listing import names
+from jepa_jax.data.sources import frame_records
+from jepa_jax.data.sources.strings import Strings
 from jepa_jax.data.workers import timing
 
 FRAMES_A_RECORD = 32
@@ -42,57 +44,6 @@ PLAN_FILE = "preparing/plan.json"  # exists while a set is being prepared
 
 class NotPreparedError(ValueError):
     """A folder is not a complete prepared set, or lacks the requested split."""
-
-
-class Strings(Sequence[str]):
-    """Strings stored in three arrays, which is compact for hundreds of thousands of names."""
-
-    def __init__(
-        self,
-        text: UInt8[np.ndarray, "bytes"],
-        starts: Int64[np.ndarray, "items"],
-        ends: Int64[np.ndarray, "items"],
-        prefix: str = "",
-    ):
-        """String i is `prefix` followed by the bytes of `text` from `starts[i]` to `ends[i]`."""
-        self.text = text
-        self.starts = starts
-        self.ends = ends
-        self.prefix = prefix
-
-    @classmethod
-    def of(cls, strings: Sequence[str]) -> "Strings":
-        """Stores the given strings."""
-        encoded = [names.to_bytes(string) for string in strings]
-        ends = np.cumsum([len(string) for string in encoded], dtype=np.int64)
-        starts = ends - np.array([len(string) for string in encoded], np.int64)
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), starts, ends)
-
-    @classmethod
-    def concatenate(cls, several: Sequence["Strings"]) -> "Strings":
-        """Concatenates several; their prefixes are dropped."""
-        offsets = np.cumsum([0, *(len(strings.text) for strings in several)])
-        return cls(
-            np.concatenate([strings.text for strings in several]),
-            np.concatenate([strings.starts + offset for strings, offset in zip(several, offsets[:-1], strict=True)]),
-            np.concatenate([strings.ends + offset for strings, offset in zip(several, offsets[:-1], strict=True)]),
-        )
-
-    def select(self, items: Int64[np.ndarray, "some"]) -> "Strings":
-        """Returns a subset of the strings."""
-        return Strings(self.text, self.starts[items], self.ends[items], self.prefix)
-
-    def with_prefix(self, prefix: str) -> "Strings":
-        """Returns the same strings with another prefix."""
-        return Strings(self.text, self.starts, self.ends, prefix)
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def __getitem__(self, item: Any) -> Any:
-        if isinstance(item, slice):
-            return [self[i] for i in range(*item.indices(len(self)))]
-        return self.prefix + names.from_bytes(self.text[self.starts[item] : self.ends[item]].tobytes())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +128,10 @@ class PreparedSet:
         if wanted[-1] >= count:
             wanted = select_frames(count, fps)
         numbers = np.unique(wanted).tolist()
-        frames = {i: transform(frame_YxXxC) for i, frame_YxXxC in self._frames(item, numbers, on_stage)}
+        decode = decode_jpeg
+        if isinstance(transform, crops.CropTransform):
+            decode, transform = functools.partial(jpeg_crop.decode_box, box_of=transform.box), transform.of_crop
+        frames = {i: transform(image_YxXxC) for i, image_YxXxC in self._frames(item, numbers, on_stage, decode)}
         return np.stack([frames[i] for i in wanted.tolist()], out=out)
 
     def read_image(self, item: int) -> UInt8[np.ndarray, "Y X 3"]:
@@ -186,12 +140,12 @@ class PreparedSet:
         Raises:
             DecodeError: the record or image is damaged.
         """
-        return next(self._frames(item, [0], timing.no_op))[1]
+        return next(self._frames(item, [0], timing.no_op, decode_jpeg))[1]
 
     def _frames(
-        self, item: int, numbers: Sequence[int], on_stage: timing.OnStage
-    ) -> Iterator[tuple[int, UInt8[np.ndarray, "Y X 3"]]]:
-        """Yields (number, frame); each record is opened once."""
+        self, item: int, numbers: Sequence[int], on_stage: timing.OnStage, decode: Callable[[bytes], np.ndarray]
+    ) -> Iterator[tuple[int, UInt8[np.ndarray, "_ _ 3"]]]:
+        """Yields (number, frame as decoded by `decode`); each record is opened once."""
         first_record, part = int(self.record_I[item]), self.parts[self.part_I[item]]
         opened, jpegs = -1, []
         with faults.as_decode_error(f"{self.folder}/{self.index.ids[item]}", "damaged in the prepared set: "):
@@ -204,7 +158,7 @@ class PreparedSet:
                         raise ValueError("the set has been prepared again since it was opened; restart this job")
                     jpegs = record["frames"]
                     on_stage(timing.DECODE)
-                yield i, decode_jpeg(jpegs[i % FRAMES_A_RECORD])
+                yield i, decode(jpegs[i % FRAMES_A_RECORD])
 
 
 def decode_jpeg(jpeg: bytes) -> UInt8[np.ndarray, "Y X 3"]:
@@ -217,16 +171,12 @@ def decode_jpeg(jpeg: bytes) -> UInt8[np.ndarray, "Y X 3"]:
 
 
 @functools.cache
-def records(folder: str, part: str) -> Any:
-    """The records of a part as a TFDS data source.
+def records(folder: str, part: str) -> frame_records.FrameRecords:
+    """The records of a part.
 
-    Each is a dict of id, label, fps, count, first (number of its first frame) and frames.
     Cached per process, so that a `PreparedSet` holds no open files and can be pickled to workers.
     """
-    import tensorflow_datasets as tfds  # slow to import, and not needed for raw files
-
-    builder = tfds.builder_from_directory(folder)
-    return builder.as_data_source(split=part)  # pyright: ignore[reportCallIssue]
+    return frame_records.FrameRecords(folder, part)
 
 
 def command(name: str, folder: str) -> str:
