@@ -134,7 +134,7 @@ class Encoder(nn.Module):
         x_BxSxE = (self.image_patch_embedding if image else self.patch_embedding)(patches_BxSxV)
         x_BxSxE += (self.image_modality if image else self.video_modality).astype(x_BxSxE.dtype)
 
-        turns = rope.turns(index, self.grid(clips), self.size.width // self.size.heads, self.patch, self.rotary)
+        turns = rope.turns(index, self.grid(clips), self.size.head_width, self.patch, self.rotary)
         outputs = []
         for level, (group, norm) in enumerate(zip(self.groups, self.norms, strict=True)):
             x_BxSxE = group(x_BxSxE, turns)

@@ -73,7 +73,7 @@ class Predictor(nn.Module):
             for name in ("video_modality", "image_modality")
         }
         x_BxSxP += modality["image_modality" if image else "video_modality"].astype(x_BxSxP.dtype)
-        turns = rope.turns(index_BxS, grid, self.size.width // self.size.heads, self.patch, self.rotary)
+        turns = rope.turns(index_BxS, grid, self.size.head_width, self.patch, self.rotary)
         blocks = layers.Blocks(
             self.size, 0, self.size.depth, self.scan, self.remat, self.attention, self.dtype, name="blocks"
         )

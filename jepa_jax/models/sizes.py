@@ -13,6 +13,11 @@ class Size:
     heads: int
     mlp_ratio: float = 4.0
 
+    @property
+    def head_width(self) -> int:
+        """Channels of a head."""
+        return self.width // self.heads
+
 
 ENCODERS = {
     "vit_tiny": Size(192, 12, 3),

@@ -1,0 +1,120 @@
+"""Implementations of self-attention: XLA operations, or a kernel that keeps logits and softmax on the chip."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import splash_attention as splash
+from jaxtyping import Array, DTypeLike, Float
+
+from jepa_jax.config import Attention
+from jepa_jax.models import batch_sharding
+
+NAMES = {"tpu": "splash attention", "gpu": "cuDNN's attention"}  # the kernel of each platform
+CUDNN_HEAD_WIDTH = 128  # largest number of channels of a head on every GPU that cuDNN's kernel supports
+
+LANES = 128  # a TPU's vector width: the number of tokens must be a multiple of it
+LONGEST = 2048  # keys in a block
+AREA = LANES * LONGEST  # most logits in a block: with it, forward and backward fit a v5e's scratch memory
+
+Tokens = Float[Array, "B S heads G"]
+Attend = Callable[[Tokens, Tokens, Tokens], Tokens]  # from queries, keys and values
+
+
+class Shape(NamedTuple):
+    """Size of an attention: tokens of a clip, and channels of a head."""
+
+    tokens: int
+    head_width: int
+
+
+def attend(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, kind: Attention) -> Tokens:
+    """Returns each token's average of the values, weighted by softmax(q·k / √G) (arXiv:1706.03762, equation 1).
+
+    Args:
+        q_BxSxAxG: queries of S tokens in A heads.
+        k_BxSxAxG: keys.
+        v_BxSxAxG: values.
+        kind: see `config.Attention`. `auto` must be resolved before (see `choice`); here it is the same as xla.
+    """
+    if kind == "fused":
+        return fused(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
+    return jax.nn.dot_product_attention(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
+
+
+def fused(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens) -> Tokens:
+    """`attend` by the kernel of the platform; by XLA operations where there is none for these inputs."""
+    kernels: dict[str, Callable[..., jax.Array]] = {"tpu": splash_attention}
+    shape = Shape(q_BxSxAxG.shape[1], q_BxSxAxG.shape[3])
+    # Tracing cuDNN's kernel needs a GPU.
+    if jax.default_backend() == "gpu" and not unsupported("gpu", q_BxSxAxG.dtype, shape):
+        kernels["cuda"] = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
+    return jax.lax.platform_dependent(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG, default=jax.nn.dot_product_attention, **kernels)
+
+
+def unsupported(platform: str, dtype: DTypeLike, shape: Shape) -> str:
+    """Returns why a platform has no kernel for such inputs; an empty string if it has one."""
+    if platform not in NAMES:
+        return f"there is no attention kernel for the platform {platform}"
+    if platform == "gpu":
+        if jnp.dtype(dtype).itemsize != 2:
+            return f"{NAMES[platform]} needs 16-bit floats, and dtype is {jnp.dtype(dtype)}"
+        if shape.tokens % 2:
+            return f"{NAMES[platform]} needs an even number of tokens, and there are {shape.tokens}"
+        if shape.head_width % 8 or shape.head_width > CUDNN_HEAD_WIDTH:
+            return (
+                f"{NAMES[platform]} needs heads of 8, 16, … {CUDNN_HEAD_WIDTH} channels, and they have "
+                f"{shape.head_width}"
+            )
+    return ""
+
+
+def splash_attention(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, *, interpret: bool = False) -> Tokens:
+    """`attend` by JAX's TPU kernel of this name. `interpret` runs it on any device, slowly."""
+    return batch_sharding.per_device(functools.partial(_splash, interpret=interpret))(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
+
+
+def _splash(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, *, interpret: bool) -> Tokens:
+    tokens, heads, width = q_BxSxAxG.shape[1:]
+    padded = -(-tokens // LANES) * LANES
+
+    def prepare(x_BxSxAxG: Tokens) -> Float[Array, "B heads padded G"]:
+        return jnp.pad(x_BxSxAxG, ((0, 0), (0, padded - tokens), (0, 0), (0, 0))).swapaxes(1, 2)
+
+    # Padding is a segment of its own, so no token attends to it.
+    segment_S = (jnp.arange(padded) >= tokens).astype(jnp.int32)
+    segments = splash.SegmentIds(segment_S, segment_S) if padded > tokens else None
+    kernel: Any = splash.make_splash_mha(
+        mask=splash.MultiHeadMask([splash.FullMask((padded, padded))] * heads),
+        block_sizes=blocks(padded),
+        head_shards=1,
+        q_seq_shards=1,
+        interpret=interpret,
+    )
+    values_BxAxSxG = jax.vmap(functools.partial(kernel, segment_ids=segments))(
+        prepare(q_BxSxAxG * width**-0.5), prepare(k_BxSxAxG), prepare(v_BxSxAxG)
+    )
+    return values_BxAxSxG.swapaxes(1, 2)[:, :tokens]
+
+
+def blocks(tokens: int) -> splash.BlockSizes:
+    """Returns the numbers of queries and keys in a block: multiples of `LANES` that divide `tokens`.
+
+    Args:
+        tokens: a multiple of `LANES`.
+    """
+    keys = _largest_divisor(tokens, LONGEST)
+    queries = _largest_divisor(tokens, AREA // keys)
+    return splash.BlockSizes(
+        block_q=queries,
+        block_kv=keys,
+        block_q_dkv=queries,
+        block_kv_dkv=keys,
+        use_fused_bwd_kernel=True,
+    )
+
+
+def _largest_divisor(tokens: int, limit: int) -> int:
+    return max(size for size in range(LANES, limit + 1, LANES) if tokens % size == 0)
