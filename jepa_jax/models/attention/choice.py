@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import DTypeLike
 
-from jepa_jax.models.attention import kernels, self_check
-from jepa_jax.models.attention.kernels import Attend, Shape
+from jepa_jax.models.attention import self_check, support
+from jepa_jax.models.attention.kernels import Attend
+from jepa_jax.models.attention.support import Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +40,11 @@ def choose(platform: str, dtype: DTypeLike, shapes: Collection[Shape], kernel: A
         kernel: the fused attention, to compare with XLA's on the default device, once for each head width; None if the
             devices are not present.
     """
-    reasons = {shape: kernels.unsupported(platform, dtype, shape) for shape in sorted(shapes)}
+    reasons = {shape: support.unsupported(platform, dtype, shape) for shape in sorted(shapes)}
     supported = [shape for shape, reason in reasons.items() if not reason]
     if not supported:
         return Choice("xla", next(iter(reasons.values())))
-    name = kernels.NAMES[platform]
+    name = support.NAMES[platform]
     if kernel is None:
         return Choice("fused", name)
     longest = {shape.head_width: shape for shape in supported}  # sorted by tokens, so the last one stays

@@ -2,18 +2,16 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
 from jepa_jax.config import Attention
 from jepa_jax.models import batch_sharding
-
-NAMES = {"tpu": "splash attention", "gpu": "cuDNN's attention"}  # the kernel of each platform
-CUDNN_HEAD_WIDTH = 128  # largest number of channels of a head on every GPU that cuDNN's kernel supports
+from jepa_jax.models.attention.support import Shape, unsupported
 
 LANES = 128  # a TPU's vector width: the number of tokens must be a multiple of it
 LONGEST = 2048  # keys in a block
@@ -21,13 +19,6 @@ AREA = LANES * LONGEST  # most logits in a block: with it, forward and backward 
 
 Tokens = Float[Array, "B S heads G"]
 Attend = Callable[[Tokens, Tokens, Tokens], Tokens]  # from queries, keys and values
-
-
-class Shape(NamedTuple):
-    """Size of an attention: tokens of a clip, and channels of a head."""
-
-    tokens: int
-    head_width: int
 
 
 def attend(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, kind: Attention) -> Tokens:
@@ -39,9 +30,9 @@ def attend(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, kind: Attent
         v_BxSxAxG: values.
         kind: see `config.Attention`. `auto` must be resolved before (see `choice`); here it is the same as xla.
     """
-    if kind == "fused":
-        return fused(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
-    return jax.nn.dot_product_attention(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
+    if kind != "fused":
+        return jax.nn.dot_product_attention(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
+    return fused(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
 
 
 def fused(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens) -> Tokens:
@@ -52,23 +43,6 @@ def fused(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens) -> Tokens:
     if jax.default_backend() == "gpu" and not unsupported("gpu", q_BxSxAxG.dtype, shape):
         kernels["cuda"] = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
     return jax.lax.platform_dependent(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG, default=jax.nn.dot_product_attention, **kernels)
-
-
-def unsupported(platform: str, dtype: DTypeLike, shape: Shape) -> str:
-    """Returns why a platform has no kernel for such inputs; an empty string if it has one."""
-    if platform not in NAMES:
-        return f"there is no attention kernel for the platform {platform}"
-    if platform == "gpu":
-        if jnp.dtype(dtype).itemsize != 2:
-            return f"{NAMES[platform]} needs 16-bit floats, and dtype is {jnp.dtype(dtype)}"
-        if shape.tokens % 2:
-            return f"{NAMES[platform]} needs an even number of tokens, and there are {shape.tokens}"
-        if shape.head_width % 8 or shape.head_width > CUDNN_HEAD_WIDTH:
-            return (
-                f"{NAMES[platform]} needs heads of 8, 16, … {CUDNN_HEAD_WIDTH} channels, and they have "
-                f"{shape.head_width}"
-            )
-    return ""
 
 
 def splash_attention(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, *, interpret: bool = False) -> Tokens:

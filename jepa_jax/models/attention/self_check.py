@@ -1,10 +1,13 @@
 """Comparison of an attention kernel with XLA's attention, forward and backward, on random inputs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float
 
-from jepa_jax.models.attention.kernels import Attend, Shape, Tokens
+from jepa_jax.models.attention.kernels import Attend, Tokens, attend
+from jepa_jax.models.attention.support import Shape
 
 HEADS = 2
 MOST_TOKENS = 4096  # memory grows with the square of the tokens; at this number XLA's logits take 128 MiB
@@ -23,7 +26,7 @@ def difference(kernel: Attend, dtype: DTypeLike, shape: Shape) -> float:
     """
     size = (1, min(shape.tokens, MOST_TOKENS), HEADS, shape.head_width)
     q, k, v = (jax.random.normal(key, size).astype(dtype) for key in jax.random.split(jax.random.key(0), 3))
-    expected = _values_and_gradients(jax.nn.dot_product_attention, (q, k, v))
+    expected = _values_and_gradients(functools.partial(attend, kind="xla"), (q, k, v))
     actual = _values_and_gradients(kernel, (q, k, v))
     errors = [_error(own, other) for own, other in zip(actual, expected, strict=True)]
     return float(jnp.max(jnp.stack(errors)))
