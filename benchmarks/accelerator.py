@@ -2,9 +2,10 @@
 
     python benchmarks/accelerator.py [--config ucf101] [--remat dots] [--batch 32] [--rounds 30]
 
-Reports clips/s, model FLOP/s relative to the measured peak of bfloat16 matrix products (--matmul: their side), and the
-compiler's memory per device. Batches are random numbers already on the devices, so loading is not measured. All steps
-are compiled first; each round then runs every step once.
+Reports which of the two `config.encoder.attention=auto` chooses and how far their results differ; then clips/s, model
+FLOP/s relative to the measured peak of bfloat16 matrix products (--matmul: their side), and the compiler's memory per
+device. Batches are random numbers already on the devices, so loading is not measured. All steps are compiled first;
+each round then runs every step once.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from jepa_jax.cost_model import flops
 from jepa_jax.distributed import sharding
 from jepa_jax.evaluation.frozen_encoder import load_config_file
 from jepa_jax.training import step
-from jepa_jax.training.setup import build_setup, init_state
+from jepa_jax.training.setup import build_setup, init_state, resolve_attention
 
 GIB = 2**30
 
@@ -48,7 +49,9 @@ def main() -> None:
     peak = len(devices) * matmul_peak(arguments.matmul)
     print(f"{len(devices)} × {devices[0].device_kind}: {peak / 1e12:.4g} TFLOP/s in bfloat16 products, measured")
     print(f"encoder {encoder.size}, batch {config.batch_size}, {config.dtype}, remat {encoder.remat}")
-    kinds: tuple[Attention, ...] = typing.get_args(Attention)
+    _, chosen = resolve_attention(build_setup(with_attention(config, "auto")), jax.default_backend())
+    print(f"attention auto is {chosen}")
+    kinds: tuple[Attention, ...] = ("xla", "fused")
     steps = [prepare(with_attention(config, kind)) for kind in kinds]
     seconds: list[list[float]] = [[] for _ in kinds]
     for number in range(arguments.rounds + 2):

@@ -27,10 +27,12 @@ backward pass.
 Schedules = Literal["hold", "stretch"]
 """What schedules do in an extended run: keep their final values, or stretch to its length."""
 
-Attention = Literal["xla", "fused"]
+Attention = Literal["auto", "xla", "fused"]
 """The implementation of attention. xla: XLA operations, which write logits and softmax to memory. fused: a kernel that
-keeps them on the chip: splash attention on TPUs, and cuDNN's on NVIDIA GPUs, for bfloat16 and an even number of tokens.
-On other devices, and for inputs that cuDNN does not support, fused is the same as xla.
+keeps them on the chip: splash attention on TPUs, and cuDNN's on NVIDIA GPUs, for bfloat16, an even number of tokens and
+heads of 8, 16, … 128 channels. On other devices, and for inputs that cuDNN does not support, fused is the same as xla.
+auto: fused, if there is a kernel for the device and dtype and its results on a small input agree with those of xla,
+forward and backward; else xla. On CPUs auto is xla.
 """
 
 
@@ -100,7 +102,7 @@ class EncoderConfig:
     rotary: Literal["interleaved", "tiled"] = "interleaved"  # tiled: the layout of released V-JEPA 2 weights
     scan: bool = True  # False unrolls the blocks: slower to compile, sometimes faster to run
     remat: Remat = "none"  # of the encoder's and the predictor's blocks
-    attention: Attention = "xla"  # of the encoder and the predictor
+    attention: Attention = "auto"  # of the encoder and the predictor
 
     def __post_init__(self) -> None:
         at_least(self, 1, "patch", "tubelet", "levels")

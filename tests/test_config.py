@@ -25,6 +25,11 @@ def get_config(name, *arguments):
     return module.get_config(*arguments)
 
 
+def test_attention_is_auto_by_default_and_old_settings_are_read():
+    assert Config().encoder.attention == "auto"
+    assert parse(Config, {"encoder": {"attention": "xla"}}).encoder.attention == "xla"
+
+
 def test_defaults_survive_a_config_dict_round_trip():
     assert parse(Config, defaults(Config)) == Config()
     assert parse(Config, to_dict(Config())) == Config()

@@ -11,6 +11,7 @@ from jepa_jax.cost_model.memory import Memory
 from jepa_jax.cost_model.roofline import Roofline, roofline
 from jepa_jax.cost_model.topology import Topology
 from jepa_jax.cost_model.traffic import traffic
+from jepa_jax.models import attention
 
 STRONGER = {"none": "dots", "dots": "full", "full": "level"}  # the next remat policy, which saves more memory
 
@@ -30,6 +31,7 @@ class Report:
         traffic: bytes between a chip and its memory; None if the step does not fit.
         collectives: totals by kind; None if the step does not fit.
         unknown_loops: number of loops with an unknown trip count, counted once.
+        attention: the attention that was compiled.
     """
 
     config: Config
@@ -42,6 +44,7 @@ class Report:
     traffic: int | None
     collectives: Mapping[str, collectives.Total] | None
     unknown_loops: int
+    attention: attention.Choice
 
     @property
     def chips(self) -> int:
@@ -105,6 +108,7 @@ def read(config: Config, topology: Topology, compiled: program.Compiled) -> Repo
         traffic=traffic(parsed) if parsed else None,
         collectives=collectives.by_kind(communication) if communication is not None else None,
         unknown_loops=parsed.unknown_loops if parsed else 0,
+        attention=compiled.attention,
     )
 
 
@@ -139,7 +143,8 @@ def text(report: Report) -> str:
         f"{config.recipe}, encoder {config.encoder.size}, "
         f"{config.clip.frames}×{config.clip.height}×{config.clip.width}, "
         f"batch {config.batch_size}, {config.dtype}, remat {config.encoder.remat}, attention "
-        f"{config.encoder.attention}, fsdp {config.mesh.fsdp}, for {topology.name} ({report.chips} chips)",
+        f"{report.attention.kind}, fsdp {config.mesh.fsdp}, for {topology.name} ({report.chips} chips)",
+        *([f"attention            auto: {report.attention}"] if config.encoder.attention == "auto" else []),
         f"compiled in          {report.seconds:.0f} s",
         f"model FLOPs          {_si(report.model_flops)}FLOP per step, "
         f"{_si(report.model_flops / config.batch_size)}FLOP per clip",
@@ -189,9 +194,7 @@ def _roofline_lines(report: Report) -> list[str]:
     utilisation = report.model_flops / (roof.seconds * report.chips * chip.flops)
     hours = report.config.steps * roof.seconds / 3600
     if roof.binds == "memory" and report.config.encoder.attention == "xla":
-        lines.append(
-            "                       --config.encoder.attention=fused reduces it if attention causes most of it"
-        )
+        lines.append("                       --config.encoder.attention=auto reduces it if attention causes most of it")
     return [
         *lines,
         f"roofline             {busy}: {roof.binds} binds",
@@ -206,6 +209,7 @@ def _roofline_lines(report: Report) -> list[str]:
 COLUMNS = (
     "batch",
     "remat",
+    "attention",
     "memory per chip",
     "fits",
     "compiled FLOPs",
@@ -223,8 +227,16 @@ def table_row(report: Report) -> list[str]:
     times = [f"{1e3 * t:.1f} ms" for t in (roof.compute, roof.memory, roof.network)] if roof else ["–"] * 3
     fits = "yes" if report.fits else f"no, {_gib(report.used - (report.limit or 0))} over"
     rate = f"{report.config.batch_size / roof.seconds:,.0f}" if roof else "–"
-    first = [str(report.config.batch_size), report.config.encoder.remat, _gib(report.used), fits]
-    return [*first, f"{_si(report.program_flops)}FLOP", *times, rate, f"{report.seconds:.0f}"]
+    setting = [str(report.config.batch_size), report.config.encoder.remat, report.attention.kind]
+    return [
+        *setting,
+        _gib(report.used),
+        fits,
+        f"{_si(report.program_flops)}FLOP",
+        *times,
+        rate,
+        f"{report.seconds:.0f}",
+    ]
 
 
 def markdown_row(cells: Sequence[str]) -> str:

@@ -3,14 +3,17 @@
 import dataclasses
 import functools
 import pathlib
-from typing import Any
+import sys
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
-from jepa_jax import config_files
+from jepa_jax import config_files, models
 from jepa_jax.checkpoints import reader, tree_paths
-from jepa_jax.config import Config
+from jepa_jax.config import ClipConfig, Config
 from jepa_jax.files.paths import is_remote, locate, split_step
+from jepa_jax.models import attention
 from jepa_jax.run_dir import workdir
 from jepa_jax.settings import ConfigError, parse
 from jepa_jax.training.setup import build_setup, init_state
@@ -59,6 +62,35 @@ def load(reference: str, random_model: str = "") -> FrozenEncoder:
     found = reader.read_encoder(folder, number)
     weights = "ema" if found.config.target == "ema" else "online"
     return FrozenEncoder(found.config, found.params, weights, folder, found.step)
+
+
+def resolve_attention(frozen: FrozenEncoder, clip: ClipConfig, dtype: str) -> FrozenEncoder:
+    """Returns the encoder with attention `auto` resolved for the devices at hand; reports it on accelerators.
+
+    Args:
+        frozen: the encoder.
+        clip: the shape of the clips.
+        dtype: of the encoder's computation.
+    """
+    settings = frozen.config.encoder
+    if settings.attention != "auto":
+        return frozen
+    encoder = models.build_encoder(settings)
+    time, height, width = encoder.grid(jax.ShapeDtypeStruct((1, *clip.shape), jnp.float32))
+    kind = _choose_attention(
+        jax.default_backend(), dtype, attention.Shape(time * height * width, encoder.size.head_width)
+    )
+    config = dataclasses.replace(frozen.config, encoder=dataclasses.replace(settings, attention=kind))
+    return dataclasses.replace(frozen, config=config)
+
+
+@functools.cache
+def _choose_attention(platform: str, dtype: str, shape: attention.Shape) -> Literal["xla", "fused"]:
+    """Cached, so that `--watch` compares the kernel with XLA's attention only once."""
+    chosen = attention.choose(platform, dtype, {shape}, attention.fused)
+    if platform != "cpu":
+        print(f"Attention: {chosen}.", file=sys.stderr)
+    return chosen.kind
 
 
 def load_config_file(reference: str) -> Config:

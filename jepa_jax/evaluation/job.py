@@ -120,14 +120,15 @@ def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, 
     groups = splits.training_groups(config, train_set.names)
 
     dtype = trained.dtype if config.dtype == "trained" else config.dtype
+    encoder = frozen_encoder.resolve_attention(encoder, clip, dtype)
     encoders = {TRAINED: extractor.of_encoder(encoder, dtype)}
     if config.beside_untrained and encoder.weights != "random":
-        encoders[UNTRAINED] = extractor.of_encoder(frozen_encoder.untrained(trained), dtype)
+        encoders[UNTRAINED] = extractor.of_encoder(frozen_encoder.untrained(encoder.config), dtype)
     others = probe_runs.control_encoders(config, encoders[TRAINED])
     halves, views = {}, {}
     if config.representation:
         halves = representation.channel_halves(trained)
-        views = {f"{n} views": representation.masked_views(e, trained, clip, dtype) for n, e in encoders.items()}
+        views = {f"{n} views": representation.masked_views(e, encoder.config, clip, dtype) for n, e in encoders.items()}
     probed = config.kinds_of_features
     kinds = dict.fromkeys(others, probed) | dict.fromkeys(views, ("frames",))
     measured = representation.KINDS if halves else ()

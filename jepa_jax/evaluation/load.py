@@ -104,7 +104,9 @@ def load(checkpoint: str) -> LoadedEncoder:
         (2, 64, 128)
     """
     frozen = frozen_encoder.load(checkpoint)
-    return LoadedEncoder(frozen, extractor.of_encoder(frozen, frozen.config.dtype))
+    dtype = frozen.config.dtype
+    resolved = frozen_encoder.resolve_attention(frozen, frozen.config.clip, dtype)
+    return LoadedEncoder(frozen, extractor.of_encoder(resolved, dtype))
 
 
 def _batches(clips: Any, batch_size: int, config: Config) -> list[Any]:

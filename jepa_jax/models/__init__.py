@@ -1,4 +1,4 @@
-"""Encoder, predictor and probes: the only package that imports flax."""
+"""Encoder, predictor and probes. No other package imports flax."""
 
 from jepa_jax.models.encoder import Encoder, build_encoder, level_ends
 from jepa_jax.models.predictor import Predictor, build_predictor

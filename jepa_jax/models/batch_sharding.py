@@ -1,4 +1,4 @@
-"""Where clips lie on a mesh: activations stay split over devices as the batch is. Without a mesh nothing happens."""
+"""Keeps activations split over the devices of a mesh like the batch. Without a mesh these functions do nothing."""
 
 from collections.abc import Callable
 
@@ -8,17 +8,17 @@ from jaxtyping import Array, Float
 
 
 def shard_batch(x_Bx: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-    """The same activations, of which each device holds its own clips.
+    """Constrains activations so that each device holds its own clips.
 
-    Left to itself, the compiler splits their channels after weights that are split (fsdp), and sends activations from
-    device to device in place of the far smaller weights.
+    Without this constraint the compiler splits channels where weights are split over fsdp. It then sends activations
+    between devices instead of the weights, which are far smaller.
     """
     clips = _clips()
     return x_Bx if clips is None else jax.lax.with_sharding_constraint(x_Bx, clips)
 
 
 def per_device(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A function of arrays [B, …], computed by each device on its own clips: for kernels, which XLA cannot split."""
+    """Makes each device apply a function of arrays [B, …] to its own clips. XLA cannot partition kernels itself."""
     clips = _clips()
     if clips is None:
         return function

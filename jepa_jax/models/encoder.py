@@ -1,4 +1,4 @@
-"""The Video-JEPA encoder: a Vision Transformer over the tubelets that a mask leaves visible."""
+"""The Video-JEPA encoder: a Vision Transformer over the visible tubelets of a clip."""
 
 import flax.linen as nn
 import flax.linen.dtypes
@@ -14,10 +14,15 @@ modality_init = nn.initializers.normal(1e-6)
 
 
 def level_ends(depth: int, levels: int, explicit: tuple[int, ...] = ()) -> list[int]:
-    """How many blocks have run at the end of each level: 3, 6, 9, 12 for depth 12 and 4 levels.
+    """Returns the number of the last block of each level: 3, 6, 9, 12 for depth 12 and 4 levels.
+
+    Args:
+        depth: number of blocks.
+        levels: number of equal levels.
+        explicit: the last block of each level, counted from 1; overrides `levels`.
 
     Raises:
-        ValueError: more levels than blocks, or explicit ends of which the last is not the depth.
+        ValueError: there are more levels than blocks, or the last explicit end is not the depth.
     """
     if explicit:
         if explicit[-1] != depth:
@@ -32,17 +37,17 @@ def level_ends(depth: int, levels: int, explicit: tuple[int, ...] = ()) -> list[
 
 
 def gather_tokens(tokens_BxNxE: Float[Array, "B N E"], index_BxS: Int[Array, "B S"]) -> Float[Array, "B S E"]:
-    """The tokens at the given positions of each clip."""
+    """Returns the tokens at the given positions of each clip."""
     return jnp.take_along_axis(tokens_BxNxE, index_BxS[..., None], axis=1)
 
 
 def _nearest(number: int, divisor: int) -> int:
-    """The positive multiple of the divisor nearest to a number."""
+    """Returns the positive multiple of `divisor` that is nearest to `number`."""
     return max((2 * number + divisor) // (2 * divisor), 1) * divisor
 
 
 class PatchEmbedding(nn.Module):
-    """Linear embedding of flattened tubelets (frames × patch × patch × colours)."""
+    """Linear embedding of flattened tubelets (frames × patch × patch × colors)."""
 
     width: int
     shape: tuple[int, int, int, int]
@@ -58,7 +63,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Encoder of clips [B, F, Y, X, C] (normalised); F = 1 takes the image path (own patch and modality embedding)."""
+    """Encoder of normalized clips [B, F, Y, X, C]. Images (F = 1) have their own patch and modality embedding."""
 
     size: Size
     patch: int
@@ -72,7 +77,7 @@ class Encoder(nn.Module):
     level_ends: tuple[int, ...] = ()
 
     def setup(self) -> None:
-        """Modules, in the order they run."""
+        """Creates the submodules, in the order in which they run."""
         ends = level_ends(self.size.depth, self.levels, self.level_ends)
         size, patch = self.size, self.patch
         self.patch_embedding = PatchEmbedding(size.width, (self.tubelet, patch, patch, 3), self.dtype)
@@ -83,11 +88,15 @@ class Encoder(nn.Module):
             layers.Blocks(size, first, end - first, self.scan, self.remat, self.attention, self.dtype)
             for first, end in zip([0, *ends], ends, strict=False)
         ]
-        # Features leave in float32 whatever the blocks compute in, as LayerNorm's output does under PyTorch's autocast.
+        # Features are float32 whatever the dtype of the blocks, like the output of LayerNorm under PyTorch's autocast.
         self.norms = [nn.LayerNorm(layers.EPSILON, dtype=jnp.float32) for _ in ends]
 
     def grid(self, clips: Float[Array, "B F Y X C"] | jax.ShapeDtypeStruct) -> tuple[int, int, int]:
-        """Tokens of these clips in time, height and width."""
+        """Returns the number of tokens of a clip in time, height and width.
+
+        Raises:
+            ValueError: clips that do not divide into tubelets.
+        """
         frames, height, width = clips.shape[1:4]
         tubelet = 1 if frames == 1 else self.tubelet
         if frames % tubelet or height % self.patch or width % self.patch:
@@ -99,7 +108,7 @@ class Encoder(nn.Module):
         return frames // tubelet, height // self.patch, width // self.patch
 
     def patches(self, clips: Float[Array, "B F Y X C"]) -> Float[Array, "B N V"]:
-        """Clips cut into flattened tubelets, time-major."""
+        """Splits clips into flattened tubelets, in time-major order."""
         time, height, width = self.grid(clips)
         tubelet = clips.shape[1] // time
         x = clips.reshape(clips.shape[0], time, tubelet, height, self.patch, width, self.patch, clips.shape[-1])
@@ -112,12 +121,13 @@ class Encoder(nn.Module):
         *,
         all_levels: bool = False,
     ) -> Float[Array, "B S width"]:
-        """Features (float32) of the tokens at `index_BxK` (all N if None), which see each other and nothing else.
+        """Returns the float32 features of the tokens at `index_BxK`. These tokens attend only to each other.
 
         Args:
-            clips: normalised clips; sides divisible by the patch, frames by the tubelet (or a single frame).
-            index_BxK: positions in time-major order.
-            all_levels: every level end to end ([B, K, D]) in place of the last ([B, K, E]).
+            clips: normalized clips. The patch divides their sides, and the tubelet the number of frames, which may also
+                be 1.
+            index_BxK: positions in time-major order; None: all N tokens.
+            all_levels: return all levels, concatenated ([B, K, D]), instead of the last ([B, K, E]).
 
         Raises:
             ValueError: clips that do not divide into tubelets.
@@ -126,7 +136,7 @@ class Encoder(nn.Module):
         patches_BxSxV = self.patches(clips)
         index = jnp.arange(patches_BxSxV.shape[1])[None] if index_BxK is None else index_BxK
         if index_BxK is not None:
-            # Gathered before the embedding: pixels need no gradient, so the backward pass has no scatter.
+            # Pixels are gathered, not embeddings: they need no gradient, so the backward pass has no scatter.
             patches_BxSxV = gather_tokens(patches_BxSxV, index_BxK)
         if self.is_initializing():
             self.patch_embedding(jnp.zeros((1, 1, self.tubelet * self.patch**2 * 3)))
@@ -134,7 +144,7 @@ class Encoder(nn.Module):
         x_BxSxE = (self.image_patch_embedding if image else self.patch_embedding)(patches_BxSxV)
         x_BxSxE += (self.image_modality if image else self.video_modality).astype(x_BxSxE.dtype)
 
-        turns = rope.turns(index, self.grid(clips), self.size.width // self.size.heads, self.patch, self.rotary)
+        turns = rope.turns(index, self.grid(clips), self.size.head_width, self.patch, self.rotary)
         outputs = []
         for level, (group, norm) in enumerate(zip(self.groups, self.norms, strict=True)):
             x_BxSxE = group(x_BxSxE, turns)
@@ -144,7 +154,7 @@ class Encoder(nn.Module):
 
 
 def build_encoder(config: EncoderConfig, dtype: DTypeLike = jnp.float32) -> Encoder:
-    """The encoder that `config` describes, computing in `dtype` (parameters stay float32)."""
+    """Builds an encoder that computes in `dtype`; its parameters are float32."""
     return Encoder(
         size=parse_size(config.size),
         patch=config.patch,

@@ -1,4 +1,4 @@
-"""Transformer blocks, scanned, and what their backward pass computes again."""
+"""Stacks of transformer blocks, with scan and rematerialization."""
 
 import flax.linen as nn
 import jax
@@ -14,11 +14,11 @@ EPSILON = 1e-6  # of every LayerNorm in encoder and predictor
 
 
 def cut_normal(std: float) -> nn.initializers.Initializer:
-    """A normal distribution, cut at ±6 σ.
+    """Returns an initializer that draws from a normal distribution truncated at ±6 σ.
 
-    The study cuts at ±2, which is 100 σ and cuts nothing. jax.random.truncated_normal returns its lower bound about
-    once in 2^23 draws, which with the study's bounds is a weight of −2, twelve of them in a ViT-B. Bounds of 6 σ leave
-    all other draws as they are, since jax has none in float32 beyond 5.2 σ.
+    The study truncates at ±2, which is 100 σ and has no effect. But jax.random.truncated_normal returns its lower bound
+    about once in 2^23 draws. With the study's bounds this is a weight of −2, and a ViT-B has twelve of them. Bounds of
+    6 σ leave all other draws unchanged, since JAX draws no float32 number beyond 5.2 σ.
     """
     return nn.initializers.truncated_normal(std, lower=-6.0, upper=6.0)
 

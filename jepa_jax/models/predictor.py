@@ -1,4 +1,4 @@
-"""The predictor: from context features to what the target encoder says at the masked positions."""
+"""The predictor: from context features to the target encoder's features at the masked positions."""
 
 import flax.linen as nn
 import jax
@@ -10,13 +10,13 @@ from jepa_jax.models import batch_sharding, layers, rope
 from jepa_jax.models.encoder import modality_init
 from jepa_jax.models.sizes import Size, parse_size
 
-MASK_TOKENS = 2  # as in the study, whose two masks both use token 0
+MASK_TOKENS = 2  # as in the study, where both masks use token 0
 
 
 class Predictor(nn.Module):
     """A narrow transformer over context tokens and one mask token for each target position.
 
-    With one level (as V-JEPA 2 has) the context is embedded by one Linear; with more (V-JEPA 2.1) by Linear, GELU,
+    With one level, as in V-JEPA 2, a linear layer embeds the context. With more, as in V-JEPA 2.1, it is Linear, GELU,
     Linear.
     """
 
@@ -42,15 +42,15 @@ class Predictor(nn.Module):
         mask_token: int = 0,
         image: bool = False,
     ) -> tuple[Float[Array, "B M D"], Float[Array, "B K D"]]:
-        """Predictions at the target positions and, by a head of their own, at the context positions.
+        """Returns predictions at the target positions and, from a separate head, at the context positions.
 
         Args:
-            z_BxKxD: context features, all levels.
-            context_index_BxK: their positions in time-major order.
+            z_BxKxD: context features of all levels.
+            context_index_BxK: positions of the context in time-major order.
             target_index_BxM: positions to predict.
-            grid: tokens in time, height, width.
-            mask_token: which learned mask token stands at the target positions.
-            image: the modality embedding of single frames.
+            grid: number of tokens in time, height and width.
+            mask_token: index of the learned mask token to use at the target positions.
+            image: whether clips are single frames, which have their own modality embedding.
         """
         context = z_BxKxD.shape[1]
 
@@ -64,7 +64,7 @@ class Predictor(nn.Module):
         x_BxKxP = dense(self.size.width, "embed", x_BxKxE)
         tokens = self.param("mask_tokens", nn.initializers.zeros, (self.mask_tokens, 1, 1, self.size.width))
         mask_BxMxP = jnp.broadcast_to(tokens[mask_token], (*target_index_BxM.shape, self.size.width))
-        # The study sorts the two by position first. Positions enter by rotation alone, so the order changes nothing.
+        # The study sorts tokens by position. Only rotations depend on positions, so the order does not matter.
         x_BxSxP = jnp.concatenate([x_BxKxP, mask_BxMxP.astype(x_BxKxP.dtype)], axis=1)
         index_BxS = jnp.concatenate([context_index_BxK, target_index_BxM], axis=1)
 
@@ -73,7 +73,7 @@ class Predictor(nn.Module):
             for name in ("video_modality", "image_modality")
         }
         x_BxSxP += modality["image_modality" if image else "video_modality"].astype(x_BxSxP.dtype)
-        turns = rope.turns(index_BxS, grid, self.size.width // self.size.heads, self.patch, self.rotary)
+        turns = rope.turns(index_BxS, grid, self.size.head_width, self.patch, self.rotary)
         blocks = layers.Blocks(
             self.size, 0, self.size.depth, self.scan, self.remat, self.attention, self.dtype, name="blocks"
         )
@@ -86,7 +86,7 @@ class Predictor(nn.Module):
 def build_predictor(
     config: PredictorConfig, encoder: EncoderConfig, dtype: DTypeLike = jnp.float32, mask_tokens: int = MASK_TOKENS
 ) -> Predictor:
-    """The predictor that `config` describes for this encoder, computing in `dtype` (parameters stay float32)."""
+    """Builds a predictor for an encoder. It computes in `dtype`; its parameters are float32."""
     return Predictor(
         size=parse_size(config.size),
         encoder_width=parse_size(encoder.size).width,

@@ -1,10 +1,11 @@
-"""Heads of the frozen evaluation: what is trained on features that no longer change.
+"""Probes: classifiers that are trained on the features of a frozen encoder.
 
-Each takes the tokens of a clip, [B, N, E], or one vector a clip, [B, E], which stands for a clip of one token.
+The input is the tokens of each clip, [B, N, E]. One vector per clip, [B, E], counts as a single token.
 
-Initial values of the first two are PyTorch's defaults for the layers of the study (arXiv:2605.17165).
+`LinearProbe` and `AttentiveProbe` are initialized with PyTorch's defaults, like the study (arXiv:2605.17165).
 `torch.nn.MultiheadAttention`: Xavier-uniform packed query, key and value, uniform ±1/√fan_in output matrix, zero
-biases; `torch.nn.Linear`: uniform ±1/√fan_in for matrix and bias. The third has those of V-JEPA 2 (arXiv:2506.09985).
+biases. `torch.nn.Linear`: uniform ±1/√fan_in for matrix and bias. `AttentiveBlocksProbe` is initialized like the probe
+of V-JEPA 2 (arXiv:2506.09985).
 """
 
 import flax.linen as nn
@@ -19,22 +20,22 @@ LAYER_NORM_EPSILON = 1e-5
 
 
 class LinearProbe(nn.Module):
-    """Logits as one affine map of one feature vector a clip."""
+    """A linear classifier of one feature vector per clip."""
 
     classes: int
 
     @nn.compact
     def __call__(self, features_BxE: Float[Array, "B E"]) -> Float[Array, "B classes"]:
-        """Features of one vector a clip → logits."""
+        """Returns the logits."""
         return _torch_linear(self.classes, features_BxE.shape[-1], "head")(features_BxE)
 
 
 class AttentiveProbe(nn.Module):
-    """A learned query looks at all tokens of a clip through one attention layer, and is classified.
+    """A learned query attends to all tokens of a clip, and a linear layer classifies the result.
 
-    The query q stands in front of the tokens x; with y = LayerNorm(s + MHA(s, s, s)), s = [q; x], the logits are an
-    affine map of y's first row (arXiv:2605.17165). The other rows are never read, so only the query's is computed: the
-    same numbers at a cost linear in the number of tokens.
+    The query q is prepended to the tokens x. With s = [q; x] and y = LayerNorm(s + MHA(s, s, s)), the logits are an
+    affine map of the first row of y (arXiv:2605.17165). Only this row is computed, which gives the same logits at a
+    cost that is linear in the number of tokens.
     """
 
     classes: int
@@ -42,15 +43,15 @@ class AttentiveProbe(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "B *S E"]) -> Float[Array, "B classes"]:
-        """Any number of tokens a clip, in any order → logits.
+        """Returns the logits. They do not depend on the order of the tokens.
 
         Raises:
-            ValueError: heads that do not divide the width.
+            ValueError: the number of heads does not divide the width.
         """
         tokens_BxSxE = _as_tokens(tokens, self.heads)
         batch, _, width = tokens_BxSxE.shape
         query_E = self.param("query", nn.initializers.normal(QUERY_STDDEV), (width,))
-        # One matrix [in, out = 3·E], so that Xavier's fan_out is that of PyTorch's packed projection.
+        # One matrix [in, out = 3·E], so that Xavier's fan_out equals that of PyTorch's packed projection.
         qkv_Ex3E = self.param("qkv_kernel", nn.initializers.xavier_uniform(), (width, 3 * width))
         qkv_3E = self.param("qkv_bias", nn.initializers.zeros, (3 * width,))
 
@@ -68,10 +69,11 @@ class AttentiveProbe(nn.Module):
 
 
 class AttentiveBlocksProbe(nn.Module):
-    """V-JEPA 2's probe: self-attention blocks on all tokens, then a learned query that looks at what they made.
+    """V-JEPA 2's probe: self-attention blocks on all tokens, then a learned query that attends to their output.
 
-    blocks − 1 pre-norm blocks (self-attention, MLP of ratio 4, exact GELU), then q ← q + attention(q, LayerNorm(x)),
-    without an output matrix, q ← q + MLP(LayerNorm(q)), and an affine map of q (arXiv:2506.09985).
+    There are `blocks` − 1 pre-norm blocks (self-attention, then an MLP of ratio 4 with exact GELU). Then
+    q ← q + attention(q, LayerNorm(x)), without an output matrix, and q ← q + MLP(LayerNorm(q)). The logits are an
+    affine map of q (arXiv:2506.09985).
     """
 
     classes: int
@@ -80,14 +82,14 @@ class AttentiveBlocksProbe(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "B *S E"]) -> Float[Array, "B classes"]:
-        """Any number of tokens a clip, in any order → logits.
+        """Returns the logits. They do not depend on the order of the tokens.
 
         Raises:
-            ValueError: heads that do not divide the width.
+            ValueError: the number of heads does not divide the width.
         """
         x_BxSxE = _as_tokens(tokens, self.heads)
         batch, _, width = x_BxSxE.shape
-        # Recomputed in the backward pass: a grid of probes on thousands of tokens would not fit otherwise.
+        # Recomputed in the backward pass. Otherwise a grid of probes on thousands of tokens would not fit in memory.
         block = nn.remat(_SelfAttentionBlock)
         for layer in range(1, self.blocks):
             x_BxSxE = block(self.heads, layer, name=f"block_{layer}")(x_BxSxE)
@@ -105,7 +107,7 @@ class AttentiveBlocksProbe(nn.Module):
 
 class _SelfAttentionBlock(nn.Module):
     heads: int
-    layer: int  # 1-based: what is written to the residual starts at 1 / √(2·layer)
+    layer: int  # 1-based; initial weights of output matrices are divided by √(2·layer)
 
     @nn.compact
     def __call__(self, x_BxSxE: jax.Array) -> jax.Array:
@@ -130,7 +132,7 @@ class _Mlp(nn.Module):
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.Array:
-    """Multi-head attention of [B, S, E] tensors that are already projected."""
+    """Multi-head attention of projected queries, keys and values [B, S, E]."""
     q, k, v = (x.reshape(*x.shape[:2], heads, x.shape[-1] // heads) for x in (q, k, v))
     mixed = jax.nn.dot_product_attention(q, k, v)
     return mixed.reshape(*mixed.shape[:2], -1)
@@ -141,7 +143,7 @@ def _to_residual(layer: int) -> jax.nn.initializers.Initializer:
 
 
 def _as_tokens(features: jax.Array, heads: int) -> jax.Array:
-    """[B, N, E], or one vector a clip as one token; raises ValueError where the heads do not divide the width."""
+    """Returns features as tokens [B, N, E]; raises ValueError if the number of heads does not divide the width."""
     if features.shape[-1] % heads:
         raise ValueError(f"an attentive probe of {heads} heads cannot divide features of width {features.shape[-1]}.")
     return features if features.ndim == 3 else features[:, None]
@@ -153,7 +155,7 @@ def _torch_linear(features: int, fan_in: int, name: str) -> nn.Dense:
 
 
 def _uniform_init(fan_in: int) -> jax.nn.initializers.Initializer:
-    """Uniform in ±1/√fan_in: the default of torch.nn.Linear."""
+    """Returns the default initializer of torch.nn.Linear, uniform in ±1/√fan_in."""
     bound = fan_in**-0.5
 
     def init(key, shape, dtype=jnp.float32, out_sharding=None):

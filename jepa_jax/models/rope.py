@@ -1,4 +1,4 @@
-"""Rotary positions in time, height and width (arXiv:2605.17165, after V-JEPA 2)."""
+"""Rotary position embedding in time, height and width (arXiv:2605.17165, after V-JEPA 2)."""
 
 from typing import Literal, NamedTuple
 
@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 Layout = Literal["interleaved", "tiled"]
-REFERENCE_PIXELS = 256  # interleaved positions are scaled to the grid of a frame of this side
+REFERENCE_PIXELS = 256  # interleaved positions are scaled to the grid of a frame with this side
 
 
 class Turns(NamedTuple):
@@ -20,18 +20,19 @@ class Turns(NamedTuple):
 def turns(
     index_BxS: Int[Array, "#B S"], grid: tuple[int, int, int], head_width: int, patch: int, layout: Layout
 ) -> Turns:
-    """Rotation of each token's channels.
+    """Returns the rotation of each token's channels.
 
-    A head's channels are cut into three spans of d = 2⌊⌊G/3⌋/2⌋ for time, height, width; what is left over is not
-    turned. In a span, frequency i is 10000^(−i/(d/2)).
+    The channels of a head are divided into three spans of d = 2⌊⌊G/3⌋/2⌋ channels, for time, height and width. The
+    remaining channels are not rotated. In each span, frequency i is 10000^(−i/(d/2)).
 
     Args:
         index_BxS: positions in the time-major order of the grid.
-        grid: tokens in time, height, width.
+        grid: number of tokens in time, height and width.
         head_width: channels of a head (G), even.
-        patch: patch side in pixels.
-        layout: `interleaved`: channels 2i and 2i+1 turn by frequency i, height and width are scaled to the grid of a
-            256-pixel frame. `tiled`: channel j turns by frequency j mod d/2, positions as they are (V-JEPA 2 weights).
+        patch: side of a patch in pixels.
+        layout: `interleaved`: channels 2i and 2i+1 are rotated with frequency i, and positions in height and width are
+            scaled to the grid of a 256-pixel frame. `tiled`: channel j is rotated with frequency j mod d/2, and
+            positions are not scaled (V-JEPA 2 weights).
     """
     _, height, width = grid
     t, within_frame = jnp.divmod(index_BxS, height * width)
@@ -51,7 +52,7 @@ def turns(
 
 
 def rotate(x_BxSxAxG: Float[Array, "B S A G"], by: Turns) -> Float[Array, "B S A G"]:
-    """Channels 2i and 2i+1 of queries or keys turned as one complex number, in float32."""
+    """Rotates channels 2i and 2i+1 of queries or keys as one complex number, in float32."""
     x = x_BxSxAxG.astype(jnp.float32)
     swapped = x.reshape(*x.shape[:-1], -1, 2)[..., ::-1].reshape(x.shape)
     return (x * by.cos_BxSx1xG + swapped * by.sin_BxSx1xG).astype(x_BxSxAxG.dtype)

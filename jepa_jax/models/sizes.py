@@ -1,4 +1,4 @@
-"""Transformer sizes, by name (those of V-JEPA 2, arXiv:2506.09985) and by number."""
+"""Sizes of transformers, by name (those of V-JEPA 2, arXiv:2506.09985) or by number."""
 
 import dataclasses
 import re
@@ -6,12 +6,24 @@ import re
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Width (channels), depth (blocks), heads, and the MLP's hidden width as a multiple of the width."""
+    """Size of a transformer.
+
+    Attributes:
+        width: number of channels.
+        depth: number of blocks.
+        heads: number of attention heads.
+        mlp_ratio: hidden width of the MLP, as a multiple of the width.
+    """
 
     width: int
     depth: int
     heads: int
     mlp_ratio: float = 4.0
+
+    @property
+    def head_width(self) -> int:
+        """Channels of a head."""
+        return self.width // self.heads
 
 
 ENCODERS = {
@@ -26,10 +38,11 @@ ENCODERS = {
 
 
 def parse_size(text: str) -> Size:
-    """The size called `text`: a name of `ENCODERS`, or WIDTHxDEPTHxHEADS, as in `192x12x3`.
+    """Parses a name in `ENCODERS`, or WIDTHxDEPTHxHEADS, as in `192x12x3`.
 
     Raises:
-        ValueError: neither, or a width its heads cannot share in even parts (rotary positions turn pairs of channels).
+        ValueError: the text is neither, or the heads do not have an even number of channels. Rotary positions rotate
+            pairs of channels.
     """
     if text in ENCODERS:
         return ENCODERS[text]

@@ -1,4 +1,4 @@
-"""PyTorch parameters (V-JEPA's own names, or those of Hugging Face transformers) as parameters of our modules."""
+"""Conversion of PyTorch parameters, with the names of V-JEPA or of Hugging Face transformers, to this package's."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,22 +9,22 @@ Weights = Mapping[str, np.ndarray]
 
 
 def linear(weights: Weights, name: str) -> dict[str, np.ndarray]:
-    """A Linear: [out, in] becomes [in, out]."""
+    """Converts a Linear: [out, in] becomes [in, out]."""
     return {"kernel": weights[f"{name}.weight"].T, "bias": weights[f"{name}.bias"]}
 
 
 def layer_norm(weights: Weights, name: str) -> dict[str, np.ndarray]:
-    """A LayerNorm."""
+    """Converts a LayerNorm."""
     return {"scale": weights[f"{name}.weight"], "bias": weights[f"{name}.bias"]}
 
 
 def patch_embedding(weights: Weights, name: str) -> dict[str, np.ndarray]:
-    """A Conv3d over tubelets: [out, in, t, y, x] becomes [t, y, x, in, out]."""
+    """Converts a Conv3d over tubelets: [out, in, t, y, x] becomes [t, y, x, in, out]."""
     return {"kernel": weights[f"{name}.weight"].transpose(2, 3, 4, 1, 0), "bias": weights[f"{name}.bias"]}
 
 
 def vjepa_block(weights: Weights, name: str) -> dict[str, Any]:
-    """A block under V-JEPA's names."""
+    """Converts a block with V-JEPA's names."""
     return {
         "norm_attention": layer_norm(weights, f"{name}.norm1"),
         "qkv": linear(weights, f"{name}.attn.qkv"),
@@ -36,7 +36,7 @@ def vjepa_block(weights: Weights, name: str) -> dict[str, Any]:
 
 
 def transformers_block(weights: Weights, name: str) -> dict[str, Any]:
-    """A block under the names of transformers, which keeps queries, keys and values apart."""
+    """Converts a block of transformers, which has separate matrices for queries, keys and values."""
     parts = [linear(weights, f"{name}.attention.{part}") for part in ("query", "key", "value")]
     return {
         "norm_attention": layer_norm(weights, f"{name}.norm1"),
@@ -49,7 +49,7 @@ def transformers_block(weights: Weights, name: str) -> dict[str, Any]:
 
 
 def stacked(block: Callable[[Weights, str], dict[str, Any]], weights: Weights, names: Sequence[str]) -> dict[str, Any]:
-    """Blocks stacked along a first axis, as scanned blocks hold them."""
+    """Converts blocks and stacks them along a first axis, the layout of scanned blocks."""
     blocks = [block(weights, name) for name in names]
     return {
         "block": {
@@ -59,7 +59,7 @@ def stacked(block: Callable[[Weights, str], dict[str, Any]], weights: Weights, n
 
 
 def vjepa_encoder(weights: Weights, ends: Sequence[int], prefix: str = "encoder.") -> dict[str, Any]:
-    """Encoder parameters from V-JEPA 2.1's names; `ends` are the blocks run at the end of each level."""
+    """Converts a V-JEPA 2.1 encoder; `ends` are the last blocks of the levels, counted from 1."""
     groups = {
         f"groups_{g}": stacked(vjepa_block, weights, [f"{prefix}blocks.{i}" for i in range(first, end)])
         for g, (first, end) in enumerate(zip([0, *ends], ends, strict=False))
@@ -76,7 +76,7 @@ def vjepa_encoder(weights: Weights, ends: Sequence[int], prefix: str = "encoder.
 
 
 def vjepa_predictor(weights: Weights, depth: int, prefix: str = "predictor.") -> dict[str, Any]:
-    """Predictor parameters from V-JEPA 2.1's names."""
+    """Converts a V-JEPA 2.1 predictor."""
     return {
         "embed_levels": linear(weights, f"{prefix}predictor_embed.0"),
         "embed": linear(weights, f"{prefix}predictor_embed.2"),
@@ -91,13 +91,13 @@ def vjepa_predictor(weights: Weights, depth: int, prefix: str = "predictor.") ->
 
 
 def transformers_encoder(weights: Weights, depth: int, prefix: str = "encoder.") -> dict[str, Any]:
-    """Encoder parameters (one level, no modality embedding, no image path) from the names of transformers."""
+    """Converts an encoder of transformers, which has one level, no modality embedding and no image path."""
     embedding = patch_embedding(weights, f"{prefix}embeddings.patch_embeddings.proj")
     width = embedding["bias"].shape[0]
     return {
         "patch_embedding": embedding,
         "image_patch_embedding": {
-            "kernel": embedding["kernel"].sum(0, keepdims=True),  # a still frame, as its repeated tubelet would embed
+            "kernel": embedding["kernel"].sum(0, keepdims=True),  # embeds a frame like a tubelet that repeats it
             "bias": embedding["bias"],
         },
         "video_modality": np.zeros((1, 1, width), np.float32),
@@ -108,7 +108,7 @@ def transformers_encoder(weights: Weights, depth: int, prefix: str = "encoder.")
 
 
 def transformers_predictor(weights: Weights, depth: int, prefix: str = "predictor.") -> dict[str, Any]:
-    """Predictor parameters from the names of transformers, which has no head for context tokens: ours is zero."""
+    """Converts a predictor of transformers. It has no head for context tokens; that head is set to zero."""
     head = linear(weights, f"{prefix}proj")
     embed = linear(weights, f"{prefix}embeddings.predictor_embeddings")
     width = embed["bias"].shape[0]

@@ -28,7 +28,7 @@ from jepa_jax.run_dir.workdir import load_config, open_workdir, versions
 from jepa_jax.settings import ConfigError, to_dict
 from jepa_jax.training import audit, extension, step
 from jepa_jax.training.monitor import Monitor, Pending
-from jepa_jax.training.setup import TrainSetup, TrainState, build_setup, init_state
+from jepa_jax.training.setup import TrainSetup, TrainState, build_setup, init_state, resolve_attention
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,11 +184,15 @@ def _build(config: Config, given: dict[str, Any]) -> _Job:
     sources = data.open_sources(config.data)
     target = frozen_target.load(config)
     setup = build_setup(config, None if target is None else target.config.encoder)
-    init = functools.partial(init_state, setup)
-    abstract = jax.eval_shape(init, config.seed)
     identities = data_identity.identify_all(sources)
     content = {name: identity.digest for name, identity in identities.items()}
     processes.require_same(given | {"data": data.describe(sources), "data_content": content, "versions": versions()})
+    platform = jax.default_backend()
+    setup, chosen = resolve_attention(setup, platform)
+    if platform != "cpu":
+        processes.say(f"Attention: {chosen}.")
+    init = functools.partial(init_state, setup)
+    abstract = jax.eval_shape(init, config.seed)
     shardings = sharding.state_shardings(abstract, mesh)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
     return _Job(config, mesh, sources, identities, target, setup, init, abstract, shardings)

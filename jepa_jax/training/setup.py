@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from jepa_jax import data, masks, models
-from jepa_jax.config import Config, EncoderConfig
+from jepa_jax.config import Attention, Config, EncoderConfig
 from jepa_jax.data import sprites
+from jepa_jax.distributed import processes
+from jepa_jax.models import attention
 from jepa_jax.objectives import base
 from jepa_jax.settings import error_prefix
 from jepa_jax.training import optimizer, schedules
@@ -94,6 +96,46 @@ def _setup_of(config: Config, frames: int, target: EncoderConfig | None) -> Trai
         masks=tuple(plans),
         optimizer=transformation,
         sprites=spec,
+    )
+
+
+def resolve_attention(
+    setup: TrainSetup, platform: str, kernel: attention.Attend | None = attention.fused
+) -> tuple[TrainSetup, attention.Choice]:
+    """The setup with the attention of its config in every module, `auto` resolved, and what was chosen. Collective.
+
+    Args:
+        setup: of the run.
+        platform: of the devices: cpu, gpu or tpu.
+        kernel: the fused attention, which `auto` compares with XLA's on this machine; None if it cannot run here.
+    """
+    asked = setup.config.encoder.attention
+    if asked == "auto":
+        own = attention.choose(platform, setup.config.dtype, attention_shapes(setup), kernel)
+        chosen = attention.agree(processes.gather(own))
+    else:
+        chosen = attention.Choice(asked, f"config.encoder.attention is {asked}")
+    return _with_attention(setup, chosen.kind), chosen
+
+
+def attention_shapes(setup: TrainSetup) -> set[attention.Shape]:
+    """The shape of every attention in a training step."""
+    time, height, width = setup.grid
+    shapes = {attention.Shape(time * height * width, setup.target_encoder.size.head_width)}
+    for mask in setup.masks:
+        shapes.add(attention.Shape(mask.context, setup.encoder.size.head_width))
+        shapes.add(attention.Shape(mask.context + mask.target, setup.predictor.size.head_width))
+    return shapes if setup.images is None else shapes | attention_shapes(setup.images)
+
+
+def _with_attention(setup: TrainSetup, kind: Attention) -> TrainSetup:
+    """The setup with this attention in every module, whatever the run of a frozen target used."""
+    return dataclasses.replace(
+        setup,
+        encoder=setup.encoder.clone(attention=kind),
+        target_encoder=setup.target_encoder.clone(attention=kind),
+        predictor=setup.predictor.clone(attention=kind),
+        images=None if setup.images is None else _with_attention(setup.images, kind),
     )
 
 

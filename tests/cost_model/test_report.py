@@ -7,6 +7,7 @@ import pytest
 from jepa_jax.config import Config
 from jepa_jax.cost_model import chips, collectives, flops, memory, report, roofline
 from jepa_jax.cost_model.topology import Topology
+from jepa_jax.models.attention import Choice
 from jepa_jax.settings import parse
 
 SMALL = {
@@ -93,6 +94,7 @@ def make_report(config, memory_used, **changes):
         "traffic": int(819e6),
         "collectives": {"all-reduce": collectives.Total(3, 2000, 4e8)},
         "unknown_loops": 0,
+        "attention": Choice("fused", "splash attention"),
     }
     return report.Report(**values | changes)
 
@@ -107,7 +109,7 @@ def test_report_of_a_step_that_fits_has_its_bound(config):
     assert "at most              788 clips/s, 50 % of the chips' peak" in text
     assert "all-reduce           3 per step" in text
     assert "fits in 16.00 GiB, 12.75 GiB to spare" in text
-    assert report.table_row(built)[3] == "yes"
+    assert report.table_row(built)[2:5] == ["fused", "3.25 GiB", "yes"]
     assert report.advice(built) == []
 
 
@@ -120,15 +122,27 @@ def test_report_of_a_step_that_does_not_fit_has_advice(config):
     for change in ("encoder.remat=dots", "mesh.fsdp=4", "batch_size=4", "a slice of about 8 chips", "dtype=bfloat16"):
         assert change in text
     assert "roofline" not in text
-    assert report.table_row(built)[3] == "no, 4.25 GiB over"
+    assert report.table_row(built)[4] == "no, 4.25 GiB over"
 
 
-def test_report_of_a_memory_bound_step_suggests_fused_attention(config):
-    usual = make_report(config, memory.Memory(2**30, 2**31, 2**28), traffic=int(819e8))
-    fused = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, attention="fused"))
-    assert "memory 100.0 ms, network 2.0 ms: memory binds" in report.text(usual)
-    assert "--config.encoder.attention=fused" in report.text(usual)
-    assert "--config.encoder.attention=fused" not in report.text(dataclasses.replace(usual, config=fused))
+def test_report_of_a_memory_bound_step_with_xla_attention_suggests_auto():
+    bound = make_report(small(attention="xla"), memory.Memory(2**30, 2**31, 2**28), traffic=int(819e8))
+    assert "memory 100.0 ms, network 2.0 ms: memory binds" in report.text(bound)
+    assert "--config.encoder.attention=auto" in report.text(bound)
+    for kind in ("auto", "fused"):
+        assert "--config.encoder.attention" not in report.text(dataclasses.replace(bound, config=small(attention=kind)))
+
+
+def test_report_names_the_attention(config):
+    text = report.text(make_report(config, memory.Memory(2**30, 2**31, 2**28)))
+    assert "remat none, attention fused, " in text
+    assert "attention            auto: fused (splash attention)\n" in text
+    reason = "there is no attention kernel for the platform cpu"
+    text = report.text(make_report(config, memory.Memory(0, 0, 0), attention=Choice("xla", reason)))
+    assert f"attention            auto: xla, because {reason}\n" in text
+    given = report.text(make_report(small(attention="xla"), memory.Memory(0, 0, 0), attention=Choice("xla", "")))
+    assert "attention xla, " in given
+    assert "auto: " not in given
 
 
 def test_report_for_cpus_has_no_roofline(config):

@@ -11,6 +11,7 @@ import pytest
 from jepa_jax import models
 from jepa_jax.config import ClipConfig, Config, EncoderConfig, SourceConfig
 from jepa_jax.data import EvaluationSet, TooManySkippedError
+from jepa_jax.evaluation import frozen_encoder
 from jepa_jax.evaluation.features import cache as caching
 from jepa_jax.evaluation.features import extractor, feature_set, storage
 from jepa_jax.evaluation.features import rows as feature_rows
@@ -161,6 +162,21 @@ def test_batch_is_split_over_all_devices(encode, pictures):
     )
     assert len(features["mean"]["features"].sharding.device_set) == jax.device_count() == 8
     assert features["mean"]["features"].shape[0] == 16
+
+
+def test_attention_of_features_is_resolved_and_part_of_their_identity(params, monkeypatch, capsys):
+    """On CPUs, features of auto and of xla share a cache."""
+
+    def identity(found):
+        return extractor.of_encoder(frozen_encoder.resolve_attention(found, CLIP, "float32"), "float32").identity
+
+    xla = Config(encoder=dataclasses.replace(ENCODER, attention="xla"))
+    assert identity(frozen(params)) == identity(dataclasses.replace(frozen(params), config=xla))
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    for _ in range(2):
+        assert identity(frozen(params))["encoder"]["attention"] == "fused"
+    assert capsys.readouterr().err.count("Attention: fused (splash attention, within ") == 1
 
 
 def test_attention_kernel_receives_the_clips_of_one_device(params, pictures, monkeypatch):

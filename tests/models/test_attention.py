@@ -10,10 +10,10 @@ from jepa_jax import models
 from jepa_jax.config import Config
 from jepa_jax.cost_model import flops, hlo, program, topology, traffic
 from jepa_jax.distributed import sharding
-from jepa_jax.models import attention
+from jepa_jax.models.attention import kernels
 from jepa_jax.settings import parse
 
-interpreted = functools.partial(attention.splash_attention, interpret=True)
+interpreted = functools.partial(kernels.splash_attention, interpret=True)
 
 
 def tokens(batch, count, heads=2, width=16):
@@ -54,11 +54,11 @@ def test_each_device_of_a_mesh_computes_only_its_clips():
 
 @pytest.mark.parametrize("count", [128, 384, 1664, 2048, 18_432])
 def test_block_sizes_divide_the_tokens_and_fit_on_the_chip(count):
-    blocks = attention.blocks(count)
+    blocks = kernels.blocks(count)
     for size in (blocks.block_q, blocks.block_kv):
-        assert count % size == size % attention.LANES == 0
-    assert attention.LANES <= blocks.block_kv <= attention.LONGEST
-    assert blocks.block_q * blocks.block_kv <= attention.AREA
+        assert count % size == size % kernels.LANES == 0
+    assert kernels.LANES <= blocks.block_kv <= kernels.LONGEST
+    assert blocks.block_q * blocks.block_kv <= kernels.AREA
 
 
 def config(kind, **changes):
@@ -75,8 +75,9 @@ def test_fused_attention_without_a_kernel_equals_xla():
         params = jax.jit(encoder.init)(jax.random.key(0), clips)
         return jax.jit(jax.value_and_grad(lambda params: jnp.sum(encoder.apply(params, clips) ** 3)))(params)
 
-    found = [features_and_gradients(kind) for kind in ("xla", "fused")]
-    jax.tree.map(np.testing.assert_array_equal, *found)
+    found = [features_and_gradients(kind) for kind in ("xla", "fused", "auto")]
+    for other in found[1:]:
+        jax.tree.map(np.testing.assert_array_equal, found[0], other)
     assert flops.program_flops(config("fused")) == flops.program_flops(config("xla"))
 
 
@@ -86,8 +87,9 @@ def test_fused_attention_reduces_memory_traffic_on_tpus():
     devices = topology.parse_topology("v5e:2x2")
     shape = {"clip": {"frames": 16, "size": 128}, "dtype": "bfloat16"}  # 2,048 tokens
     moved = {}
-    for kind in ("xla", "fused"):
-        text = program.compile_step(config(kind, **shape), devices).text
-        assert ("splash" in text) == (kind == "fused")
-        moved[kind] = traffic.traffic(hlo.parse(text))
-    assert moved["fused"] < 0.2 * moved["xla"]
+    for kind, expected in {"xla": "xla", "fused": "fused", "auto": "fused"}.items():
+        compiled = program.compile_step(config(kind, **shape), devices)
+        assert compiled.attention.kind == expected
+        assert ("splash" in compiled.text) == (expected == "fused")
+        moved[kind] = traffic.traffic(hlo.parse(compiled.text))
+    assert moved["auto"] == moved["fused"] < 0.2 * moved["xla"]

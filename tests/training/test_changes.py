@@ -61,8 +61,16 @@ def test_changes_that_affect_only_rounding_are_accepted_and_logged(tmp_path, cap
     workdir.open_workdir(tmp_path, CONFIG)
     encoder = dataclasses.replace(CONFIG.encoder, remat="full", scan=False, attention="fused")
     workdir.open_workdir(tmp_path, dataclasses.replace(CONFIG, encoder=encoder))
-    for name, change in {"remat": "'none' → 'full'", "scan": "True → False", "attention": "'xla' → 'fused'"}.items():
+    for name, change in {"remat": "'none' → 'full'", "scan": "True → False", "attention": "'auto' → 'fused'"}.items():
         assert f"config.encoder.{name}: {change}. Results agree with the run so far up to rounding" in caplog.text
+
+
+def test_run_from_before_auto_attention_resumes(tmp_path, caplog):
+    workdir.open_workdir(
+        tmp_path, dataclasses.replace(CONFIG, encoder=dataclasses.replace(CONFIG.encoder, attention="xla"))
+    )
+    workdir.open_workdir(tmp_path, CONFIG)
+    assert "config.encoder.attention: 'xla' → 'auto'. Results agree with the run so far up to rounding" in caplog.text
 
 
 def test_changes_that_do_not_affect_results_are_accepted_silently(tmp_path, caplog):

@@ -12,6 +12,7 @@ import numpy as np
 from jepa_jax.config import ClipConfig, SourceConfig, ViewsConfig
 from jepa_jax.data.evaluation_clips import FILE_TASK, EvaluationSet
 from jepa_jax.data.skipped_files import Skip
+from jepa_jax.evaluation import frozen_encoder
 from jepa_jax.evaluation.features import extractor, feature_set
 from jepa_jax.evaluation.features import rows as feature_rows
 from jepa_jax.evaluation.features.cache import Cache
@@ -72,7 +73,7 @@ def write(
     clips = EvaluationSet(
         source, clip=clip, views=views, name="source", setting="--source", max_skip_fraction=1.0, labelled=False
     )
-    encode = extractor.of_encoder(encoder, dtype)
+    encode = extractor.of_encoder(frozen_encoder.resolve_attention(encoder, clip, dtype), dtype)
     kinds = _kinds(tokens, levels, encode.row_shapes(clips.clip_shape))
     key = {"encoder": dict(encode.identity), "clips": clips.identity, "kinds": sorted(kinds)}
     if written := _finished(out, key):

@@ -1,4 +1,4 @@
-"""Self-attention among the tokens of a clip: as XLA compiles it, or in a kernel that keeps its logits on the chip."""
+"""Implementations of self-attention: XLA operations, or a kernel that keeps logits and softmax on the chip."""
 
 import functools
 from collections.abc import Callable
@@ -11,34 +11,42 @@ from jaxtyping import Array, Float
 
 from jepa_jax.config import Attention
 from jepa_jax.models import batch_sharding
+from jepa_jax.models.attention.support import Shape, unsupported
 
-LANES = 128  # what a TPU computes on at once: its kernel takes tokens in multiples of it
+LANES = 128  # a TPU's vector width: the number of tokens must be a multiple of it
 LONGEST = 2048  # keys in a block
-AREA = LANES * LONGEST  # most logits that the kernel computes at once: forward and backward fit a v5e's scratch memory
+AREA = LANES * LONGEST  # most logits in a block: with it, forward and backward fit a v5e's scratch memory
 
 Tokens = Float[Array, "B S heads G"]
+Attend = Callable[[Tokens, Tokens, Tokens], Tokens]  # from queries, keys and values
 
 
 def attend(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, kind: Attention) -> Tokens:
-    """Each token's values, weighted by softmax(q·k / √G) (arXiv:1706.03762, equation 1).
+    """Returns each token's average of the values, weighted by softmax(q·k / √G) (arXiv:1706.03762, equation 1).
 
     Args:
         q_BxSxAxG: queries of S tokens in A heads.
         k_BxSxAxG: keys.
         v_BxSxAxG: values.
-        kind: see `config.Attention`.
+        kind: see `config.Attention`. `auto` must be resolved before (see `choice`); here it is the same as xla.
     """
-    if kind == "xla":
+    if kind != "fused":
         return jax.nn.dot_product_attention(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
+    return fused(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
+
+
+def fused(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens) -> Tokens:
+    """`attend` by the kernel of the platform; by XLA operations where there is none for these inputs."""
     kernels: dict[str, Callable[..., jax.Array]] = {"tpu": splash_attention}
-    # cuDNN's is for 16-bit floats and, in training, an even number of tokens. To be traced it takes a GPU.
-    if jax.default_backend() == "gpu" and q_BxSxAxG.dtype.itemsize == 2 and q_BxSxAxG.shape[1] % 2 == 0:
+    shape = Shape(q_BxSxAxG.shape[1], q_BxSxAxG.shape[3])
+    # Tracing cuDNN's kernel needs a GPU.
+    if jax.default_backend() == "gpu" and not unsupported("gpu", q_BxSxAxG.dtype, shape):
         kernels["cuda"] = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
     return jax.lax.platform_dependent(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG, default=jax.nn.dot_product_attention, **kernels)
 
 
 def splash_attention(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, *, interpret: bool = False) -> Tokens:
-    """The TPU kernel of that name, from jax. With `interpret` its program runs on any device, slowly."""
+    """`attend` by JAX's TPU kernel of this name. `interpret` runs it on any device, slowly."""
     return batch_sharding.per_device(functools.partial(_splash, interpret=interpret))(q_BxSxAxG, k_BxSxAxG, v_BxSxAxG)
 
 
@@ -49,7 +57,7 @@ def _splash(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, *, interpre
     def prepare(x_BxSxAxG: Tokens) -> Float[Array, "B heads padded G"]:
         return jnp.pad(x_BxSxAxG, ((0, 0), (0, padded - tokens), (0, 0), (0, 0))).swapaxes(1, 2)
 
-    # What is padded attends to itself, in a segment of its own.
+    # Padding is a segment of its own, so no token attends to it.
     segment_S = (jnp.arange(padded) >= tokens).astype(jnp.int32)
     segments = splash.SegmentIds(segment_S, segment_S) if padded > tokens else None
     kernel: Any = splash.make_splash_mha(
@@ -66,7 +74,11 @@ def _splash(q_BxSxAxG: Tokens, k_BxSxAxG: Tokens, v_BxSxAxG: Tokens, *, interpre
 
 
 def blocks(tokens: int) -> splash.BlockSizes:
-    """The queries and keys that the kernel takes at once: multiples of `LANES` that divide the tokens, as does that."""
+    """Returns the numbers of queries and keys in a block: multiples of `LANES` that divide `tokens`.
+
+    Args:
+        tokens: a multiple of `LANES`.
+    """
     keys = _largest_divisor(tokens, LONGEST)
     queries = _largest_divisor(tokens, AREA // keys)
     return splash.BlockSizes(
