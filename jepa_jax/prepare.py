@@ -5,6 +5,9 @@
 If it is interrupted, run the same command again to resume. Run again on a complete set, it adds files that were added
 to RAW or repaired since; with `--update` it also rewrites changed items and drops removed ones. `--verify` reads
 everything back afterwards; without `--source` it only verifies a complete set.
+
+With `--part=i/n` a job writes one part of the shards, so that n machines that share DIR prepare the set together. The
+last one completes it; `--finish` does so too, or reports what is missing.
 Exit codes: 0 after success, 143 after SIGTERM, 130 after Ctrl-C, 1 after an error.
 """
 
@@ -15,7 +18,7 @@ import sys
 from absl import app, flags
 
 from jepa_jax.cli import command_line
-from jepa_jax.data.preparation import build, frames, sets, verify
+from jepa_jax.data.preparation import build, frames, sets, share, verify
 from jepa_jax.data.preparation.raw import PrepareError
 from jepa_jax.data.sources import array_record
 from jepa_jax.distributed import exit_codes
@@ -31,6 +34,8 @@ SHORT_SIDE = flags.DEFINE_integer(
 QUALITY = flags.DEFINE_integer("quality", 90, "JPEG quality of the frames.", lower_bound=1, upper_bound=100)
 WORKERS = flags.DEFINE_integer("workers", os.cpu_count() or 1, "Processes; 0 uses only this one.", lower_bound=0)
 UPDATE = flags.DEFINE_bool("update", False, "Rewrite changed items of a complete set and drop those removed from RAW.")
+PART = flags.DEFINE_string("part", None, "i/n: write only part i of n of the shards; others run on other machines.")
+FINISH = flags.DEFINE_bool("finish", False, "Write no shards: check those of all parts, and complete the set.")
 VERIFY = flags.DEFINE_bool("verify", False, "Read every frame back when the set is complete.")
 
 
@@ -42,14 +47,20 @@ def main(arguments: list[str]) -> int:
     exit_codes.raise_on_sigterm()
     name, folder = arguments[1], pathlib.Path(OUT.value or "")
     try:
+        part = share.WHOLE if PART.value is None else share.parse(PART.value)
+        if FINISH.value and (PART.value is not None or UPDATE.value):
+            raise PrepareError("--finish writes no shards; use it without --part and --update.")
         folder = require_local(OUT.value or "", "--out")
         if SOURCE.value is not None:
             raw = sets.OPEN[name](require_local(SOURCE.value, "--source"))
             settings = frames.JpegSettings(SHORT_SIDE.value, QUALITY.value)
-            print(build.prepare(raw, folder, settings, WORKERS.value, update=UPDATE.value))
+            if FINISH.value:
+                print(build.finish(raw, folder, settings))
+            else:
+                print(build.prepare(raw, folder, settings, WORKERS.value, update=UPDATE.value, share=part))
         elif not VERIFY.value:
             raise PrepareError("--source is missing: the folder of the downloaded dataset.")
-        if VERIFY.value:
+        if VERIFY.value and (part.is_whole or (folder / array_record.DESCRIPTION_FILE).is_file()):
             print(verify.verify(folder, WORKERS.value))
     except KeyboardInterrupt as request:
         print("Stopped. Run the same command again to resume.", file=sys.stderr)

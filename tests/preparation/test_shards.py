@@ -114,6 +114,7 @@ def test_complete_set_of_an_earlier_version_stays_complete(tmp_path, monkeypatch
     assert len(shard_names(tmp_path / "out")) == 3
 
 
+@pytest.mark.slow
 def test_set_with_many_shards_raises_the_limit_of_open_files(tmp_path, monkeypatch):
     """Each process that reads a set keeps all its files open; more than the limit would look like damaged items."""
     add_pictures(tmp_path / "raw" / "a", range(300))
