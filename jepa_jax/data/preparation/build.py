@@ -13,7 +13,7 @@ from jepa_jax import progress
 from jepa_jax.data.preparation import frames, outdated, plan, shard_writer
 from jepa_jax.data.preparation.output import completion, disk_space, locks, recorded_plan
 from jepa_jax.data.preparation.raw import PrepareError, RawSet
-from jepa_jax.data.preparation.runners import parallel
+from jepa_jax.data.preparation.runners import parallel, ray_tasks
 from jepa_jax.data.preparation.share import WHOLE, Share
 from jepa_jax.data.sources import array_record
 from jepa_jax.files import ownership
@@ -29,11 +29,14 @@ def prepare(
     *,
     update: bool = False,
     share: Share = WHOLE,
+    ray: str | None = None,
 ) -> str:
     """Writes the missing and outdated shards of a share. Returns the summary of the set, or what is left to write.
 
     Added and repaired files and changed labels are picked up automatically. If items of a complete set have changed or
     been removed, or if the files differ from those planned by another share, `update` is required.
+
+    With `ray`, the address of a Ray cluster, the shards are written there instead of by `processes` on this machine.
 
     Raises:
         PrepareError: the raw set is invalid, the folder is not writable or too small, another job is writing the same
@@ -52,7 +55,7 @@ def prepare(
             begun = _begin(planned, share, update)
         if begun is None:  # another process has just finished it
             return _complete_already(planned)
-        _write(begun, share, processes)
+        _write(begun, share, processes, ray)
         with _writing(folder), locks.of_folder(folder):
             return _end(begun, share, lock)
 
@@ -164,7 +167,7 @@ def _replan(planned: plan.Plan, share: Share, sizes: Mapping[str, int]) -> plan.
     return planned
 
 
-def _write(planned: plan.Plan, share: Share, processes: int) -> None:
+def _write(planned: plan.Plan, share: Share, processes: int, ray: str | None) -> None:
     """Writes the missing shards of a share."""
     shards = share.select(planned.all_shards())
     todo = [shard for shard in shards if shard_writer.read_note(shard) is None]
@@ -179,7 +182,10 @@ def _write(planned: plan.Plan, share: Share, processes: int) -> None:
         shard_writer.write, kind=planned.raw.kind, classes=planned.raw.classes, settings=planned.settings
     )
     with progress.Progress(total, planned.raw.kind, name=name, done=done) as bar:
-        parallel.run(write, todo, processes, bar, done)
+        if ray is None:
+            parallel.run(write, todo, processes, bar, done)
+        else:
+            ray_tasks.run(write, todo, ray, lambda shard: len(shard.items), bar, done)
 
 
 def _end(planned: plan.Plan, share: Share, lock: ownership.Lock) -> str:

@@ -53,6 +53,9 @@ class Shard:
     file: pathlib.Path
     note: pathlib.Path
 
+    def __str__(self) -> str:
+        return os.fspath(self.file)
+
 
 @dataclasses.dataclass(frozen=True)
 class Note:
