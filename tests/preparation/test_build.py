@@ -439,13 +439,12 @@ def test_files_do_not_depend_on_workers_or_a_kill(tmp_path):
 
     subprocess.run(command(whole, 0), check=True, capture_output=True)
     process = subprocess.Popen(command(killed, 2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list((killed / "preparing").glob("train-*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
     process.wait()
     assert not (killed / "prepared.json").exists()
-    time.sleep(1.0)  # gives the orphaned workers time to exit
     done = subprocess.run([*command(killed, 2), "--verify"], check=True, capture_output=True, text=True)
     assert " done)" in done.stdout
     assert "200 frames of 200 images verified; no problems found." in done.stdout
