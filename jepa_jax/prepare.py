@@ -5,6 +5,10 @@
 If it is interrupted, run the same command again to resume. Run again on a complete set, it adds files that were added
 to RAW or repaired since; with `--update` it also rewrites changed items and drops removed ones. `--verify` reads
 everything back afterwards; without `--source` it only verifies a complete set.
+
+With `--part=i/n` a job writes one part of the shards, so that n machines that share DIR prepare the set together. The
+last one completes it; `--finish` does so too, or reports what is missing. With `--ray[=ADDRESS]` a Ray cluster writes
+the shards.
 Exit codes: 0 after success, 143 after SIGTERM, 130 after Ctrl-C, 1 after an error.
 """
 
@@ -15,13 +19,22 @@ import sys
 from absl import app, flags
 
 from jepa_jax.cli import command_line
-from jepa_jax.data.preparation import build, frames, sets, verify
+from jepa_jax.data.preparation import build, frames, sets, share, verify
 from jepa_jax.data.preparation.raw import PrepareError
+from jepa_jax.data.preparation.runners import ray_tasks
 from jepa_jax.data.sources import array_record
 from jepa_jax.distributed import exit_codes
 from jepa_jax.files import write_errors
 from jepa_jax.files.paths import require_local
 from jepa_jax.settings import ConfigError
+
+
+class _RayAddress(flags.ArgumentParser):
+    """Address of a Ray cluster; --ray alone is the one of this machine."""
+
+    def parse(self, argument: str) -> str | None:
+        return {"true": ray_tasks.LOCAL, "false": None}.get(argument, argument)
+
 
 SOURCE = flags.DEFINE_string("source", None, 'The dataset as downloaded (README, "The study\'s data").')
 OUT = flags.DEFINE_string("out", None, "Folder of the prepared set; configs look for it at DATA_ROOT/SET.")
@@ -31,6 +44,19 @@ SHORT_SIDE = flags.DEFINE_integer(
 QUALITY = flags.DEFINE_integer("quality", 90, "JPEG quality of the frames.", lower_bound=1, upper_bound=100)
 WORKERS = flags.DEFINE_integer("workers", os.cpu_count() or 1, "Processes; 0 uses only this one.", lower_bound=0)
 UPDATE = flags.DEFINE_bool("update", False, "Rewrite changed items of a complete set and drop those removed from RAW.")
+PART = flags.DEFINE_string("part", None, "i/n: write only part i of n of the shards; others run on other machines.")
+RAY = flags.DEFINE_flag(
+    flags.Flag(
+        _RayAddress(),
+        flags.ArgumentSerializer(),
+        "ray",
+        None,
+        "Write the shards on the Ray cluster of this machine, or on that at ADDRESS (HOST:PORT); one task a shard. "
+        "--workers is for --verify only.",
+        boolean=True,
+    )
+)
+FINISH = flags.DEFINE_bool("finish", False, "Write no shards: check those of all parts, and complete the set.")
 VERIFY = flags.DEFINE_bool("verify", False, "Read every frame back when the set is complete.")
 
 
@@ -42,14 +68,24 @@ def main(arguments: list[str]) -> int:
     exit_codes.raise_on_sigterm()
     name, folder = arguments[1], pathlib.Path(OUT.value or "")
     try:
+        part = share.WHOLE if PART.value is None else share.parse(PART.value)
+        if FINISH.value and (PART.value is not None or UPDATE.value):
+            raise PrepareError("--finish writes no shards; use it without --part and --update.")
+        if RAY.value is not None and (FINISH.value or PART.value is not None):
+            raise PrepareError("--ray writes all shards and completes the set; use it without --part and --finish.")
         folder = require_local(OUT.value or "", "--out")
         if SOURCE.value is not None:
             raw = sets.OPEN[name](require_local(SOURCE.value, "--source"))
             settings = frames.JpegSettings(SHORT_SIDE.value, QUALITY.value)
-            print(build.prepare(raw, folder, settings, WORKERS.value, update=UPDATE.value))
+            if FINISH.value:
+                print(build.finish(raw, folder, settings))
+            else:
+                print(
+                    build.prepare(raw, folder, settings, WORKERS.value, update=UPDATE.value, share=part, ray=RAY.value)
+                )
         elif not VERIFY.value:
             raise PrepareError("--source is missing: the folder of the downloaded dataset.")
-        if VERIFY.value:
+        if VERIFY.value and (part.is_whole or (folder / array_record.DESCRIPTION_FILE).is_file()):
             print(verify.verify(folder, WORKERS.value))
     except KeyboardInterrupt as request:
         print("Stopped. Run the same command again to resume.", file=sys.stderr)

@@ -13,10 +13,10 @@ def before_description(monkeypatch):
     """Raises KeyboardInterrupt after all records are written, before the file that marks the dataset as complete."""
     write_text = shard_writer.write_text
 
-    def interrupt(file, text):
+    def interrupt(file, text, *token):
         if file.name == array_record.DESCRIPTION_FILE:
             raise KeyboardInterrupt
-        write_text(file, text)
+        write_text(file, text, *token)
 
     with monkeypatch.context() as patched:
         patched.setattr(shard_writer, "write_text", interrupt)

@@ -16,7 +16,8 @@ from PIL import Image
 from jepa_jax import config, data
 from jepa_jax.data import faults, sources
 from jepa_jax.data.decode import images, videos
-from jepa_jax.data.preparation import build, frames, plan, verify
+from jepa_jax.data.preparation import build, frames, verify
+from jepa_jax.data.preparation.output import disk_space
 from jepa_jax.data.preparation.raw import Item, PrepareError, RawSet
 from jepa_jax.data.sources import array_record, media_files
 
@@ -205,7 +206,7 @@ def test_encoding_errors_skip_the_item(tmp_path, monkeypatch, kind, folder):
         return encode(frame, quality)
 
     monkeypatch.setattr(frames, "encode", third)
-    monkeypatch.setattr(plan, "expected_bytes", lambda _: 0)
+    monkeypatch.setattr(disk_space, "encoded_bytes", lambda _: 0.0)
     raw = RawSet(name="some", kind=kind, classes=("a",), parts={"train": items}, splits={"train": [["train"]]})
     assert "RuntimeError: out of coefficients" in build.prepare(raw, tmp_path / "out", frames.JpegSettings(16), 0)
     assert len(array_record.open_set(str(tmp_path / "out"), "train").index.ids) == len(items) - 1

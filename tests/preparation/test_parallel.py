@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from jepa_jax import progress
-from jepa_jax.data.preparation import parallel
+from jepa_jax.data.preparation.runners import parallel
 
 
 @pytest.fixture(autouse=True)

@@ -1,53 +1,231 @@
-"""End-to-end dataset preparation: plan → shards, in parallel → index, TFDS metadata, description."""
+"""End-to-end dataset preparation: plan → shards, in parallel → index, TFDS metadata, description.
 
+A job writes one share of the shards, by default all of them. The job that finds all shards written completes the set.
+"""
+
+import contextlib
 import functools
-import json
 import pathlib
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import tensorflow_datasets as tfds
-from etils import epath
-from tensorflow_datasets.core import dataset_info
-from tensorflow_datasets.core import splits as splits_lib
-
 from jepa_jax import progress
-from jepa_jax.data import skipped_files
-from jepa_jax.data.preparation import frames, outdated, parallel, plan, shard_writer
+from jepa_jax.data.preparation import frames, outdated, plan, shard_writer
+from jepa_jax.data.preparation.output import completion, disk_space, locks, recorded_plan
 from jepa_jax.data.preparation.raw import PrepareError, RawSet
+from jepa_jax.data.preparation.runners import parallel, ray_tasks
+from jepa_jax.data.preparation.share import WHOLE, Share
 from jepa_jax.data.sources import array_record
-from jepa_jax.data.sources.strings import Strings
+from jepa_jax.files import ownership
 
-LEDGER_FILE = "skipped.jsonl"
-VERSION = "1.0.0"
+SHOWN = 3
 
 
 def prepare(
-    raw: RawSet, folder: pathlib.Path, settings: frames.JpegSettings, processes: int, *, update: bool = False
+    raw: RawSet,
+    folder: pathlib.Path,
+    settings: frames.JpegSettings,
+    processes: int,
+    *,
+    update: bool = False,
+    share: Share = WHOLE,
+    ray: str | None = None,
 ) -> str:
-    """Writes the missing and outdated shards of a prepared set and returns its summary.
+    """Writes the missing and outdated shards of a share. Returns the summary of the set, or what is left to write.
 
     Added and repaired files and changed labels are picked up automatically. If items of a complete set have changed or
-    been removed, `update` is required.
+    been removed, or if the files differ from those planned by another share, `update` is required.
+
+    With `ray`, the address of a Ray cluster, the shards are written there instead of by `processes` on this machine.
 
     Raises:
-        PrepareError: the raw set is invalid, the folder is not writable or too small, or `update` is required.
+        PrepareError: the raw set is invalid, the folder is not writable or too small, another job is writing the same
+            shards, or `update` is required.
     """
     planned = plan.make(raw, folder, settings)
-    if (folder / array_record.DESCRIPTION_FILE).is_file() and _outdated(planned, plan.begin(planned), update) is None:
-        return _complete_already(planned)  # nothing was written, so the folder may be read-only
-    with plan.locked(planned):
-        made = plan.begin(planned)
-        found = _outdated(planned, made, update)
-        if found is None:  # another process has just finished it
+    with _writing(folder):
+        recorded = recorded_plan.read(planned)
+        if recorded is not None and recorded.description is not None:
+            planned = plan.with_shard_items(planned, recorded.shard_items)
+            if _outdated(planned, recorded.description, update) is None:
+                return _complete_already(planned)  # nothing was written, so the folder may be read-only
+    with contextlib.ExitStack() as held:
+        with _writing(folder), locks.of_folder(folder):
+            lock = held.enter_context(locks.of_share(folder, share))
+            begun = _begin(planned, share, update)
+        if begun is None:  # another process has just finished it
             return _complete_already(planned)
-        if made is not None:
-            print(f"Updating {folder}: {found}.", flush=True)
-        plan.open_notes(planned)
-        _work(planned, processes)
-    return summary(folder)
+        _write(begun, share, processes, ray)
+        with _writing(folder), locks.of_folder(folder):
+            return _end(begun, share, lock)
+
+
+def finish(raw: RawSet, folder: pathlib.Path, settings: frames.JpegSettings) -> str:
+    """Completes a set of which all shards are written and returns its summary.
+
+    Raises:
+        PrepareError: shards are missing or damaged, with the parts that they belong to; or the files have changed.
+    """
+    planned = plan.make(raw, folder, settings)
+    with _writing(folder):
+        recorded = recorded_plan.read(planned)
+        if recorded is None:
+            raise PrepareError(f"{folder} has no shards. Run the same command with --part=i/n instead of --finish.")
+        planned = plan.with_shard_items(planned, recorded.shard_items)
+        if recorded.description is not None:
+            if changes := _outdated(planned, recorded.description, update=False):
+                raise PrepareError(f"{folder} is complete, but out of date: {changes}. Prepare it again.")
+            return _complete_already(planned)
+        with locks.of_folder(folder):
+            _refuse_other_files(planned, recorded)
+            lacking = completion.missing(planned)
+            if lacking:
+                share = Share(1, recorded.share_count)
+                raise PrepareError(f"{folder} is incomplete: {_by_share(planned, share, lacking)}. {_advice(share)}")
+            completion.complete(planned)
+    return completion.summary(folder)
+
+
+@contextlib.contextmanager
+def _writing(folder: pathlib.Path) -> Iterator[None]:
+    """Converts the errors of reading and writing the files beside the shards."""
+    try:
+        yield
+    except ownership.LostError as error:
+        raise PrepareError(f"{error} Run the same command again to resume.") from error
+    except OSError as error:
+        raise PrepareError(f"{folder} cannot be written: {error.strerror or error}.") from error
+
+
+def _begin(planned: plan.Plan, share: Share, update: bool) -> plan.Plan | None:
+    """Records the plan, or joins the recorded one. Returns None if the set is complete and up to date."""
+    recorded = recorded_plan.read(planned)
+    made = None if recorded is None else recorded.description
+    if recorded is not None:
+        planned = plan.with_shard_items(planned, recorded.shard_items)
+        if made is None and not share.is_whole and not _differs(planned, recorded, update):
+            locks.refuse_running(planned.folder, share, _overlap(share), siblings=False)
+            recorded_plan.record_share_count(planned, share)
+            return planned
+    found = _outdated(planned, made, update)
+    if found is None:
+        return None
+    advice = _overlap(share) if share.is_whole else "The files have changed, so no other part may run: stop it."
+    locks.refuse_running(planned.folder, share, advice, siblings=True)
+    if made is not None:
+        print(f"Updating {planned.folder}: {found}.", flush=True)
+    return _replan(planned, share, {} if recorded is None else recorded.shard_items)
+
+
+def _overlap(share: Share) -> str:
+    if share.is_whole:
+        return "Without --part, this command would write the same shards. Wait for it, or stop it."
+    return f"{share.title} would write the same shards. Wait for it, or use the same n in every --part=i/n."
+
+
+def _differs(planned: plan.Plan, recorded: recorded_plan.Recorded, update: bool) -> bool:
+    """Whether the files differ from those planned by another share.
+
+    Raises:
+        PrepareError: they differ, without `update`.
+    """
+    if not update:
+        _refuse_other_files(planned, recorded)
+    return bool(recorded_plan.difference(planned, recorded))
+
+
+def _refuse_other_files(planned: plan.Plan, recorded: recorded_plan.Recorded) -> None:
+    if different := recorded_plan.difference(planned, recorded):
+        raise PrepareError(
+            f"{planned.folder} was planned for other files than those of --source here: {different}. Every part needs "
+            "the same files with the same sizes and modification times (rsync -a keeps them). If the files have "
+            "changed, stop all parts and run one of them with --update first."
+        )
+
+
+def _replan(planned: plan.Plan, share: Share, sizes: Mapping[str, int]) -> plan.Plan:
+    """Records a new plan. `sizes` are the items a shard of the plan before."""
+    recorded_plan.open_notes(planned)
+    shards = planned.all_shards()
+    todo = [shard for shard in shards if shard_writer.read_note(shard) is None]
+    if todo:
+        encoded = disk_space.encoded_bytes(planned)
+        planned = plan.with_shards_of(planned, encoded, sizes)
+        expected = disk_space.expected_bytes(planned, encoded)
+        done = planned.items - sum(len(shard.items) for shard in todo)
+        print(
+            f"{planned.raw.name}: {planned.items:,} {planned.raw.kind}, {disk_space.gigabytes(planned.raw_bytes)} as "
+            f"downloaded; expected size {disk_space.gigabytes(expected)} in {planned.folder}"
+            f"{f' ({done:,} done)' if done else ''}.",
+            flush=True,
+        )
+        disk_space.check_free_space(planned, expected)
+    recorded_plan.record(planned, share)
+    for shard in planned.all_shards():
+        if (note := shard_writer.read_note(shard)) is not None:
+            shard_writer.adopt(shard, note)
+    return planned
+
+
+def _write(planned: plan.Plan, share: Share, processes: int, ray: str | None) -> None:
+    """Writes the missing shards of a share."""
+    shards = share.select(planned.all_shards())
+    todo = [shard for shard in shards if shard_writer.read_note(shard) is None]
+    total = sum(len(shard.items) for shard in shards)
+    done = total - sum(len(shard.items) for shard in todo)
+    name = planned.raw.name
+    if not share.is_whole:
+        name = f"{name}, {share}"
+        print(f"{name}: {len(todo)} of {len(shards)} shards to write, {total - done:,} {planned.raw.kind}.", flush=True)
+    shard_writer.discard_unfinished(todo)
+    write = functools.partial(
+        shard_writer.write, kind=planned.raw.kind, classes=planned.raw.classes, settings=planned.settings
+    )
+    with progress.Progress(total, planned.raw.kind, name=name, done=done) as bar:
+        if ray is None:
+            parallel.run(write, todo, processes, bar, done)
+        else:
+            ray_tasks.run(write, todo, ray, lambda shard: len(shard.items), bar, done)
+
+
+def _end(planned: plan.Plan, share: Share, lock: ownership.Lock) -> str:
+    """Completes the set if all its shards are written."""
+    lock.check()
+    recorded = recorded_plan.read(planned)
+    if recorded is not None and recorded.description is not None:
+        return _complete_already(planned)  # by another part, which ended at the same time
+    lacking = completion.missing(planned)
+    own = {shard.note for shard in share.select(planned.all_shards())} & {shard.note for shard in lacking}
+    if own:
+        first = next(shard for shard in lacking if shard.note in own)
+        raise PrepareError(f"{first.file} has changed since it was written; run the same command again to rewrite it.")
+    if lacking:
+        return (
+            f"{share.title} of {planned.folder} is written. To write: {_by_share(planned, share, lacking)}. "
+            "The last part to end completes the set."
+        )
+    completion.complete(planned)
+    return completion.summary(planned.folder)
+
+
+def _by_share(planned: plan.Plan, share: Share, lacking: Sequence[shard_writer.Shard]) -> str:
+    """Lists the missing shards, grouped by the shares that write them."""
+    paths = {shard.note for shard in lacking}
+    counts = []
+    for each in share.siblings():
+        of_share = each.select(planned.all_shards())
+        missing = [shard.file.name for shard in of_share if shard.note in paths]
+        if missing:
+            names = f"{', '.join(missing[:SHOWN])}{', …' if len(missing) > SHOWN else ''}"
+            holder = locks.holder(planned.folder, each)
+            running = f"; in progress by {holder}" if holder else ""
+            counts.append(f"{each} ({len(missing)} of {len(of_share)} shards: {names}{running})")
+    return ", ".join(counts)
+
+
+def _advice(share: Share) -> str:
+    which = "without --finish" if share.is_whole else "with --part=i/n of each missing part instead of --finish"
+    return f"Run the same command {which}."
 
 
 def _outdated(planned: plan.Plan, made: Mapping[str, Any] | None, update: bool) -> str | None:
@@ -67,7 +245,7 @@ def _outdated(planned: plan.Plan, made: Mapping[str, Any] | None, update: bool) 
     found = outdated.find(planned)
     if found.lossy and not update:
         raise PrepareError(_out_of_date(planned, made, found))
-    return None if made is not None and not found.any and _is_current(planned, made) else str(found)
+    return None if made is not None and not found.any and completion.is_current(planned, made) else str(found)
 
 
 def _has_notes(planned: plan.Plan) -> bool:
@@ -77,7 +255,7 @@ def _has_notes(planned: plan.Plan) -> bool:
 def _complete_already(planned: plan.Plan) -> str:
     limitation = "prepared by an earlier version: added files with an older date are not detected"
     remark = "" if _has_notes(planned) else f" ({limitation})"
-    return f"{planned.folder} is already complete{remark}.\n{summary(planned.folder)}"
+    return f"{planned.folder} is already complete{remark}.\n{completion.summary(planned.folder)}"
 
 
 def _changes_of_older_set(planned: plan.Plan, made: Mapping[str, Any]) -> str:
@@ -86,200 +264,12 @@ def _changes_of_older_set(planned: plan.Plan, made: Mapping[str, Any]) -> str:
 
 
 def _out_of_date(planned: plan.Plan, made: Mapping[str, Any] | None, found: outdated.Changes) -> str:
-    todo = sum(shard_writer.read_note(shard) is None for part in planned.parts for shard in planned.shards(part))
-    total = sum(len(planned.shards(part)) for part in planned.parts)
+    shards = planned.all_shards()
+    todo = sum(shard_writer.read_note(shard) is None for shard in shards)
     before, now = made and made["plan"]["items"], planned.identity()["items"]
     counts = f" (items: {before} before, {now} now)" if before and before != now else ""
     return (
         f"{planned.folder} is out of date{counts}: {found}. A file counts as changed if its size or modification time "
-        f"differs. Run the same command with --update to rewrite {todo} of {total} shards, or choose another --out."
+        f"differs. Run the same command with --update to rewrite {todo} of {len(shards)} shards, or choose another "
+        "--out."
     )
-
-
-def _is_current(planned: plan.Plan, made: Mapping[str, Any]) -> bool:
-    """Whether the description and ledger of a complete set are still correct."""
-    notes = {part: [shard_writer.read_note(shard) for shard in planned.shards(part)] for part in planned.parts}
-    done = {part: [note for note in of_part if note is not None] for part, of_part in notes.items()}
-    if any(len(done[part]) < len(notes[part]) for part in notes):
-        return False
-    ledger = planned.folder / LEDGER_FILE
-    return (
-        _description(planned, done) == made
-        and ledger.is_file()
-        and ledger.read_text(encoding="utf-8") == _ledger(planned, done)
-    )
-
-
-def _work(planned: plan.Plan, processes: int) -> None:
-    raw, folder = planned.raw, planned.folder
-    all_shards = {part: planned.shards(part) for part in planned.parts}
-    every_shard = [shard for of_part in all_shards.values() for shard in of_part]
-    todo = [shard for shard in every_shard if shard_writer.read_note(shard) is None]
-    done = planned.items - sum(len(shard.items) for shard in todo)
-    if todo:
-        expected = plan.expected_bytes(planned)
-        print(
-            f"{raw.name}: {planned.items:,} {raw.kind}, {plan.gigabytes(planned.raw_bytes)} as downloaded; expected "
-            f"size {plan.gigabytes(expected)} in {folder}{f' ({done:,} done)' if done else ''}.",
-            flush=True,
-        )
-        plan.check_free_space(planned, expected)
-    _start(planned, every_shard)
-    write = functools.partial(shard_writer.write, kind=raw.kind, classes=raw.classes, settings=planned.settings)
-    with progress.Progress(planned.items, raw.kind, name=raw.name, done=done) as bar:
-        parallel.run(write, todo, processes, bar, done)
-    _complete(planned, all_shards)
-
-
-def _start(planned: plan.Plan, every_shard: Sequence[shard_writer.Shard]) -> None:
-    try:
-        plan.record(planned)
-        for shard in every_shard:
-            if (note := shard_writer.read_note(shard)) is not None:
-                shard_writer.adopt(shard, note)
-    except OSError as error:
-        raise PrepareError(f"{planned.folder} cannot be written: {error.strerror or error}.") from error
-
-
-def _complete(planned: plan.Plan, all_shards: Mapping[str, Sequence[shard_writer.Shard]]) -> None:
-    """Writes everything except the records; the description last, since it marks the set as complete."""
-    folder = planned.folder
-    notes = {part: [_note(shard) for shard in of_part] for part, of_part in all_shards.items()}
-    try:
-        _remove_stale(planned, [shard for of_part in all_shards.values() for shard in of_part])
-        for part, of_part in notes.items():
-            _index(of_part).save(folder / f"index-{part}.npz")
-        _write_metadata(planned, notes)
-        shard_writer.write_text(folder / LEDGER_FILE, _ledger(planned, notes))
-        description = json.dumps(_description(planned, notes), indent=1, ensure_ascii=False)
-        shard_writer.write_text(folder / array_record.DESCRIPTION_FILE, description)
-        (folder / array_record.PLAN_FILE).unlink()
-        shutil.rmtree(planned.kept_notes, ignore_errors=True)
-        planned.work.rename(planned.kept_notes)
-    except OSError as error:
-        raise PrepareError(f"{folder} cannot be written: {error.strerror or error}.") from error
-
-
-def _remove_stale(planned: plan.Plan, every_shard: Sequence[shard_writer.Shard]) -> None:
-    """Removes shards, notes and indices that are not in the plan."""
-    kept = {path for shard in every_shard for path in (shard.file, shard.note)}
-    kept |= {planned.folder / f"index-{part}.npz" for part in planned.parts}
-    for folder, pattern in (
-        (planned.folder, f"{planned.raw.name}-*.array_record-*"),
-        (planned.folder, "index-*.npz"),
-        (planned.work, "*-[0-9]*.*"),
-    ):
-        for file in set(folder.glob(pattern)) - kept:
-            file.unlink()
-
-
-def _ledger(planned: plan.Plan, notes: Mapping[str, Sequence[shard_writer.Note]]) -> str:
-    skips = [*planned.missing, *(skip for of_part in notes.values() for note in of_part for skip in note.skips)]
-    return "".join(json.dumps(skip._asdict()) + "\n" for skip in skips)
-
-
-def _description(planned: plan.Plan, notes: Mapping[str, Sequence[shard_writer.Note]]) -> dict[str, Any]:
-    raw = planned.raw
-    return {
-        "format": array_record.FORMAT,
-        "name": raw.name,
-        "kind": raw.kind,
-        "short_side": planned.settings.short_side,
-        "quality": planned.settings.quality,
-        "frames_a_record": array_record.FRAMES_A_RECORD,
-        "splits": {split: [list(parts) for parts in folds] for split, folds in raw.splits.items()},
-        "items": {part: sum(len(note.ids) for note in of_part) for part, of_part in notes.items()},
-        "frames": {part: sum(sum(note.count) for note in of_part) for part, of_part in notes.items()},
-        "bytes": {part: sum(note.bytes for note in of_part) for part, of_part in notes.items()},
-        "raw_bytes": planned.raw_bytes,
-        "official": {split: list(counts) for split, counts in raw.official.items()},
-        "notes": list(raw.notes),
-        "plan": planned.identity(),
-        "classes": list(raw.classes),
-    }
-
-
-def _note(shard: shard_writer.Shard) -> shard_writer.Note:
-    note = shard_writer.read_note(shard)
-    if note is None:
-        raise PrepareError(f"{shard.file} has changed since it was written; run the same command again to rewrite it.")
-    return note
-
-
-def _index(notes: Sequence[shard_writer.Note]) -> array_record.Index:
-    return array_record.Index(
-        Strings.of([id for note in notes for id in note.ids]),
-        np.array([label for note in notes for label in note.label], np.int32),
-        np.array([fps for note in notes for fps in note.fps], np.float64),
-        np.array([count for note in notes for count in note.count], np.int32),
-        np.array([count for note in notes for count in note.promised], np.int32),
-    )
-
-
-def _write_metadata(planned: plan.Plan, notes: Mapping[str, Sequence[shard_writer.Note]]) -> None:
-    """Writes dataset_info.json and features.json, from which TFDS opens the folder."""
-    raw, folder = planned.raw, planned.folder
-    template = tfds.core.ShardedFileTemplate(
-        dataset_name=raw.name, data_dir=epath.Path(folder), filetype_suffix="array_record"
-    )
-    identity = dataset_info.DatasetIdentity(
-        name=raw.name, version=tfds.core.Version(VERSION), data_dir=str(folder), module_name=__name__
-    )
-    info = tfds.core.DatasetInfo(
-        builder=identity,
-        features=shard_writer.features(raw.classes),
-        description=f"Prepared by jepa_jax: JPEG frames, up to {array_record.FRAMES_A_RECORD} per record.",
-    )
-    splits = [
-        tfds.core.SplitInfo(
-            name=part,
-            shard_lengths=[note.records for note in of_part],
-            num_bytes=sum(note.bytes for note in of_part),
-            filename_template=template,
-        )
-        for part, of_part in notes.items()
-    ]
-    info.set_splits(splits_lib.SplitDict(splits))
-    info.set_file_format("array_record")
-    info.write_to_directory(folder)
-
-
-def summary(folder: pathlib.Path) -> str:
-    """Summarizes a complete set: counts next to the official ones, and skipped items."""
-    made: dict[str, Any] = array_record.describe(folder)
-    size, frame_count = sum(made["bytes"].values()), sum(made["frames"].values())
-    lines = [
-        f"{made['name']}: {sum(made['items'].values()):,} {made['kind']}, {frame_count:,} frames, "
-        f"{len(made['classes'])} classes in {plan.gigabytes(size)} "
-        f"({size / max(1, made['raw_bytes']):.1f} times the download)."
-    ]
-    for split, folds in made["splits"].items():
-        for fold, parts in enumerate(folds):
-            count = sum(made["items"][part] for part in parts)
-            name = f"{split} {fold + 1}" if len(folds) > 1 else split
-            lines.append(
-                f"  {name}: {count:,}{_beside_official(count, made['official'].get(split, ())[fold : fold + 1])}"
-            )
-    lines += [f"  {note}" for note in made["notes"]]
-    ledger = folder / LEDGER_FILE
-    listed = [skipped_files.Skip(**json.loads(line)) for line in ledger.read_bytes().splitlines()]
-    kept = [skip for skip in listed if skip.reason.startswith(shard_writer.KEPT)]
-    left_out = [skip for skip in listed if skip not in kept]
-    for skips, what in ((left_out, "could not be prepared"), (kept, "are in the set but look damaged")):
-        if skips:
-            lines.append(
-                f"  {len(skips):,} {what} ({ledger}){', the first:' if len(skips) > skipped_files.SHOWN else ':'}"
-            )
-            shown = [
-                skip._replace(reason=skip.reason.removeprefix(shard_writer.KEPT))
-                for skip in skips[: skipped_files.SHOWN]
-            ]
-            lines += [f"    {skip}" for skip in shown]
-    return "\n".join(lines)
-
-
-def _beside_official(count: int, official: Sequence[int]) -> str:
-    if not official:
-        return ""
-    difference = count - official[0]
-    return f" (official: {official[0]:,}{f', {difference:+,}' if difference else ', complete'})"

@@ -39,7 +39,11 @@ class Changes:
 
 def find(plan: Plan) -> Changes:
     """Compares a plan with the notes in its folder; an item without a note counts as added."""
-    known = dict(_known(plan))
+    return compare(plan, dict(_known(plan)))
+
+
+def compare(plan: Plan, known: Mapping[tuple[str, str], tuple[shard_writer.Stamp, bool]]) -> Changes:
+    """Compares a plan with known items: (part, id) → the item's stamp and whether it could be decoded."""
     changes = Changes([], [], [], [], [])
     planned = {(part, stamp.id): stamp for part in plan.parts for stamp in plan.stamps(part)}
     for key, stamp in planned.items():

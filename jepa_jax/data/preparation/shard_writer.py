@@ -1,14 +1,17 @@
 """Writing of shards: consecutive items of a part → one ArrayRecord file and a note on its content.
 
 A shard depends only on its items and settings, so the bytes are the same with any number of workers and restarts. The
-note is written after the file is renamed, so a shard with a note is complete. Notes are kept in a complete set; they
-show which shards to rewrite after files have changed.
+note is written after the file is renamed, so a shard with a note is complete. Two processes may write the same shard,
+as when a machine does not respond and its work is repeated elsewhere: their unfinished files have different names, and
+either result is the same. Notes are kept in a complete set; they show which shards to rewrite after files have changed.
 """
 
 import dataclasses
 import json
 import os
 import pathlib
+import re
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -19,12 +22,11 @@ from tensorflow_datasets.core import example_serializer
 
 from jepa_jax.data import faults, skipped_files
 from jepa_jax.data.listing import names
-from jepa_jax.data.preparation import frames, parallel
+from jepa_jax.data.preparation import frames
 from jepa_jax.data.preparation.raw import Item, PrepareError
+from jepa_jax.data.preparation.runners import parallel
 from jepa_jax.data.sources import array_record
 
-MAX_SHARDS = 256  # per part: each reading process keeps all files open
-MIN_SHARD_ITEMS = 64  # limits the work that a killed worker loses in small parts
 KEPT = "kept: "  # prefix of a ledger reason if the item is in the set
 # JPEGs are compressed already. One record per group allows reading a single record.
 WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -50,6 +52,9 @@ class Shard:
     stamps: Sequence[Stamp]  # of the items
     file: pathlib.Path
     note: pathlib.Path
+
+    def __str__(self) -> str:
+        return os.fspath(self.file)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,13 +101,6 @@ def serializer(classes: Sequence[str]) -> Callable[[dict[str, Any]], bytes]:
     specs: Any = of_record.get_serialized_info()
     to_proto = example_serializer.ExampleSerializer(specs).get_tf_example
     return lambda record: to_proto(of_record.encode_example(record)).SerializeToString(deterministic=True)
-
-
-def cut(items: Sequence[Item]) -> Iterator[tuple[int, Sequence[Item]]]:
-    """Splits the items of a part into shards; yields (index of the first item, items)."""
-    size = max(MIN_SHARD_ITEMS, -(-len(items) // MAX_SHARDS))
-    for start in range(0, len(items), size):
-        yield start, items[start : start + size]
 
 
 def read_note(shard: Shard) -> Note | None:
@@ -153,7 +151,8 @@ def write(
         PrepareError: the disk is full or cannot be written.
     """
     note = Note(shard.file.name, list(shard.stamps), [], [], [], [], [], [], 0)
-    unfinished = shard.note.with_suffix(".array_record")
+    token = uuid.uuid4().hex
+    unfinished = shard.note.with_suffix(f".{token}.array_record")
     try:
         writer = array_record_module.ArrayRecordWriter(os.fspath(unfinished), WRITER_OPTIONS)
         serialised = serializer(classes)
@@ -181,7 +180,7 @@ def write(
         note = dataclasses.replace(note, bytes=unfinished.stat().st_size)
         shard.note.unlink(missing_ok=True)  # describes the file about to be replaced
         os.replace(unfinished, shard.file)
-        write_text(shard.note, json.dumps(dataclasses.asdict(note)))
+        write_text(shard.note, json.dumps(dataclasses.asdict(note)), token)
     except (RuntimeError, OSError) as error:  # ArrayRecord raises RuntimeError, also for a full disk
         unfinished.unlink(missing_ok=True)
         raise PrepareError(f"{shard.file} cannot be written: {error}") from error
@@ -199,8 +198,29 @@ def _records(item: Item, jpegs: frames.Jpegs) -> Iterator[dict[str, Any]]:
         }
 
 
-def write_text(file: pathlib.Path, text: str) -> None:
-    """Writes a text file atomically."""
-    unfinished = file.with_name(file.name + ".new")
+def discard_unfinished(shards: Sequence[Shard]) -> None:
+    """Removes the files that killed jobs left of shards without a note."""
+    stems = {shard.note.stem for shard in shards}
+    for folder in {shard.note.parent for shard in shards}:
+        for file in folder.iterdir():
+            found = re.fullmatch(r"(.+-\d+)\..*(array_record|new)", file.name)
+            if found is not None and found[1] in stems:
+                file.unlink(missing_ok=True)
+
+
+def count_records(file: pathlib.Path) -> int | None:
+    """Number of records of a shard's file; None if it is damaged."""
+    reader = array_record_module.ArrayRecordReader(os.fspath(file))
+    count = reader.num_records()
+    try:
+        reader.close()
+    except RuntimeError:
+        return None
+    return count
+
+
+def write_text(file: pathlib.Path, text: str, token: str = "unfinished") -> None:
+    """Writes a text file atomically. Processes that may write it at the same time need different tokens."""
+    unfinished = file.with_name(f"{file.name}.{token}.new")
     unfinished.write_text(text, encoding="utf-8", errors=names.JSON_ERRORS)
     os.replace(unfinished, file)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 from jepa_jax import progress
 from jepa_jax.data import faults
 from jepa_jax.data.listing import names
-from jepa_jax.data.preparation import parallel
 from jepa_jax.data.preparation.raw import PrepareError
+from jepa_jax.data.preparation.runners import parallel
 from jepa_jax.data.sources import array_record
+from jepa_jax.files import open_files
 
 CHUNK_ITEMS = 64
 SHOWN = 10
@@ -27,8 +28,10 @@ def verify(folder: pathlib.Path, processes: int) -> str:
     Raises:
         PrepareError: the set is damaged; the message lists the first ten problems.
         NotPreparedError: the set is incomplete.
+        ConfigError: it has more files than a process may open.
     """
     description = array_record.describe(folder)
+    open_files.allow(sum(1 for _ in folder.glob("*.array_record-*")), str(folder))
     items, frames = description["items"], description["frames"]
     problems = [
         f"{part}: its index lists {len(index.ids):,} items of {index.count_I.sum():,} frames, {items[part]:,} of "

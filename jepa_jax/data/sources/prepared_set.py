@@ -14,6 +14,7 @@ from jepa_jax import config
 from jepa_jax.data.decode import videos
 from jepa_jax.data.sources import array_record, fingerprints, interface, patterns
 from jepa_jax.data.workers import timing
+from jepa_jax.files import open_files
 from jepa_jax.settings import ConfigError
 
 
@@ -37,6 +38,7 @@ class PreparedVideos(interface.Source):
             raise ConfigError(f"{setting}: {error}") from error
         if found.kind != cls.noun:
             raise ConfigError(f"{setting}.kind is {settings.kind!r}; {root} is a prepared set of {found.kind}.")
+        open_files.allow(len(_record_files(found)), f"{setting}.path: {root}")
         if not len(found.index.ids):
             raise ConfigError(f"{setting}.path: {root} has no {found.kind} in its split {settings.split!r}.")
         if settings.include or settings.exclude:
@@ -65,8 +67,7 @@ class PreparedVideos(interface.Source):
     def fingerprint(self) -> fingerprints.Fingerprint:
         """Covers the items, the index, and sizes and excerpts of the record files."""
         found = self.prepared_set
-        folder = pathlib.Path(found.folder)
-        files = sorted(path for part in found.parts for path in folder.glob(f"*-{part}.array_record*"))
+        files = _record_files(found)
         index = hashlib.sha256()
         for array in (found.index.count_I, found.index.fps_I, found.index.nominal_I, found.part_I, found.record_I):
             index.update(np.ascontiguousarray(array).tobytes())
@@ -94,3 +95,8 @@ class PreparedImages(PreparedVideos):
     def decode_image(self, item: int) -> UInt8[np.ndarray, "Y X 3"]:
         """See `Source.read_image`."""
         return self.prepared_set.read_image(item)
+
+
+def _record_files(prepared_set: array_record.PreparedSet) -> list[pathlib.Path]:
+    folder = pathlib.Path(prepared_set.folder)
+    return sorted(path for part in prepared_set.parts for path in folder.glob(f"*-{part}.array_record*"))

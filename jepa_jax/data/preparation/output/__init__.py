@@ -1,0 +1,1 @@
+"""State of the output folder: locks, the recorded plan, disk space, completion."""
