@@ -4,6 +4,7 @@ A task is repeated on another worker if its process or machine dies. Errors of t
 """
 
 import contextlib
+import importlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
@@ -87,10 +88,9 @@ def _result(ray: ModuleType, reference: Any, task: object) -> None:
 
 def _import_ray() -> ModuleType:
     try:
-        import ray
+        return importlib.import_module("ray")
     except ImportError as error:
         raise PrepareError(f'--ray needs Ray: pip install "jepa_jax[ray]" on every machine. ({error})') from error
-    return ray
 
 
 @contextlib.contextmanager
