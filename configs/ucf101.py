@@ -18,7 +18,7 @@ from jepa_jax.settings import to_config_dict
 
 def get_config(recipe: str = "baseline") -> ml_collections.ConfigDict:
     config = defaults(Config)
-    config.encoder.remat = "dots"  # without it one device needs 99 GiB at batch 32
+    config.encoder.remat = "full"  # the highest bound on clips/s for TPU v5e (docs/measurements.md)
     config.data.root = root = ml_collections.FieldReference("data")
     config.data.sources.ucf101 = to_config_dict(SourceConfig(kind="videos", target_fps=16, window="linspace"))
     config.data.sources.ucf101.path = root + "/ucf101"
