@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import machine
 import numpy as np
 
 from jepa_jax.config import Attention, Config, Remat
@@ -46,7 +47,7 @@ def main() -> None:
     config = dataclasses.replace(config, encoder=encoder, batch_size=arguments.batch or config.batch_size)
 
     devices = jax.devices()
-    peak = len(devices) * matmul_peak(arguments.matmul)
+    peak = len(devices) * machine.matrix_product_rate(arguments.matmul, jnp.bfloat16, rounds=20)
     print(f"{len(devices)} × {devices[0].device_kind}: {peak / 1e12:.4g} TFLOP/s in bfloat16 products, measured")
     print(f"encoder {encoder.size}, batch {config.batch_size}, {config.dtype}, remat {encoder.remat}")
     _, chosen = resolve_attention(build_setup(with_attention(config, "auto")), jax.default_backend())
@@ -73,19 +74,6 @@ def main() -> None:
 
 def with_attention(config: Config, kind: Attention) -> Config:
     return dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, attention=kind))
-
-
-def matmul_peak(side: int, rounds: int = 20) -> float:
-    """FLOP/s of one device in the fastest of `rounds` products of square matrices."""
-    a, b = (jax.random.normal(key, (side, side), jnp.bfloat16) for key in jax.random.split(jax.random.key(0)))
-    product = jax.jit(jnp.matmul)
-    product(a, b).block_until_ready()
-    fastest = float("inf")
-    for _ in range(rounds):
-        start = time.perf_counter()
-        product(a, b).block_until_ready()
-        fastest = min(fastest, time.perf_counter() - start)
-    return 2 * side**3 / fastest
 
 
 def prepare(config: Config) -> tuple[Callable[[], float], int]:

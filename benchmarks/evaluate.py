@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import jax
+import machine
 import numpy as np
 
 from jepa_jax import models
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=512)
     parser.add_argument("--dtype", default="float32" if jax.default_backend() == "cpu" else "bfloat16")
     arguments = parser.parse_args()
+    print(machine.describe())
     extraction(arguments.clips, arguments.dtype)
 
 

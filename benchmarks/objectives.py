@@ -17,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 import jax
+import machine
 import numpy as np
 import step as sizes  # benchmarks/step.py, beside this file
 
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--without-vit-base", action="store_true", help="skip ViT-B, which takes long to compile")
     arguments = parser.parse_args()
+    print(machine.describe())
     names = [BASELINE, *arguments.recipes.split(",")]
     columns: dict[str, list[Any]] = {"operations": [operations(setup(name, sizes.CONFIG, UNROLLED)) for name in names]}
     if arguments.rounds:

@@ -43,11 +43,13 @@ def main() -> None:
 
 def measure_grid(arguments: argparse.Namespace) -> None:
     import jax
+    import machine
     import numpy as np
 
     from jepa_jax.evaluation.eval_config import ProbeConfig
     from jepa_jax.evaluation.probes import fitting
 
+    print(machine.describe())
     rng = np.random.default_rng(0)
     one = ProbeConfig(epochs=arguments.epochs)
     grid = ProbeConfig(epochs=arguments.epochs, lr=(1e-2, 1e-3, 1e-4), weight_decay=(0.0, 0.01, 0.1), seeds=3)

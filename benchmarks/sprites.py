@@ -27,9 +27,12 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, difficulty: str) -> None:
     import jax
+    import machine
     import numpy as np
 
     from jepa_jax.data import sprites
+
+    print(machine.describe())
 
     spec = sprites.SpriteSpec(arguments.frames, arguments.size, difficulty)
     item = np.arange(arguments.batch, dtype=np.int32)
