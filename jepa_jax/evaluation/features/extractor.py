@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,28 @@ from jepa_jax.settings import to_dict
 Video = Num[Array, "B F Y X 3"]
 Row = Int[Array, "B"]
 Apply = Callable[[Any, Video, Row], Mapping[str, Array]]
+Transform = Callable[[Video, Row], Video]
 StorageDtypes = tuple[tuple[str, StorageDtype], ...]  # (kind, storage dtype)
 
-# Clips in a batch on each device, and the tokens per clip up to which a batch is that large; the memory of attention
-# grows with the square of the tokens. On two CPU cores, batches of 8 clips of 8×112×112 (196 tokens) are fastest, and
-# batches of one or two clips of 16×112×112 in patches of 8 (1,568 tokens).
-CPU_BATCH, ACCELERATOR_BATCH = (8, 196), (32, 1568)
+
+class BatchRule(NamedTuple):
+    """How many clips are encoded in one call on each device: fewer of clips with many tokens.
+
+    The memory of attention, clips × tokens², stays at that of `clips` clips with `tokens` tokens.
+    """
+
+    clips: int
+    tokens: int
+    most: int
+
+    def size(self, tokens: int) -> int:
+        """Clips in a batch of clips with so many tokens."""
+        return max(1, min(self.most, self.clips * self.tokens**2 // tokens**2))
+
+
+# On two CPU cores, batches of 8 clips of 8×112×112 (196 tokens) are fastest, of one or two clips of 16×112×112 in
+# patches of 8 (1,568 tokens), and of 32 clips of 8×32×32 in patches of 8 (64 tokens).
+CPU_BATCH, ACCELERATOR_BATCH = BatchRule(8, 196, most=32), BatchRule(32, 1568, most=32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,23 +55,27 @@ class FeatureExtractor:
         params: pytree of arrays.
         identity: everything that determines the output, as JSON; its "params" is a fingerprint of the parameters.
         origin: where the parameters come from, for people.
+        transforms: functions of (video, row) that are applied to the clips one after another, before `apply`. They are
+            compiled separately, so that extractors that differ only in them share the program of `apply`.
     """
 
     apply: Apply
     params: Any
     identity: Mapping[str, Any]
     origin: str = ""
+    transforms: tuple[Transform, ...] = ()
 
-    def after(self, name: str, transform: Callable[[Video, Row], Video]) -> "FeatureExtractor":
+    def after(self, name: str, transform: Transform) -> "FeatureExtractor":
         """This extractor applied to `transform(video, row)`.
 
         Args:
             name: of the transform, with its seed if it has one; becomes part of the identity.
-            transform: traceable and hashable; its random choices depend on the row number.
+            transform: traceable, hashable, and returns clips of the same shape; its random choices depend on the row
+                number.
         """
-        transforms = [*self.identity.get("transforms", []), name]
-        identity = {**self.identity, "transforms": transforms}
-        return dataclasses.replace(self, apply=_After(self.apply, transform), identity=identity)
+        names = [*self.identity.get("transforms", []), name]
+        identity = {**self.identity, "transforms": names}
+        return dataclasses.replace(self, transforms=(transform, *self.transforms), identity=identity)
 
     def row_shapes(self, clip_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Shapes of the features of one clip [F, Y, X, 3], by kind, without computing them."""
@@ -66,17 +86,6 @@ class FeatureExtractor:
     def tokens(self, clip_shape: tuple[int, ...]) -> int:
         """Number of tokens of a clip [F, Y, X, 3]; 1 if the features have no kind "all"."""
         return self.row_shapes(clip_shape).get("all", (1,))[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class _After:
-    """A function of clips after a transform of them."""
-
-    apply: Apply
-    transform: Callable[[Video, Row], Video]
-
-    def __call__(self, params: Any, video: Video, row: Row) -> Mapping[str, Array]:
-        return self.apply(params, self.transform(video, row), row)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +148,8 @@ class Device:
             rows: number of clips.
             tokens: of a clip.
         """
-        most, usual = CPU_BATCH if self._mesh.devices.flat[0].platform == "cpu" else ACCELERATOR_BATCH
-        wanted = wanted or self.count * max(1, min(most, most * usual**2 // tokens**2))
+        rule = CPU_BATCH if self._mesh.devices.flat[0].platform == "cpu" else ACCELERATOR_BATCH
+        wanted = wanted or self.count * rule.size(tokens)
         return -(-min(wanted, max(rows, 1)) // self.count) * self.count
 
     def bind(
@@ -159,9 +168,16 @@ class Device:
             video, row = (jax.device_put(batch[name], split) for name in ("video", "row"))
             # The matmul precision that a probe sets must not change the features it reads.
             with jax.default_matmul_precision(None), jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh):
+                for transform in encode.transforms:
+                    video = _transform(transform, video, row)
                 return _encode(encode.apply, storage_dtypes, params, video, row)
 
         return run
+
+
+@functools.partial(jax.jit, static_argnames="transform")
+def _transform(transform: Transform, video: Video, row: Row) -> Video:
+    return transform(video, row)
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "storage_dtypes"))
