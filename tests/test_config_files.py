@@ -145,4 +145,4 @@ def test_installed_package_trains_and_evaluates_in_an_empty_folder(installed, tm
     assert (tmp_path / "runs" / "quickstart-baseline-239" / "results.json").exists()
     compiled = run("jepa_jax.compile", "--config", "mixed:fwm_hw", "--topology=cpu:1")
     assert compiled.returncode == 1
-    assert re.search(r"no recipe 'fwm_hw'\. Did you mean", compiled.stderr)
+    assert re.search(r"Unknown recipe 'fwm_hw'\. Did you mean", compiled.stderr)
