@@ -97,6 +97,10 @@ def test_errors_in_config_files_name_file_and_line(tmp_path, source, argument, m
         config_files.load(f"{tmp_path / 'run.py'}{argument}")
 
 
+def environment():
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "XLA_FLAGS")}
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The Python of a new environment with the wheel installed. It uses the dependencies of this environment."""
@@ -117,7 +121,7 @@ def installed(tmp_path_factory):
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True, timeout=600)
     python = str(folder / "venv" / "bin" / "python")
     pip = [python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(pip, check=True, timeout=600)
+    subprocess.run(pip, env=environment(), check=True, timeout=600)
     own = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True)
     shared = pathlib.Path(own.stdout.decode().strip()) / "shared.pth"
     shared.write_text(sysconfig.get_path("purelib") + "\n")
@@ -126,7 +130,7 @@ def installed(tmp_path_factory):
 
 @pytest.mark.slow
 def test_installed_package_trains_and_evaluates_in_an_empty_folder(installed, tmp_path):
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "XLA_FLAGS")}
+    kept = environment()
 
     def run(*arguments):
         return subprocess.run(
