@@ -2,7 +2,8 @@
 
 A config file (`configs/*.py`) starts from `defaults(Config)`, changes what it needs and returns the ConfigDict, so that
 `--config.optim.peak_lr=3e-4` works for any key. `settings.parse(Config, config_dict)` converts it to the dataclasses
-below and rejects unknown settings. No other module reads the ConfigDict.
+below and rejects unknown settings. No other module reads the ConfigDict. The module is longer than others may be, so
+that every setting of a run is in one place.
 """
 
 import dataclasses
