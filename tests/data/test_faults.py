@@ -232,6 +232,7 @@ def test_worker_processes_skip_the_item(tmp_path, pictures, workers):
     assert lines[0]["reason"].startswith("AttributeError: no such attribute (")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_image_too_tall_for_a_jpeg_is_logged_as_skipped(tmp_path, workers):
     folder = tmp_path / "pictures" / "a"

@@ -31,6 +31,7 @@ def read(dataset, processes, batch_bytes=1):
         assert list(iterator) == []
 
 
+@pytest.mark.slow
 def test_files_are_used_if_shared_memory_is_too_small(monkeypatch, caplog):
     wanted = read(batches(), 0)
     assert len(wanted) == 2

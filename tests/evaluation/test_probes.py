@@ -202,6 +202,7 @@ def test_one_probe_predicts_several_test_sets():
     np.testing.assert_array_equal(found["b"], [predict(config, train, labels, second)])
 
 
+@pytest.mark.slow
 def test_linear_probe_matches_scikit_learn_on_features_of_the_golden_encoder(golden, golden_meta):
     """Without regularization, both have the same unique optimum."""
     linear_model = pytest.importorskip("sklearn.linear_model")

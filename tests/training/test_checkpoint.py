@@ -268,6 +268,7 @@ def flip(path, offset, bit):
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_damage_to_any_file_is_detected(workdir, caplog):
     """If any file of step 2 is missing, truncated or has a flipped bit, step 1 is restored, with a warning."""
     newest, pristine = workdir / "checkpoints" / "2", workdir / "pristine"

@@ -162,6 +162,7 @@ def test_replaced_workdir_raises_and_is_not_changed(whole, tmp_path, monkeypatch
     }
 
 
+@pytest.mark.slow
 def test_emptied_workdir_raises(tmp_path, monkeypatch, capsys, wait_until_saved):
     def empty():
         wait_until_saved(2)
