@@ -137,7 +137,7 @@ def test_report_names_the_attention(config):
     text = report.text(make_report(config, memory.Memory(2**30, 2**31, 2**28)))
     assert "remat none, attention fused, " in text
     assert "attention            auto: fused (splash attention)\n" in text
-    reason = "there is no attention kernel for the platform cpu"
+    reason = "the platform cpu has no attention kernel"
     text = report.text(make_report(config, memory.Memory(0, 0, 0), attention=Choice("xla", reason)))
     assert f"attention            auto: xla, because {reason}\n" in text
     given = report.text(make_report(small(attention="xla"), memory.Memory(0, 0, 0), attention=Choice("xla", "")))

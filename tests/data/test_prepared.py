@@ -1,4 +1,4 @@
-"""A prepared set in place of its files gives the same clips, indices and labels."""
+"""A prepared set gives the same clips, indices and labels as its files."""
 
 import json
 import pathlib
@@ -56,7 +56,7 @@ def batches(path, pictures, workers=0, **settings):
         made.close()
 
 
-def near(got, wanted):
+def assert_near(got, wanted):
     assert len(got) == len(wanted)
     for a, b in zip(got, wanted, strict=True):
         assert a.keys() == b.keys()
@@ -68,7 +68,7 @@ def near(got, wanted):
 
 def test_training_batches_match_those_of_the_files(clips, pictures, prepared_clips, prepared_pictures):
     for settings in ({"frame_step": 2}, {"target_fps": 16}, {"exclude": "a/[12]"}):
-        near(batches(prepared_clips, prepared_pictures, **settings), batches(clips, pictures, **settings))
+        assert_near(batches(prepared_clips, prepared_pictures, **settings), batches(clips, pictures, **settings))
 
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 24), (200, 200)])

@@ -53,7 +53,7 @@ def test_images_of_all_orientations_are_returned_upright(form, orientation):
         (0x010F, 11, lambda order: struct.pack(f"{order}f", 1.5)),  # the manufacturer's name as a float
         (0x0128, 8, lambda order: struct.pack(f"{order}hh", -2, 0)),
         (0x011A, 10, lambda order: struct.pack(f"{order}I", 8)),  # a signed fraction at an arbitrary offset
-        (0x8769, 2, lambda order: b"abc\0"),  # text in place of an offset
+        (0x8769, 2, lambda order: b"abc\0"),  # text instead of an offset
         (0x8825, 4, lambda order: struct.pack(f"{order}I", 0xFFFFFFF0)),  # an offset past the end
         (0x010F, 99, lambda order: b"\xff\xff\xff\xff"),  # an unknown type
     ],

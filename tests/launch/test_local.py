@@ -1,4 +1,4 @@
-"""The single-machine launcher, tested with scripts in place of the training job."""
+"""The single-machine launcher, tested with scripts instead of the training job."""
 
 import os
 import pathlib

@@ -43,7 +43,8 @@ def test_missing_ray_prints_what_to_install(run, monkeypatch):
 
 def test_other_commands_do_not_import_ray():
     check = "import sys, jepa_jax.prepare; sys.exit('ray' in sys.modules)"
-    subprocess.run([sys.executable, "-c", check], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    ended = subprocess.run([sys.executable, "-c", check], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
+    assert ended.returncode == 0
 
 
 @pytest.mark.parametrize("options", [{"part": "1/2"}, {"finish": True}])

@@ -136,7 +136,7 @@ def chunks(source: Rows, limit: int = 2**26) -> Iterator[np.ndarray]:
 
 
 def channel_statistics(source: Rows) -> tuple[Float[np.ndarray, "E"], Float[np.ndarray, "E"]]:
-    """Mean and standard deviation of each channel over all clips and tokens; 1 in place of a deviation of 0.
+    """Mean and standard deviation of each channel over all clips and tokens; a deviation of 0 counts as 1.
 
     One pass, chunk by chunk (Chan, Golub & LeVeque 1983).
     """

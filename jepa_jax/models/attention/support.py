@@ -19,7 +19,7 @@ class Shape(NamedTuple):
 def unsupported(platform: str, dtype: DTypeLike, shape: Shape) -> str:
     """Returns why a platform has no kernel for such inputs; an empty string if it has one."""
     if platform not in NAMES:
-        return f"there is no attention kernel for the platform {platform}"
+        return f"the platform {platform} has no attention kernel"
     if platform == "gpu":
         if jnp.dtype(dtype).itemsize != 2:
             return f"{NAMES[platform]} needs 16-bit floats, and dtype is {jnp.dtype(dtype)}"
