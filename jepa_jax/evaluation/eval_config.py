@@ -134,9 +134,7 @@ class EvalConfig:
     data: PreparedConfig = dataclasses.field(default_factory=PreparedConfig)
     train: SourceConfig = dataclasses.field(default_factory=SourceConfig)
     test: SourceConfig = dataclasses.field(default_factory=SourceConfig)
-    holdout: str = (
-        ""  # regular expression: clips of `train` with a matching path are the test set; `test` is then not used
-    )
+    holdout: str = ""  # regular expression: clips of `train` with a matching path are the test set; `test` is unused
     views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
     probes: Mapping[str, ProbeConfig] = dataclasses.field(default_factory=lambda: {"linear": logistic_probe()})
     beside_untrained: bool = True  # also probe the untrained encoder, as a control
