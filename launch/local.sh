@@ -112,41 +112,56 @@ done
 [ -z "$stopping" ] || signal_all TERM # a signal while they started reached some of them only
 [ "$processes" -eq 1 ] || echo "Processes 1 to $((processes - 1)) write to $logs." >&2
 
-# Sets `ended` to the number of running processes that have ended since, and `code` to the exit code of the first.
-running=()
+# Moves the processes that have ended from `running` to `ended`, and their exit codes to `codes`.
+running=() ended=() codes=()
 for ((i = 0; i < processes; i++)); do running+=("$i"); done
-ended='' code=0
 look() {
   local i left=()
-  ended=''
   for i in ${running[@]+"${running[@]}"}; do
-    if [ -z "$ended" ] && ! kill -0 "${pids[$i]}" 2>/dev/null; then
-      ended=$i code=0
-      wait "${pids[$i]}" || code=$?
-    else
+    if kill -0 "${pids[$i]}" 2>/dev/null; then
       left+=("$i")
+    else
+      codes[i]=0
+      wait "${pids[$i]}" || codes[i]=$?
+      ended+=("$i")
     fi
   done
   running=(${left[@]+"${left[@]}"})
+}
+
+# Sets `dead` to the process of `ended` that died first, if one of them died. The others fail within milliseconds of
+# losing their connection to it, with an exit code of their own: of several, it is one that was killed, if any was.
+find_dead() {
+  local i
+  for i in "${ended[@]}"; do
+    case "${codes[$i]}" in
+      0) ;;
+      130 | 143) stopped_code=${codes[$i]} ;; # saved its step, as all others do
+      *) if [ -z "$dead" ] || { [ "${codes[$dead]}" -le 128 ] && [ "${codes[$i]}" -gt 128 ]; }; then dead=$i; fi ;;
+    esac
+  done
 }
 
 describe() {
   if [ "$1" -gt 128 ]; then echo "killed by SIG$(kill -l $(($1 - 128)))"; else echo "exit code $1"; fi
 }
 
-dead='' dead_code=0 deadline=0 stopped_code=0
+dead='' deadline=0 stopped_code=0
 while [ ${#running[@]} -gt 0 ]; do
+  ended=()
   look
-  if [ -z "$ended" ]; then
+  if [ ${#ended[@]} -eq 0 ]; then
     if [ -n "$dead" ] && [ "$SECONDS" -ge "$deadline" ]; then
       for i in "${running[@]}"; do kill -KILL "${pids[$i]}" 2>/dev/null || true; done
     fi
     sleep 0.2
-  elif [ "$code" -eq 143 ] || [ "$code" -eq 130 ]; then
-    stopped_code=$code # saved its step, as all others do
-  elif [ "$code" -ne 0 ] && [ -z "$dead" ]; then
-    dead=$ended dead_code=$code deadline=$((SECONDS + grace))
-    echo "local.sh: process $dead of $processes died ($(describe "$code")); stopping the others." >&2
+  elif [ -z "$dead" ]; then
+    look # one that ended after its turn above may be the cause of what was seen
+    find_dead
+    if [ -n "$dead" ]; then
+      deadline=$((SECONDS + grace))
+      echo "local.sh: process $dead of $processes died ($(describe "${codes[$dead]}")); stopping the others." >&2
+    fi
   fi
 done
 
@@ -154,11 +169,11 @@ if [ -z "$dead" ]; then
   rm -r "$logs"
   exit "$stopped_code"
 fi
-echo "local.sh: all processes have stopped. Process $dead died first ($(describe "$dead_code"))." >&2
+echo "local.sh: all processes have stopped. Process $dead died first ($(describe "${codes[$dead]}"))." >&2
 if [ "$dead" -eq 0 ]; then
   echo "local.sh: its output is above; the output of the others is in $logs." >&2
 else
   echo "local.sh: the end of its output ($logs/process-$dead.log):" >&2
   tail -n 20 "$logs/process-$dead.log" >&2
 fi
-exit "$dead_code"
+exit "${codes[$dead]}"

@@ -26,7 +26,8 @@ case "$does.$process" in
   fails.1) echo "the disk is full" >&2; exit 3 ;;
   killed.1) kill -KILL $$ ;;
   first.0) exit 4 ;;
-  fails.* | killed.* | first.*) sleep 0.5; exit 9 ;;
+  fails.* | killed.* | first.*) until [ -e reported ]; do sleep 0.05; done; exit 9 ;;
+  together.*) touch "ready-$process"; until [ -e "end-$process" ]; do sleep 0.05; done; exit 1 ;;
   waits.*) trap 'exit 143' TERM; touch "ready-$process"; while :; do sleep 0.05; done ;;
 esac
 """
@@ -63,6 +64,28 @@ def finish(process):
     return process.returncode, out, errors
 
 
+def wait_until(reached):
+    end = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def wait_for(folder, names):
+    wait_until(lambda: all((folder / name).exists() for name in names))
+
+
+def started_by(launcher):
+    """The processes started by the launcher in the order of their numbers, without the `sleep` it waits with."""
+    children = pathlib.Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    return sorted(map(int, children))[:3]
+
+
+def state(pid):
+    """The state of a process: R runs, S sleeps, T is stopped, Z has ended."""
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_every_process_gets_the_flags_and_its_process_id(launch, tmp_path):
     code, out, errors = finish(launch("--processes=2", "--cpu-devices", "4", "--config", "c.py", "--workdir=a b"))
     assert code == 0, errors
@@ -79,21 +102,44 @@ def test_every_process_gets_the_flags_and_its_process_id(launch, tmp_path):
         ("first", 4, ["process 0 of 3 died (exit code 4)", "its output is above"]),
     ],
 )
-def test_the_first_failing_process_is_reported(launch, does, code, expected):
-    returned, _, errors = finish(launch("--processes", "3", "--config", "c.py", f"--workdir={does}"))
+def test_the_first_failing_process_is_reported(launch, tmp_path, does, code, expected):
+    process = launch("--processes", "3", "--config", "c.py", f"--workdir={does}")
+    errors = ""
+    while " died (" not in errors:
+        line = process.stderr.readline()
+        assert line, errors
+        errors += line
+    (tmp_path / "reported").touch()
+    returned, _, rest = finish(process)
+    errors += rest
     assert returned == code
     assert errors.count(" died (") == 1
     for words in [*expected, "all processes have stopped"]:
         assert words in errors
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_killed_process_is_reported_even_if_all_ended_before_the_launcher_looked(launch, tmp_path, number):
+    """The others fail at once when they lose their connection to it, with an exit code that says nothing."""
+    process = launch("--processes", "3", "--config", "c.py", "--workdir=together")
+    wait_for(tmp_path, [f"ready-{i}" for i in range(3)])
+    processes = started_by(process)
+    os.kill(process.pid, signal.SIGSTOP)
+    wait_until(lambda: state(process.pid) == "T")
+    os.kill(processes[number], signal.SIGKILL)
+    for i in range(3):
+        (tmp_path / f"end-{i}").touch()
+    wait_until(lambda: all(state(pid) == "Z" for pid in processes))
+    os.kill(process.pid, signal.SIGCONT)
+    code, _, errors = finish(process)
+    assert code == 128 + signal.SIGKILL
+    assert f"Process {number} died first (killed by SIGKILL)" in errors
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_are_forwarded_to_all_processes(launch, tmp_path, number):
     process = launch("--processes", "2", "--config", "c.py", "--workdir=waits")
-    end = time.monotonic() + 60
-    while not all((tmp_path / f"ready-{i}").exists() for i in range(2)):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_for(tmp_path, [f"ready-{i}" for i in range(2)])
     process.send_signal(number)
     code, _, errors = finish(process)
     assert code == 143, errors
