@@ -7,14 +7,15 @@ import dataclasses
 import sys
 import typing
 
-import jax
 from absl import app, flags, logging
 
+# Importing JAX takes seconds: it and the modules that use it are imported after the flags are parsed.
 from jepa_jax.cli import command_line, config_flag
 from jepa_jax.config import Config, Remat
-from jepa_jax.cost_model import report
-from jepa_jax.cost_model.topology import Topology, TopologyError, parse_topology
 from jepa_jax.settings import ConfigError, parse
+
+if typing.TYPE_CHECKING:
+    from jepa_jax.cost_model.topology import Topology
 
 CONFIG = config_flag.define(Config, "The name of a config (quickstart, mixed, …) or a file; after a colon its recipe.")
 TOPOLOGY = flags.DEFINE_string("topology", None, "v4, v5e, v5p or v6e with a shape in chips (v5e:4x4), or cpu:N.")
@@ -31,6 +32,12 @@ def main(arguments: list[str]) -> int:
     if len(arguments) > 1:
         raise app.UsageError(f"Unexpected argument {arguments[1]!r}; settings are given as --config.key=value.")
     logging.set_verbosity(logging.WARNING)
+    with command_line.importing():
+        import jax
+
+        from jepa_jax.cost_model import report
+        from jepa_jax.cost_model.topology import TopologyError, parse_topology
+
     jax.config.update("jax_platforms", "cpu")  # the compile target is not this machine
     try:
         config = parse(Config, CONFIG.value)
@@ -55,8 +62,10 @@ def _batch(text: str) -> int:
     return int(text)
 
 
-def _sweep(config: Config, topology: Topology, batches: list[int]) -> int:
+def _sweep(config: Config, topology: "Topology", batches: list[int]) -> int:
     """Prints a row per policy and batch size as each is compiled. Returns 0 if any fits, else 2."""
+    from jepa_jax.cost_model import report
+
     print(report.markdown_row(report.COLUMNS), report.markdown_row(["---"] * len(report.COLUMNS)), sep="\n", flush=True)
     fits = False
     for batch in batches:

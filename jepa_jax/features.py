@@ -16,12 +16,9 @@ import sys
 
 from absl import app, flags, logging
 
-from jepa_jax.checkpoints.reader import CheckpointError
+# Importing JAX takes seconds: it and the modules that use it are imported after the flags are parsed.
 from jepa_jax.cli import command_line
 from jepa_jax.config import ClipConfig, SourceConfig, ViewsConfig
-from jepa_jax.data import TooManySkippedError
-from jepa_jax.evaluation import frozen_encoder
-from jepa_jax.evaluation.features import export
 from jepa_jax.settings import ConfigError, parse
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "WORKDIR[:STEP], random:WORKDIR or random:CONFIG.")
@@ -54,6 +51,12 @@ def main(arguments: list[str]) -> int:
     if len(arguments) > 1:
         raise app.UsageError(f"Unexpected argument {arguments[1]!r}; name the files with --source.")
     logging.set_verbosity(logging.WARNING)  # hides the INFO messages of orbax
+    with command_line.importing():
+        from jepa_jax.checkpoints.reader import CheckpointError
+        from jepa_jax.data import TooManySkippedError
+        from jepa_jax.evaluation import frozen_encoder
+        from jepa_jax.evaluation.features import export
+
     use_compilation_cache()
     try:
         encoder = frozen_encoder.load(CHECKPOINT.value or "")

@@ -18,11 +18,8 @@ import sys
 
 from absl import app, flags
 
+# Importing TFDS takes seconds: it and the modules that use it are imported after the flags are parsed.
 from jepa_jax.cli import command_line
-from jepa_jax.data.preparation import build, frames, sets, share, verify
-from jepa_jax.data.preparation.raw import PrepareError
-from jepa_jax.data.preparation.runners import ray_tasks
-from jepa_jax.data.sources import array_record
 from jepa_jax.distributed import exit_codes
 from jepa_jax.files import write_errors
 from jepa_jax.files.paths import require_local
@@ -33,6 +30,8 @@ class _RayAddress(flags.ArgumentParser):
     """Address of a Ray cluster; --ray alone is the one of this machine."""
 
     def parse(self, argument: str) -> str | None:
+        from jepa_jax.data.preparation.runners import ray_tasks
+
         return {"true": ray_tasks.LOCAL, "false": None}.get(argument, argument)
 
 
@@ -62,6 +61,10 @@ VERIFY = flags.DEFINE_bool("verify", False, "Read every frame back when the set 
 
 def main(arguments: list[str]) -> int:
     """Prepares or verifies one dataset from flags. Returns the exit code."""
+    from jepa_jax.data.preparation import build, frames, sets, share, verify
+    from jepa_jax.data.preparation.raw import PrepareError
+    from jepa_jax.data.sources import array_record
+
     if len(arguments) != 2 or arguments[1] not in sets.OPEN:
         raise app.UsageError(f"Expected the name of one dataset: {', '.join(sets.OPEN)}; got {arguments[1:]}.")
     command_line.escape_unprintable()  # file and class names need not be UTF-8

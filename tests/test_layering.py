@@ -3,6 +3,8 @@
 import ast
 import collections
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -23,6 +25,7 @@ LAYERS = (
     {"cli"},
     {"train", "evaluate", "prepare", "compile", "features"},
 )
+ENTRY_POINTS = LAYERS[-1]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
@@ -120,6 +123,28 @@ def test_workers_do_not_import_jax():
     assert not {name for name in reached if "jax" in imported_packages(name)}
 
 
+SLOW = ("jax", "grain", "orbax", "tensorflow_datasets")  # packages that take half a second or more to import
+
+
+def slow_packages(module):
+    """The packages in SLOW that are imported with a module."""
+    code = f"import sys, {module}; print(*(name for name in {SLOW} if name in sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+
+
+@pytest.mark.parametrize("name", sorted(ENTRY_POINTS))
+def test_commands_parse_flags_before_slow_imports(name):
+    assert not slow_packages(f"jepa_jax.{name}")
+
+
+def test_training_imports_orbax_and_grain_only_when_it_uses_them():
+    assert slow_packages("jepa_jax.training.loop") == {"jax"}
+
+
+def test_preparing_a_dataset_does_not_import_jax():
+    assert slow_packages("jepa_jax.data.preparation.build") == {"tensorflow_datasets"}
+
+
 @pytest.mark.parametrize("folder", sorted({file.parent for file in MODULES.values()}), ids=lambda f: f.name)
 def test_folder_has_at_most_ten_modules(folder):
     files = [file.stem for file in folder.glob("*.py") if file.name != "__init__.py"]
@@ -131,9 +156,6 @@ def test_folder_has_at_most_ten_modules(folder):
 def test_module_has_at_most_300_lines(name):
     if name != "jepa_jax.config":  # the whole schema in one file
         assert len(MODULES[name].read_text().splitlines()) <= 300
-
-
-ENTRY_POINTS = LAYERS[-1]
 
 
 def test_no_two_modules_have_confusable_names():

@@ -27,7 +27,6 @@ from typing import Any, TypeVar
 import jax
 from absl import logging
 from etils import epath
-from orbax.checkpoint import v1 as ocp
 
 from jepa_jax.checkpoints import integrity, tree_paths
 from jepa_jax.checkpoints.reader import (
@@ -114,6 +113,8 @@ class Checkpointer:
         self.wait()
         if step == self.last_good:
             return
+        from orbax.checkpoint import v1 as ocp  # slow to import, and the first step does not need it
+
         named = tree_paths.by_name(state)
         context = ocp.Context()
         context.array.saving.min_slice_bytes_for_replica_parallel = MIN_SLICE_BYTES

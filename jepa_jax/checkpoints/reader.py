@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 from etils import epath
-from orbax.checkpoint import v1 as ocp
 
 from jepa_jax.checkpoints import integrity, tree_paths
 from jepa_jax.config import Config
@@ -150,6 +149,8 @@ def _steps(steps: list[int]) -> str:
 
 def load_arrays(path: epath.Path, wanted: Mapping[str, Any]) -> Any:
     """Loads the arrays in `wanted`, by path, as nested dicts. The rest of the checkpoint is not read."""
+    from orbax.checkpoint import v1 as ocp  # slow to import, and a new run does not need it
+
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or here)

@@ -1,11 +1,13 @@
 """Command-line handling shared by all entry points."""
 
+import contextlib
+import gc
 import io
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags
 
@@ -72,5 +74,22 @@ def define_compilation_cache() -> Callable[[], None]:
             jax.config.update("jax_compilation_cache_dir", folder.value or None)
         elif "JAX_COMPILATION_CACHE_DIR" not in os.environ:
             jax.config.update("jax_compilation_cache_dir", str(pathlib.Path("~/.cache/jepa_jax").expanduser()))
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            # JAX's default, 1 s, would compile dozens of small programs in every run.
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
     return use
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Disables garbage collection while modules are imported, and excludes what they created from later collections.
+
+    Modules live until the process exits; searching them for garbage takes a tenth of the time of their import.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

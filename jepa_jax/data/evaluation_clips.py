@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import grain
 import numpy as np
 
 from jepa_jax import config
@@ -77,7 +76,7 @@ class EvaluationSet:
         self.rows = self.size * self.views
         self._ledger = skipped_files.SkipLedger(None, {name: self.size}, max_skip_fraction)
         if kind.rendered:
-            self.classes = {task: tuple(names) for task, names in kind.task_classes.items()}
+            self.classes = {task: tuple(names) for task, names in kind.task_classes().items()}
             self._labels = np.zeros(0, np.int32)
         else:
             names = list(self.source.classes if classes is None else classes[FILE_TASK])
@@ -144,6 +143,8 @@ class EvaluationSet:
         if self.source.rendered:
             yield from self._rendered(batch_size, wanted)
             return
+        import grain  # slow to import, and rendered clips do not need it
+
         positions = grain.MapDataset.range(_padded(len(wanted), batch_size))
         example = _Example(self.source, self.clip, self._views, wanted)
         dataset = positions.map(example).batch(batch_size, batch_fn=_stack)

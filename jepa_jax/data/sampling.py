@@ -6,11 +6,13 @@ ones, so a run can resume at any step with any number of worker processes and ho
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import grain
 import numpy as np
 from jaxtyping import Int
+
+if TYPE_CHECKING:
+    import grain  # slow to import: at run time, imported where an order is made
 
 # Streams alternate in fixed proportion; their order is shuffled within windows of this many positions.
 MIXING_WINDOW = 256
@@ -39,8 +41,10 @@ class Mix:
     appears exactly once.
     """
 
-    def __init__(self, streams: Sequence[grain.MapDataset], weights: Sequence[float], seed: int):
+    def __init__(self, streams: Sequence["grain.MapDataset"], weights: Sequence[float], seed: int):
         """All weights must be above 0."""
+        import grain
+
         # An element of stream s is (s, its index in the stream, its value).
         numbered = [elements.map_with_index(_Numbered(s)) for s, elements in enumerate(streams)]
         self._mixed = grain.MapDataset.mix(numbered, weights)
@@ -49,8 +53,10 @@ class Mix:
     def __getitem__(self, position: int) -> tuple[int, int, int]:
         """Returns (stream, index within the stream, element)."""
         if self._seed is not None:
+            from grain import experimental
+
             window, offset = divmod(position, MIXING_WINDOW)
-            position = window * MIXING_WINDOW + grain.experimental.index_shuffle(
+            position = window * MIXING_WINDOW + experimental.index_shuffle(
                 offset,
                 max_index=MIXING_WINDOW - 1,
                 seed=(self._seed + window) % 2**32,
@@ -78,6 +84,8 @@ class Order:
 
     def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int):
         """`sizes` are numbers of items. A source with weight 0 is never sampled."""
+        import grain
+
         self._seed = seed
         mixing_seed, *shuffle_seeds = np.random.SeedSequence(seed).generate_state(1 + len(sizes)).tolist()
         self._drawn = [s for s, weight in enumerate(weights) if weight > 0]
@@ -95,6 +103,8 @@ class StepMixer:
 
     def __init__(self, weights: Sequence[float], seed: int):
         """All weights must be above 0."""
+        import grain
+
         (seed,) = np.random.SeedSequence((seed, _STEP_MIXER)).generate_state(1).tolist()
         self._mix = Mix([grain.MapDataset.range(1).repeat() for _ in weights], weights, seed)
 

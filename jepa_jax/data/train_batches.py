@@ -4,10 +4,8 @@ import dataclasses
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grain
-import jax
 import numpy as np
 from jaxtyping import UInt8
 
@@ -15,6 +13,9 @@ from jepa_jax import config
 from jepa_jax.data import augment, faults, sampling, skipped_files, sources
 from jepa_jax.data.decode import crops
 from jepa_jax.data.workers import pool, timing, worker_process
+
+if TYPE_CHECKING:
+    import jax  # slow to import: preparing a dataset imports this package without needing JAX
 
 Batch = dict[str, np.ndarray]
 """`video` uint8 [B, F, Y, X, C] (absent if the training step renders it; F is 1 in a batch of single frames),
@@ -76,6 +77,8 @@ class TrainBatches(Iterator[Batch]):
             settings.data.augment,
             settings.data.max_skip_fraction,
         )
+        import grain  # slow to import; here, while the step is compiled
+
         dataset = grain.MapDataset.range(len(local_rows) // len(rows)).map(make)
         files = any(not source.rendered for source in self._sources if source)
         batch_bytes = len(rows) * make.most_frames * settings.clip.height * settings.clip.width * 3
@@ -116,8 +119,10 @@ class TrainBatches(Iterator[Batch]):
         return rendered
 
 
-def batch_shapes(settings: config.Config) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(settings: config.Config) -> dict[str, "jax.ShapeDtypeStruct"]:
     """Shape and dtype of each array of the global batch that `TrainBatches` returns; opens no source."""
+    import jax
+
     rows, clip = settings.batch_size, settings.clip
     shapes = {name: jax.ShapeDtypeStruct((rows,), np.int32) for name in ("source", "item")}
     if not renders_in_step(settings.data):

@@ -7,13 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2
-from tensorboardX.summary import scalar
-
 from jepa_jax.run_dir.workdir import cut_back
-
-_messages: Any = event_pb2  # protobuf makes its classes at import
 
 
 def metrics_file(process: int = 0) -> str:
@@ -63,16 +57,23 @@ class ScalarWriter:
 
     def __init__(self, folder: pathlib.Path, purge_step: int):
         """Hides records of `purge_step` and later steps in the folder's existing files."""
+        # tensorboardX is slow to import; here, while the step is compiled.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.summary import scalar
+
         folder.mkdir(parents=True, exist_ok=True)
+        self._messages: Any = event_pb2  # protobuf makes its classes at import
+        self._scalar = scalar
         self._writer = EventsWriter(str(folder / "events"))
-        start = _messages.SessionLog(status=_messages.SessionLog.START)
-        self._writer.write_event(_messages.Event(step=purge_step, file_version="brain.Event:2"))
-        self._writer.write_event(_messages.Event(step=purge_step, session_log=start))
+        start = self._messages.SessionLog(status=self._messages.SessionLog.START)
+        self._writer.write_event(self._messages.Event(step=purge_step, file_version="brain.Event:2"))
+        self._writer.write_event(self._messages.Event(step=purge_step, session_log=start))
 
     def write(self, step: int, values: Mapping[str, float], seconds: float) -> None:
         """Writes the scalars of a step with a time stamp in seconds since the epoch."""
         for name, value in values.items():
-            event = _messages.Event(step=step, wall_time=seconds, summary=scalar(name, value))
+            event = self._messages.Event(step=step, wall_time=seconds, summary=self._scalar(name, value))
             self._writer.write_event(event)
         self._writer.flush()
 

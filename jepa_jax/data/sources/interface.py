@@ -42,7 +42,11 @@ class Source(abc.ABC):
     rendered: ClassVar[bool] = False  # items have no files; the process that owns the device renders them
     renders_in_step: ClassVar[bool] = False  # the training step can render them
     reversible: ClassVar[bool] = False  # labels of clips played backwards are known
-    task_classes: ClassVar[Mapping[str, Sequence[str]]] = {}  # if rendered: class names of each task
+
+    @classmethod
+    def task_classes(cls) -> Mapping[str, Sequence[str]]:
+        """Returns the class names of each task of a `rendered` source."""
+        return {}
 
     @classmethod
     def check(cls, settings: config.SourceConfig) -> None:

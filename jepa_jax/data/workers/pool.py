@@ -17,12 +17,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grain
 from absl import logging
 
 from jepa_jax.data.workers import shared_buffers, worker_process
+
+if TYPE_CHECKING:
+    import grain  # slow to import: at run time, imported when workers start
 
 _BUFFERED = 1  # finished batches held by each worker
 # Slots in use per worker: the current batch, the finished ones, two in grain's own thread, one being copied out.
@@ -42,7 +44,7 @@ class WorkersDiedError(ChildProcessError):
 class BatchPrefetcher(Iterator[dict[str, Any]]):
     """Iterates over batches in order while worker processes prepare the next ones; close() stops them."""
 
-    def __init__(self, batches: grain.MapDataset, workers: int, batch_bytes: int):
+    def __init__(self, batches: "grain.MapDataset", workers: int, batch_bytes: int):
         """`workers` processes start with the first call to `next`; with 0, batches are computed in the calling process.
 
         `batch_bytes` is the size of a batch as transferred by the workers; shared memory for several is reserved.
@@ -138,8 +140,10 @@ class WorkerPool(Iterator[dict[str, Any]]):
     the rest of the message. Messages are small, since arrays are passed in slots, so that they are sent atomically.
     """
 
-    def __init__(self, batches: grain.MapDataset, workers: int, batch_bytes: int, crashing: Mapping[str, str]):
+    def __init__(self, batches: "grain.MapDataset", workers: int, batch_bytes: int, crashing: Mapping[str, str]):
         """Starts at the first of `batches`; skips the `crashing` files."""
+        import grain
+
         workers = max(1, min(workers, len(batches)))
         # A worker never holds more batches than its share.
         folder = shared_buffers.BufferFiles.make(
@@ -229,8 +233,10 @@ def _print_once(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _sequential(batches: grain.MapDataset) -> grain.IterDataset:
+def _sequential(batches: "grain.MapDataset") -> "grain.IterDataset":
     """Disables grain's threads: each worker computes one batch at a time, and parallelism comes from more workers."""
+    import grain
+
     return batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
 
 
