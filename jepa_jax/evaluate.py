@@ -68,11 +68,12 @@ def main(arguments: list[str]) -> int:
 
 def run(config: EvalConfig, checkpoint: str) -> int:
     """Evaluates one checkpoint, or with --watch those of a run as they are saved. Returns the exit code."""
-    from jepa_jax.checkpoints.reader import CheckpointError
-    from jepa_jax.data import TooManySkippedError
-    from jepa_jax.evaluation import job
-    from jepa_jax.evaluation.probes.splits import LabelError
-    from jepa_jax.evaluation.results import table
+    with command_line.importing():
+        from jepa_jax.checkpoints.reader import CheckpointError
+        from jepa_jax.data import TooManySkippedError
+        from jepa_jax.evaluation import job
+        from jepa_jax.evaluation.probes.splits import LabelError
+        from jepa_jax.evaluation.results import table
 
     try:
         use_compilation_cache()

@@ -63,6 +63,12 @@ class Request:
     extend: Schedules | None
     probe: str | None  # the evaluation that follows
 
+    def __str__(self) -> str:
+        config = self.config
+        return (
+            f"{self.workdir}: {config.recipe}, seed {config.seed}, {config.steps} steps of {config.batch_size} clips."
+        )
+
 
 def main(arguments: list[str]) -> int:
     """Trains one run, or this process's part of it, from flags. Returns the exit code."""
@@ -72,7 +78,9 @@ def main(arguments: list[str]) -> int:
         cluster = find_cluster(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value)
         if cluster is None:
             exit_codes.exit_on_sigterm()  # until training starts, when SIGTERM becomes a request to save and stop
-            request = read_flags(arguments)
+            with command_line.importing():  # of JAX, by the modules of masks and objectives
+                request = read_flags(arguments)
+            print(request, flush=True)
     except ConfigError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
@@ -118,24 +126,28 @@ def run(arguments: list[str], request: Request | None = None) -> int:
 
     `request` is what the flags say; they are parsed if it is None.
     """
-    from jepa_jax.checkpoints.manager import hide_orbax_tracebacks
-    from jepa_jax.checkpoints.reader import CheckpointError
-    from jepa_jax.data import TooManySkippedError
-    from jepa_jax.files.ownership import OwnershipError
-    from jepa_jax.files.write_errors import WriteError
-    from jepa_jax.run_dir.run_lock import WorkdirLostError
-    from jepa_jax.training import loop
-    from jepa_jax.training.monitor import NonFiniteLossError
+    with command_line.importing():
+        from jepa_jax.checkpoints.manager import hide_orbax_tracebacks
+        from jepa_jax.checkpoints.reader import CheckpointError
+        from jepa_jax.data import TooManySkippedError
+        from jepa_jax.distributed import processes
+        from jepa_jax.files.ownership import OwnershipError
+        from jepa_jax.files.write_errors import WriteError
+        from jepa_jax.run_dir.run_lock import WorkdirLostError
+        from jepa_jax.training import loop
+        from jepa_jax.training.monitor import NonFiniteLossError, Profile
 
     logging.get_absl_logger().addFilter(hide_orbax_tracebacks)
     try:
-        request = request or read_flags(arguments)
+        if request is None:
+            request = read_flags(arguments)
+            processes.say(str(request))
         outcome = loop.train(
             request.config,
             request.workdir,
             overwrite=request.overwrite,
             extend=request.extend,
-            profile=None if PROFILE.value is None else loop.Profile.parse(PROFILE.value),
+            profile=None if PROFILE.value is None else Profile.parse(PROFILE.value),
         )
     except (
         ConfigError,

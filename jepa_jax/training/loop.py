@@ -4,10 +4,10 @@ The order of operations is fixed: check that the last step is finite, save if du
 step. The metrics of a step are read after the next one has been dispatched, so the device never waits for the host.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,44 +27,10 @@ from jepa_jax.run_dir import data_identity, run_lock
 from jepa_jax.run_dir.workdir import load_config, open_workdir, versions
 from jepa_jax.settings import ConfigError, to_dict
 from jepa_jax.training import audit, extension, step
-from jepa_jax.training.monitor import Monitor, Pending
+from jepa_jax.training.monitor import Monitor, Pending, Profile
 from jepa_jax.training.setup import TrainSetup, TrainState, build_setup, init_state, resolve_attention
 
-
-@dataclasses.dataclass(frozen=True)
-class Profile:
-    """The steps to trace.
-
-    Attributes:
-        first: the first traced step (1-based).
-        steps: number of traced steps.
-    """
-
-    first: int
-    steps: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Profile":
-        """Parses STEP:STEPS.
-
-        Raises:
-            ConfigError: the text has another form.
-        """
-        if not re.fullmatch(r"0*[1-9]\d*:0*[1-9]\d*", text):
-            raise ConfigError(
-                f"--profile is {text!r}; expected STEP:STEPS, the first step to trace and the number of steps, both at "
-                "least 1, as in 100:5."
-            )
-        first, _, steps = text.partition(":")
-        return cls(int(first), int(steps))
-
-    def require_within(self, start: int, steps: int) -> None:
-        """Raises ConfigError unless a run from `start` to `steps` includes the first traced step."""
-        if not start < self.first <= steps:
-            raise ConfigError(
-                f"--profile={self.first}:{self.steps} starts at step {self.first}, but this run trains steps "
-                f"{start + 1} to {steps}; choose one of these."
-            )
+TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +109,8 @@ def train(
         changed_data = _check_inputs(job, folder, extending)
         checkpointer = stack.enter_context(Checkpointer(folder, keep=config.checkpoint.keep, lock=lock))
         stop = stack.enter_context(stop_on_signal())
-        start, state = _restore_or_init(job, checkpointer)
+        restored = checkpointer.restore(job.abstract)
+        start = 0 if restored is None else restored[0]
         _record_changes(job, folder, extension.Extension(start, recorded, config, tuple(changed_data)))
         if start >= config.steps:
             processes.say(
@@ -156,8 +123,10 @@ def train(
         if start > 0:
             processes.say(f"Resuming {folder} at step {start}.")
         processes.say(f"Training on {data.describe(job.sources)}.")
+        train_step = _start_compiling(job)
+        state = _init(job) if restored is None else restored[1]
         monitor = Monitor(config, folder, lock, checkpointer, job.sources, start)
-        done = _run(job, monitor, state, stop, profile)
+        done = _run(job, monitor, train_step, state, stop, profile)
         processes.from_main(lambda: lock.require(done))
     if stop.received is None:
         return Outcome(done)
@@ -210,16 +179,36 @@ def _check_inputs(job: _Job, folder: epath.Path, extending: bool) -> list[str]:
     return processes.from_main(lambda: data_identity.require_same(folder, config, job.identities, extend=extending))
 
 
-def _restore_or_init(job: _Job, checkpointer: Checkpointer) -> tuple[int, TrainState]:
-    """The number of steps done and the state after them: from the newest good checkpoint, or the initial state."""
-    restored = checkpointer.restore(job.abstract)
-    if restored is not None:
-        return restored
+def _start_compiling(job: _Job) -> TrainStep:
+    """Returns the training step, which is compiled in a thread until its first call.
+
+    The compiler leaves Python to other threads. The initial state is made and the input pipeline starts meanwhile.
+    """
+    train_step = step.jitted(job.setup, job.shardings, job.mesh)
+    split = sharding.batch_sharding(job.mesh)
+    batch = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split)
+        for name, x in data.batch_shapes(job.config).items()
+    }
+    lowered = train_step.lower(job.abstract, batch)  # pyright: ignore[reportFunctionMemberAccess]
+    executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="compile")
+    compiled = executor.submit(lowered.compile)
+    executor.shutdown(wait=False)
+
+    def call(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
+        compiled.result()  # JAX keeps the program for this call
+        return train_step(state, batch)
+
+    return call
+
+
+def _init(job: _Job) -> TrainState:
+    """The state before the first step."""
     state = jax.jit(job.init, out_shardings=job.shardings)(job.config.seed)
     if job.target is not None:
         params = jax.device_put(jax.tree.map(np.asarray, job.target.params), job.shardings.target_params)
         state = dataclasses.replace(state, target_params=params)
-    return 0, state
+    return state
 
 
 def _record_changes(job: _Job, folder: epath.Path, change: extension.Extension) -> None:
@@ -230,8 +219,15 @@ def _record_changes(job: _Job, folder: epath.Path, change: extension.Extension) 
     processes.from_main(lambda: data_identity.record(folder, job.identities, changed=bool(change.data)))
 
 
-def _run(job: _Job, monitor: Monitor, state: TrainState, stop: StopRequest, profile: Profile | None) -> int:
-    """Compiles the step and trains on the input pipeline; returns the number of updates made, all of them saved."""
+def _run(
+    job: _Job,
+    monitor: Monitor,
+    train_step: TrainStep,
+    state: TrainState,
+    stop: StopRequest,
+    profile: Profile | None,
+) -> int:
+    """Trains on the input pipeline; returns the number of updates made, all of them saved."""
     config, mesh = job.config, job.mesh
     batches = data.device_prefetch(
         data.TrainBatches(
@@ -247,7 +243,6 @@ def _run(job: _Job, monitor: Monitor, state: TrainState, stop: StopRequest, prof
         monitor.throughput,
     )
     try:
-        train_step = step.jitted(job.setup, job.shardings, mesh)
         audit_step = jax.jit(
             sharding.on_mesh(mesh, functools.partial(audit.audit, job.setup)),
             out_shardings=sharding.replicated(mesh),
@@ -260,7 +255,7 @@ def _run(job: _Job, monitor: Monitor, state: TrainState, stop: StopRequest, prof
 
 def _iterate(
     monitor: Monitor,
-    train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]],
+    train_step: TrainStep,
     audit_step: Callable[[TrainState, Any], dict[str, jax.Array]],
     state: TrainState,
     batches: data.DevicePrefetch[dict[str, jax.Array]],

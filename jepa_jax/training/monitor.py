@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from jepa_jax.files.write_errors import WriteError, while_writing
 from jepa_jax.progress import Progress
 from jepa_jax.run_dir import run_lock
 from jepa_jax.run_dir.local_mirror import LocalMirror
+from jepa_jax.settings import ConfigError
 from jepa_jax.training import audit, collapse
 from jepa_jax.training.metrics import MetricsWriter, metrics_file
 from jepa_jax.training.setup import TrainState
@@ -28,6 +30,42 @@ from jepa_jax.training.setup import TrainState
 
 class NonFiniteLossError(RuntimeError):
     """The loss or the state is NaN or infinite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """The steps to trace.
+
+    Attributes:
+        first: the first traced step (1-based).
+        steps: number of traced steps.
+    """
+
+    first: int
+    steps: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Profile":
+        """Parses STEP:STEPS.
+
+        Raises:
+            ConfigError: the text has another form.
+        """
+        if not re.fullmatch(r"0*[1-9]\d*:0*[1-9]\d*", text):
+            raise ConfigError(
+                f"--profile is {text!r}; expected STEP:STEPS, the first step to trace and the number of steps, both at "
+                "least 1, as in 100:5."
+            )
+        first, _, steps = text.partition(":")
+        return cls(int(first), int(steps))
+
+    def require_within(self, start: int, steps: int) -> None:
+        """Raises ConfigError unless a run from `start` to `steps` includes the first traced step."""
+        if not start < self.first <= steps:
+            raise ConfigError(
+                f"--profile={self.first}:{self.steps} starts at step {self.first}, but this run trains steps "
+                f"{start + 1} to {steps}; choose one of these."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
