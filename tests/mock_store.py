@@ -11,8 +11,7 @@ import tempfile
 import threading
 
 from etils.epath import testing
-
-from jepa_jax.checkpoints import manager, reader
+from orbax.checkpoint import v1 as ocp
 
 
 class _Upload:
@@ -84,9 +83,9 @@ def mounted(here, monkeypatch):
     def copied(original, path, target, **kwargs):
         return original(local(path), local(target), **kwargs)
 
-    save, load = manager.ocp.save_async, reader.ocp.load
-    monkeypatch.setattr(manager.ocp, "save_async", lambda path, *args, **kwargs: save(local(path), *args, **kwargs))
-    monkeypatch.setattr(reader.ocp, "load", lambda path, *args: load(local(path), *args))
+    save, load = ocp.save_async, ocp.load
+    monkeypatch.setattr(ocp, "save_async", lambda path, *args, **kwargs: save(local(path), *args, **kwargs))
+    monkeypatch.setattr(ocp, "load", lambda path, *args: load(local(path), *args))
     plainly = dict.fromkeys(("exists", "isdir", "listdir", "glob", "stat"), plain)
     # Uploads are on the same disk, but outside the test's own folder.
     with (

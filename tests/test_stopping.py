@@ -14,6 +14,7 @@ from absl import flags
 
 from jepa_jax.cli import config_flag
 from jepa_jax.config import defaults
+from jepa_jax.data.preparation import build, sets
 from jepa_jax.evaluation import job, watch
 from jepa_jax.evaluation.eval_config import EvalConfig
 from jepa_jax.training import loop
@@ -72,8 +73,8 @@ def test_signal_stops_preparation(entry_point, tmp_path, monkeypatch, capsys, nu
     prepare = entry_point("prepare")
     set_flags(prepare, monkeypatch, OUT=str(tmp_path), SOURCE=str(tmp_path), VERIFY=False)
     set_flags(prepare, monkeypatch, SHORT_SIDE=64, QUALITY=90, WORKERS=0)
-    monkeypatch.setitem(prepare.sets.OPEN, "folder", lambda source: source)
-    monkeypatch.setattr(prepare.build, "prepare", job_that_receives(number))
+    monkeypatch.setitem(sets.OPEN, "folder", lambda source: source)
+    monkeypatch.setattr(build, "prepare", job_that_receives(number))
     assert prepare.main(["prepare", "folder"]) == code
     assert "Stopped. Run the same command again to resume." in capsys.readouterr().err
 
@@ -122,7 +123,7 @@ def test_preparation_on_a_full_disk_names_the_folder(entry_point, tmp_path, monk
 
     set_flags(prepare, monkeypatch, OUT=str(tmp_path), SOURCE=str(tmp_path), VERIFY=False)
     set_flags(prepare, monkeypatch, SHORT_SIDE=64, QUALITY=90, WORKERS=0)
-    monkeypatch.setitem(prepare.sets.OPEN, "folder", full)
+    monkeypatch.setitem(sets.OPEN, "folder", full)
     assert prepare.main(["prepare", "folder"]) == 1
     assert capsys.readouterr().err.startswith(f"Error: {tmp_path}: ")
 

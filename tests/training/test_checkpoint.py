@@ -376,7 +376,7 @@ def test_orbax_errors_on_valid_checkpoints_do_not_count_as_damage(workdir, monke
     def fail(*_):
         raise MemoryError("no room")
 
-    monkeypatch.setattr("jepa_jax.checkpoints.manager.ocp.load", fail)
+    monkeypatch.setattr("orbax.checkpoint.v1.load", fail)
     with pytest.raises(MemoryError, match="no room"):
         restore(workdir)
 

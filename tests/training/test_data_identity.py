@@ -13,7 +13,7 @@ import tiny_run
 from jepa_jax.config import Config, SourceConfig
 from jepa_jax.data import sources
 from jepa_jax.data.preparation import build, frames, sets
-from jepa_jax.data.sources import fingerprints, procedural
+from jepa_jax.data.sources import fingerprints
 from jepa_jax.run_dir import data_identity, workdir
 from jepa_jax.settings import ConfigError, parse
 
@@ -169,7 +169,7 @@ def test_another_sprites_version_counts_as_changed_data(tmp_path, monkeypatch):
     sprites = parse(Config, tiny_run.SETTINGS)
     resume(tmp_path, sprites)
     assert resume(tmp_path, sprites) == []
-    monkeypatch.setattr(procedural.sprites, "VERSION", "another")
+    monkeypatch.setattr(sprites, "VERSION", "another")
     with pytest.raises(ConfigError, match=r"1 changed \('sprites'\)"):
         resume(tmp_path, sprites)
 

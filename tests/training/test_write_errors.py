@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import tiny_run
+from tensorboardX import event_file_writer
 
 from jepa_jax import data
 from jepa_jax.checkpoints import integrity
@@ -61,7 +62,7 @@ def test_metrics_that_cannot_be_written_raise(tmp_path, monkeypatch, number, adv
 
 @pytest.mark.slow
 def test_tensorboard_events_that_cannot_be_written_raise(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(metrics.EventsWriter, "flush", fails_on(5, metrics.EventsWriter.flush))
+    monkeypatch.setattr(event_file_writer.EventsWriter, "flush", fails_on(5, event_file_writer.EventsWriter.flush))
     with pytest.raises(write_errors.WriteError, match=r"metrics of step 5 .* The last good checkpoint is step 4\."):
         train(tmp_path / "run")
     assert "Traceback" not in capfd.readouterr().err
