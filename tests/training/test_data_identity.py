@@ -11,7 +11,7 @@ import pytest
 import tiny_run
 
 from jepa_jax.config import Config, SourceConfig
-from jepa_jax.data import sources
+from jepa_jax.data import sources, sprites
 from jepa_jax.data.preparation import build, frames, sets
 from jepa_jax.data.sources import fingerprints
 from jepa_jax.run_dir import data_identity, workdir
@@ -166,12 +166,12 @@ def test_prepared_dataset_may_move_but_not_change(tmp_path, write_video):
 
 
 def test_another_sprites_version_counts_as_changed_data(tmp_path, monkeypatch):
-    sprites = parse(Config, tiny_run.SETTINGS)
-    resume(tmp_path, sprites)
-    assert resume(tmp_path, sprites) == []
+    settings = parse(Config, tiny_run.SETTINGS)
+    resume(tmp_path, settings)
+    assert resume(tmp_path, settings) == []
     monkeypatch.setattr(sprites, "VERSION", "another")
     with pytest.raises(ConfigError, match=r"1 changed \('sprites'\)"):
-        resume(tmp_path, sprites)
+        resume(tmp_path, settings)
 
 
 def run_without_record(run, config):
