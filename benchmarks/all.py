@@ -58,10 +58,6 @@ class BenchmarkError(Exception):
     """A benchmark cannot be run or its result cannot be written. The message says why."""
 
 
-class MissingError(BenchmarkError):
-    """The machine lacks what a benchmark needs. The message says how to provide it."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=choose, default=BENCHMARKS, help="names, separated by commas; default: all")
@@ -92,10 +88,13 @@ def rerun(
     benchmarks: Sequence[Benchmark], page: pathlib.Path, videos: pathlib.Path | None = None, folder: pathlib.Path = HERE
 ) -> int:
     """Runs benchmarks of `folder` and writes each result into the page. Returns the exit code."""
-    print(f"{len(benchmarks)} benchmarks take about {sum(each.minutes for each in benchmarks):.0f} min on two cores.")
-    kept, failed = [], False
-    for number, benchmark in enumerate(benchmarks, 1):
-        title = f"{benchmark.name} ({number} of {len(benchmarks)})"
+    reasons = {benchmark.name: missing(benchmark, videos) for benchmark in benchmarks}
+    possible = [benchmark for benchmark in benchmarks if not reasons[benchmark.name]]
+    minutes = sum(benchmark.minutes for benchmark in possible)
+    print(f"{len(possible)} of {len(benchmarks)} benchmarks run, for about {minutes:.0f} min on two cores.")
+    code = 0
+    for number, benchmark in enumerate(possible, 1):
+        title = f"{benchmark.name} ({number} of {len(possible)})"
         print(f"{title}: about {benchmark.minutes:.0f} min", flush=True)
         start = time.perf_counter()
         try:
@@ -103,24 +102,28 @@ def rerun(
             result = output(benchmark, videos, folder)
             page.write_text(replaced(page.read_text(), benchmark.name, result))
         except BenchmarkError as error:
-            failed |= not isinstance(error, MissingError)
-            kept.append(f"{benchmark.name} is as before: {error}")
+            reasons[benchmark.name], code = str(error), 1
         print(f"{title}: {time.perf_counter() - start:.0f} s", flush=True)
+    kept = [f"{name} is as before: {reason}" for name, reason in reasons.items() if reason]
     print("\n".join(kept or [f"All results are in {page}."]))
-    return int(failed)
+    return code
+
+
+def missing(benchmark: Benchmark, videos: pathlib.Path | None) -> str:
+    """What a benchmark needs and the machine or command line lacks, with how to provide it; empty if it can run."""
+    if benchmark.videos and videos is None:
+        return "it needs a folder of videos; use --videos=FOLDER."
+    if benchmark.accelerator and not has_accelerator():
+        return f"it needs an accelerator; use --only={benchmark.name} on a machine that has one."
+    return ""
 
 
 def output(benchmark: Benchmark, videos: pathlib.Path | None, folder: pathlib.Path) -> str:
     """Runs a benchmark and returns its standard output.
 
     Raises:
-        MissingError: it needs what the machine lacks.
         BenchmarkError: it failed or printed no table.
     """
-    if benchmark.videos and videos is None:
-        raise MissingError("it needs a folder of videos; use --videos=FOLDER.")
-    if benchmark.accelerator and not has_accelerator():
-        raise MissingError("it needs an accelerator; run it on a machine with one, with --only=" + benchmark.name + ".")
     arguments = [str(videos)] if benchmark.videos else []
     command = [sys.executable, str(folder / f"{benchmark.name}.py"), *arguments, *benchmark.flags]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
@@ -147,7 +150,7 @@ def replaced(page: str, name: str, text: str) -> str:
     before, *after = page.split(begin)
     if len(after) != 1 or END not in after[0] or "<!-- benchmarks/" in after[0].partition(END)[0]:
         raise BenchmarkError(f"the page must have the line {begin} once, followed by {END}.")
-    return f"{before}{begin}\n{text.strip()}\n{END}{after[0].partition(END)[2]}"
+    return f"{before}{begin}\n\n{text.strip()}\n\n{END}{after[0].partition(END)[2]}"
 
 
 if __name__ == "__main__":

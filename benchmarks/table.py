@@ -1,7 +1,7 @@
 """Results as Markdown on standard output, as benchmarks/all.py copies them; everything else goes to standard error."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -13,11 +13,16 @@ def show(titles: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = ""
         rows: values, already formatted or converted by `str`.
         caption: a line before the table.
     """
-    lines = [titles, ["---"] * len(titles), *rows]
-    assert {len(line) for line in lines} == {len(titles)}
+    head, *lines = (f"| {' | '.join(map(str, cells))} |" for cells in (titles, *_checked(rows, len(titles))))
     if caption:
         print(f"\n{caption}")
-    print("\n" + "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines), flush=True)
+    print("\n".join(["", head, "|---" * len(titles) + "|", *lines]), flush=True)
+
+
+def _checked(rows: Iterable[Sequence[Any]], columns: int) -> Iterator[Sequence[Any]]:
+    for row in rows:
+        assert len(row) == columns, row
+        yield row
 
 
 def progress(text: str) -> None:

@@ -12,18 +12,29 @@ PAGE = """# Page
 Before.
 
 <!-- benchmarks/good.py -->
+
 old good
+
 <!-- end -->
 
 Between.
 
 <!-- benchmarks/bad.py -->
+
 old bad
+
 <!-- end -->
 
 After.
 """
-GOOD = "import sys\nprint('| a |\\n|---|\\n| 1 |')\nprint('progress', file=sys.stderr)\n"
+GOOD = f"""
+import sys
+sys.path.insert(0, {str(FOLDER)!r})
+import table
+table.progress("not in the page")
+table.show(("a", "b"), [(1, 2), (3, 4)], "A machine.")
+"""
+RESULT = "A machine.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +67,7 @@ def rerun(everything, tmp_path, capsys):
 def test_results_replace_what_is_between_the_markers(rerun):
     code, page, output = rerun(good=GOOD)
     assert code == 0
-    assert page == PAGE.replace("old good", "| a |\n|---|\n| 1 |")
+    assert page == PAGE.replace("old good", RESULT)
     assert "good (1 of 1): about 1 min" in output
     assert "All results are in" in output
 
@@ -71,7 +82,7 @@ def test_results_replace_what_is_between_the_markers(rerun):
 def test_failing_benchmark_keeps_its_table_and_the_others_run(rerun, program, message):
     code, page, output = rerun(bad=program, good=GOOD)
     assert code == 1
-    assert page == PAGE.replace("old good", "| a |\n|---|\n| 1 |")
+    assert page == PAGE.replace("old good", RESULT)
     assert message in output
 
 
