@@ -42,13 +42,13 @@ class Benchmark:
 
 
 BENCHMARKS = (
-    Benchmark("step", 3),
+    Benchmark("step", 2),
     Benchmark("objectives", 15),
     Benchmark("sprites", 1),
-    Benchmark("start", 3),
+    Benchmark("start", 4),
     Benchmark("data", 5, videos=True),
     Benchmark("records", 3, videos=True, flags=("--rounds=6",)),
-    Benchmark("evaluate", 4),
+    Benchmark("evaluate", 3),
     Benchmark("probes", 3),
     Benchmark("accelerator", 5, accelerator=True),
 )
