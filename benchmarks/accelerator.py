@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import machine
 import numpy as np
+import table
 
 from jepa_jax.config import Attention, Config, Remat
 from jepa_jax.cost_model import flops
@@ -48,10 +49,11 @@ def main() -> None:
 
     devices = jax.devices()
     peak = len(devices) * machine.matrix_product_rate(arguments.matmul, jnp.bfloat16, rounds=20)
-    print(f"{len(devices)} × {devices[0].device_kind}: {peak / 1e12:.4g} TFLOP/s in bfloat16 products, measured")
-    print(f"encoder {encoder.size}, batch {config.batch_size}, {config.dtype}, remat {encoder.remat}")
     _, chosen = resolve_attention(build_setup(with_attention(config, "auto")), jax.default_backend())
-    print(f"attention auto is {chosen}")
+    caption = (
+        f"{machine.describe()} {peak / 1e12:.4g} TFLOP/s in bfloat16 products on all devices. Encoder {encoder.size}, "
+        f"batch {config.batch_size}, {config.dtype}, remat {encoder.remat}; attention `auto` is {chosen}."
+    )
     kinds: tuple[Attention, ...] = ("xla", "fused")
     steps = [prepare(with_attention(config, kind)) for kind in kinds]
     seconds: list[list[float]] = [[] for _ in kinds]
@@ -60,16 +62,17 @@ def main() -> None:
             taken = run()
             if number >= 2:
                 times.append(taken)
-    titles = ("attention", "seconds per step (quartiles)", "clips/s", "of measured peak", "GiB per device", "× xla")
-    print(f"\n| {' | '.join(titles)} |\n{'|---' * len(titles)}|")
+    rows = []
     for kind, times, (_, memory) in zip(kinds, seconds, steps, strict=True):
         low, median, high = statistics.quantiles(times, n=4)
         ratio = statistics.median(base / own for base, own in zip(seconds[0], times, strict=True))
         share = flops.model_flops(config) / median / peak
-        print(
-            f"| {kind} | {median:.4f} ({low:.4f}–{high:.4f}) | {config.batch_size / median:.1f} | {share:.0%} | "
-            f"{memory / GIB:.2f} | {ratio:.2f} |"
+        step_s = f"{median:.4f} ({low:.4f}–{high:.4f})"
+        rows.append(
+            (kind, step_s, f"{config.batch_size / median:.1f}", f"{share:.0%}", f"{memory / GIB:.2f}", f"{ratio:.2f}")
         )
+    titles = ("attention", "seconds per step (quartiles)", "clips/s", "of measured peak", "GiB per device", "× xla")
+    table.show(titles, rows, caption)
 
 
 def with_attention(config: Config, kind: Attention) -> Config:

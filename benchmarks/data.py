@@ -25,8 +25,11 @@ from typing import Any
 import av
 import cv2
 import jax
+import machine
 import numpy as np
+import one_core
 import simplejpeg
+import table
 from absl import flags
 
 from jepa_jax import config, data
@@ -35,7 +38,7 @@ from jepa_jax.data.decode import display
 from jepa_jax.data.decode import videos as decode
 from jepa_jax.data.preparation import build, sets
 from jepa_jax.data.preparation import frames as preparation_frames
-from jepa_jax.data.workers import timing, worker_process
+from jepa_jax.data.workers import timing
 
 FRAMES, SIZE, BATCH = 16, 224, 32
 ENCODED = {"avi": ("mpeg4", 320, 240), "webm": ("libvpx-vp9", 426, 240), "mp4": ("libx264", 480, 360)}
@@ -52,7 +55,10 @@ def main() -> None:
         temporary = pathlib.Path(folder)
         raw = arguments.folder or encode_sprites(temporary / "sprites")
         prepared = temporary / "prepared"
-        print(build.prepare(sets.OPEN["folder"](raw), prepared, preparation_frames.JpegSettings(), processes=0))
+        print(one_core.run(machine.describe_core, "av", "jax", "grain"))
+        table.progress(
+            build.prepare(sets.OPEN["folder"](raw), prepared, preparation_frames.JpegSettings(), processes=0)
+        )
         alone = per_core(raw, prepared, arguments.seconds)
         record_formats(raw, arguments.seconds)
         pipeline(prepared, alone, arguments.seconds)
@@ -81,20 +87,6 @@ def encode_sprites(folder: pathlib.Path, clips: int = 8, length: int = 64) -> pa
 # --- one process, one thread
 
 
-def on_one_core(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Runs `function` in a new single-threaded process, configured like a worker, and returns its result."""
-    with multiprocessing.get_context("spawn").Pool(1, initializer=_single) as pool:
-        return pool.apply(function, arguments)
-
-
-def _single() -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    flags.FLAGS.mark_as_parsed()
-    cv2.setNumThreads(0)
-    worker_process.keep_freed_memory()
-
-
 def rate(make: Callable[[int], Any], seconds: float) -> float:
     """Calls per second, after a few warm-up calls."""
     for number in range(8):
@@ -114,14 +106,15 @@ def per_core(raw: pathlib.Path, prepared: pathlib.Path, seconds: float) -> float
         with contextlib.suppress(faults.DecodeError), decode.open_video(source_file) as (_, stream):
             lines = next((lines for lines in (240, 256, 360, 480) if min(stream.height, stream.width) <= lines), 1080)
             kinds[f"{pathlib.Path(source_file).suffix} {stream.codec_context.name} ≤ {lines}p"].append(source_file)
-    print("\n| per core | files | clips/s | read, decode, augment (ms) | MB raw |\n|---|---|---|---|---|")
+    rows = []
     for kind, files in sorted(kinds.items()):
-        speed, spent = on_one_core(_clips, files, None, seconds)
-        print(f"| {kind} | {len(files)} | {speed:.0f} | {spent} | {_megabytes(map(pathlib.Path, files)):.1f} |")
-    speed, spent = on_one_core(_clips, None, str(prepared), seconds)
+        speed, spent = one_core.run(_clips, files, None, seconds)
+        rows.append((kind, len(files), f"{speed:.0f}", spent, f"{_megabytes(map(pathlib.Path, files)):.1f}"))
+    speed, spent = one_core.run(_clips, None, str(prepared), seconds)
     size = _megabytes(path for path in prepared.rglob("*") if path.is_file())
     total = _megabytes(map(pathlib.Path, paths))
-    print(f"| prepared, all | | {speed:.0f} | {spent} | {size:.1f} prepared, {total:.1f} raw |")
+    rows.append(("prepared, all", len(paths), f"{speed:.0f}", spent, f"{size:.1f} prepared, {total:.1f} raw"))
+    table.show(("a core", "files", "clips/s", "read, decode, crop and resize (ms)", "MB raw"), rows)
     return speed
 
 
@@ -169,10 +162,11 @@ def record_formats(raw: pathlib.Path, seconds: float) -> None:
             stretch = decode.read_clip(path, lambda count, _: np.minimum(np.arange(32), count - 1), shrink)
             _, height, width, _ = stretch.shape
             stretches.append(stretch[:, : height // 2 * 2, : width // 2 * 2])  # H.264 needs even sides
-    print("\n| record | clips/s per core | bytes per frame | PSNR (dB) |\n|---|---|---|---|")
+    rows = []
     for name in FORMATS:
-        speed, size, psnr = on_one_core(_format, name, stretches, seconds)
-        print(f"| {name} | {speed:.0f} | {size:,.0f} | {psnr:.1f} |")
+        speed, size, psnr = one_core.run(_format, name, stretches, seconds)
+        rows.append((name, f"{speed:.0f}", f"{size:,.0f}", f"{psnr:.1f}"))
+    table.show(("record of 32 frames, short side 256", "clips/s a core", "bytes a frame", "PSNR (dB)"), rows)
 
 
 def _format(name: str, stretches: list[np.ndarray], seconds: float) -> tuple[float, float, float]:
@@ -271,9 +265,7 @@ def running(settings: config.Config) -> Iterator[tuple[data.DevicePrefetch[Any],
 
 
 def pipeline(prepared: pathlib.Path, alone: float, seconds: float) -> None:
-    print("\n| pipeline, prepared, batch 32 | clips/s | relative to one worker | milliseconds per clip in each stage |")
-    print("|---|---|---|---|")
-    print(f"| decoding alone, one core | {alone:.0f} | | |")
+    rows = [("decoding alone, one core", f"{alone:.0f}", "", "")]
     first = None
     for workers in (1, 2):
         with running(batches_of(config.SourceConfig(path=str(prepared)), workers)) as (batches, throughput):
@@ -288,9 +280,10 @@ def pipeline(prepared: pathlib.Path, alone: float, seconds: float) -> None:
             spent = throughput.metrics()
         first = first or speed
         shown = ", ".join(f"{key[5:-3]} {value:.2f}" for key, value in spent.items() if key.endswith("_ms"))
-        print(f"| {workers} worker{'s' * (workers > 1)} | {speed:.0f} | {speed / first:.2f} | {shown} |")
-    assert first
-    print(f"\ngrain, batching and transfer cost {1 - first / alone:.0%} over decoding alone (one worker).")
+        below = f", {1 - speed / alone:.0%} below decoding alone" if workers == 1 else ""
+        rows.append((f"{workers} worker{'s' * (workers > 1)}", f"{speed:.0f}{below}", f"{speed / first:.2f} ×", shown))
+    titles = ("pipeline: grain, batches of 32, to the device", "clips/s", "of one worker", "ms a clip in each stage")
+    table.show(titles, rows)
 
 
 def start(raw: pathlib.Path, temporary: pathlib.Path, items: int = 170_000) -> None:
@@ -302,14 +295,15 @@ def start(raw: pathlib.Path, temporary: pathlib.Path, items: int = 170_000) -> N
     (temporary / "list.csv").write_text("\n".join(lines))
     listed = config.SourceConfig(path=str(temporary / "list.csv"))
     stills = config.SourceConfig(kind="images", path=str(prepare_stills(temporary, items)))
-    print("\n| first batch, 2 workers | seconds | bytes per item in each process |\n|---|---|---|")
+    rows = []
     for name, source in {"listed clips": listed, "prepared stills": stills}.items():
         began = time.perf_counter()
         with running(batches_of(source, 2)) as (batches, _):
             next(batches)
             waited = time.perf_counter() - began
         size = len(pickle.dumps(sources.open_source(source, "many")))
-        print(f"| {items:,} {name} | {waited:.1f} | {size / items:.0f} |", flush=True)
+        rows.append((f"{items:,} {name}", f"{waited:.1f}", f"{size / items:.0f}"))
+    table.show(("first batch, two workers", "seconds", "bytes an item in each process"), rows)
 
 
 def prepare_stills(temporary: pathlib.Path, items: int) -> pathlib.Path:
@@ -320,21 +314,22 @@ def prepare_stills(temporary: pathlib.Path, items: int) -> pathlib.Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     settings = preparation_frames.JpegSettings()
-    print(build.prepare(sets.OPEN["folder"](temporary / "stills"), temporary / "many", settings, processes=2))
+    table.progress(build.prepare(sets.OPEN["folder"](temporary / "stills"), temporary / "many", settings, processes=2))
     return temporary / "many"
 
 
 def flat(prepared: pathlib.Path, count: int) -> None:
     """Prints the memory of this process and its two workers after some of `count` small batches."""
     settings = batches_of(config.SourceConfig(path=str(prepared)), 2, batch_size=4, clip={"frames": 2, "size": 64})
-    print("\n| after batches | training process (MB) | workers (MB) |\n|---|---|---|")
+    rows = []
     with running(settings) as (batches, _):
         for number in range(1, count + 1):
             next(batches)
             if number in (count // 10, count // 2, count):
                 workers = sorted(child.pid for child in multiprocessing.active_children() if child.pid)
                 of_workers = ", ".join(f"{_resident(worker):.0f}" for worker in workers)
-                print(f"| {number:,} | {_resident(os.getpid()):.0f} | {of_workers} |", flush=True)
+                rows.append((f"{number:,}", f"{_resident(os.getpid()):.0f}", of_workers))
+    table.show(("after batches", "training process (MB)", "workers (MB)"), rows)
 
 
 def _resident(process: int) -> float:

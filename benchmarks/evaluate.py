@@ -17,6 +17,7 @@ from typing import Any, cast
 import jax
 import machine
 import numpy as np
+import table
 
 from jepa_jax import models
 from jepa_jax.config import ClipConfig, Config, EncoderConfig, SourceConfig
@@ -37,23 +38,22 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=512)
     parser.add_argument("--dtype", default="float32" if jax.default_backend() == "cpu" else "bfloat16")
     arguments = parser.parse_args()
-    print(machine.describe())
-    extraction(arguments.clips, arguments.dtype)
+    caption = machine.describe()
+    table.show(("", f"clips/s, {arguments.dtype}"), extraction(arguments.clips, arguments.dtype), caption)
 
 
-def extraction(count: int, dtype: str) -> None:
-    """Clips/s of the jitted encoder alone, of one clip at a time, and of `features.extract` into files."""
+def extraction(count: int, dtype: str) -> list[tuple[str, str]]:
+    """Rows: clips/s of the jitted encoder alone, of one clip at a time, and of `features.extract` into files."""
     init = jax.jit(models.build_encoder(CONFIG.encoder).init)
     params = init(jax.random.key(0), np.zeros((1, *CLIP.shape), np.float32))["params"]
     clips = EvaluationSet(SourceConfig(kind="sprites", difficulty="standard", clips=count), clip=CLIP)
     video = np.concatenate([batch["video"] for batch in clips.batches(64)])[:count]
 
     rates = {size: bare_rate(params, video[: max(96, 2 * size)], size, dtype) for size in BATCH_SIZES}
-    for size, rate in rates.items():
-        print(f"bare jitted encoder, batches of {size:2d}: {rate:7.1f} clips/s")
+    rows = [(f"bare jitted encoder, batches of {size}", f"{rate:.1f}") for size, rate in rates.items()]
     best = max(rates, key=lambda size: rates[size])
     alone = one_at_a_time_rate(params, video[: max(32, count // 8)])
-    print(f"one clip at a time in float32, its features fetched: {alone:.1f} clips/s")
+    rows.append(("one clip at a time in float32, its features fetched (the study's way)", f"{alone:.1f}"))
 
     encode = extractor.of_encoder(frozen_encoder.FrozenEncoder(CONFIG, params, "random", "", 0), dtype)
     for form in ("float16", "int8"):
@@ -61,10 +61,9 @@ def extraction(count: int, dtype: str) -> None:
         # In turn, so that a slower moment of the machine meets both.
         pairs = [(bare_rate(params, video, best, dtype), extraction_rate(encode, clips, form)) for _ in range(3)]
         bare, whole = (statistics.median(rates) for rates in zip(*pairs, strict=True))
-        print(
-            f"extraction to {form} files, mean and all tokens: {whole:.1f} clips/s, {whole / bare:.2f} × the bare "
-            f"encoder in batches of {best} ({bare:.1f}), {whole / alone:.2f} × one clip at a time (medians of 3)"
-        )
+        ratio = f"{whole / bare:.2f} × the bare encoder in batches of {best}, measured in turn ({bare:.1f})"
+        rows.append((f"extraction to {form} files, drawing the clips included", f"{whole:.1f}, {ratio}"))
+    return rows
 
 
 def bare_rate(params: Any, video: np.ndarray, size: int, dtype: str) -> float:

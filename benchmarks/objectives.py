@@ -1,6 +1,6 @@
 """Cost of the objectives in a training step: wall time, FLOPs and peak memory relative to the baseline.
 
-    python benchmarks/objectives.py [--rounds 30] [--recipes fwm_hw_ld,ld] [--without-vit-base]
+    python benchmarks/objectives.py [--rounds 24] [--recipes fwm_hw_ld,ld] [--without-vit-base]
 
 Wall time at the size of benchmarks/step.py on this machine: all steps are compiled first, then each round runs every
 step once; the ratio is the median over rounds. FLOPs are counted in the unrolled program before optimisation, at that
@@ -20,6 +20,7 @@ import jax
 import machine
 import numpy as np
 import step as sizes  # benchmarks/step.py, beside this file
+import table
 
 from jepa_jax import recipes
 from jepa_jax.config import Config, defaults
@@ -35,32 +36,40 @@ UNROLLED = {"encoder": {"scan": False}}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30, help="0: skip the wall times")
+    parser.add_argument("--rounds", type=int, default=24, help="0: skip the wall times")
     parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--without-vit-base", action="store_true", help="skip ViT-B, which takes long to compile")
     arguments = parser.parse_args()
-    print(machine.describe())
+    caption = machine.describe()
     names = [BASELINE, *arguments.recipes.split(",")]
-    columns: dict[str, list[Any]] = {"operations": [operations(setup(name, sizes.CONFIG, UNROLLED)) for name in names]}
+    columns: dict[str, list[Any]] = {}
     if arguments.rounds:
         columns["seconds"] = wall_times(names, arguments.rounds)
+    columns["operations"] = [operations(setup(name, sizes.CONFIG, UNROLLED)) for name in names]
     if not arguments.without_vit_base:
-        columns["ViT-B operations"] = [operations(setup(name, VIT_BASE, UNROLLED)) for name in names]
-        columns["ViT-B peak bytes"] = [peak_memory(setup(name, VIT_BASE)) for name in names]
-    print("recipe".ljust(14) + "".join(f"{title:>28}" for title in columns))
-    for row, name in enumerate(names):
-        print(name.ljust(14) + "".join(cell(values, row) for values in columns.values()))
+        columns["operations, ViT-B"] = [operations(setup(name, VIT_BASE, UNROLLED)) for name in names]
+        columns["peak bytes, ViT-B"] = [peak_memory(setup(name, VIT_BASE)) for name in names]
+    rows = [(name, *(cell(values, row) for values in columns.values())) for row, name in enumerate(names)]
+    table.show(("recipe", *columns), rows, caption)
 
 
 def cell(values: list[Any], row: int) -> str:
-    """The value and its ratio to the baseline's; of lists, the median and the median of ratios."""
+    """The baseline's value, or the ratio to it; of lists, the median and the median of ratios."""
     value, base = values[row], values[0]
     if isinstance(value, list):
         ratio = statistics.median(a / b for a, b in zip(value, base, strict=True))
         value = statistics.median(value)
     else:
         ratio = value / base
-    return f"{value:14.4g} ({ratio:6.3f} ×)".rjust(28)
+    return f"{ratio:.3f} ×" if row else metric(value)
+
+
+def metric(value: float) -> str:
+    """Four digits of a number, with a prefix if it is large."""
+    for size, prefix in ((1e12, " T"), (1e9, " G")):
+        if value >= size:
+            return f"{value / size:.4g}{prefix}"
+    return f"{value:.4g}"
 
 
 def setup(recipe: str, *changes: dict[str, Any]) -> TrainSetup:
@@ -90,7 +99,7 @@ def peak_memory(of: TrainSetup) -> int:
     """Peak bytes of the compiled step: arguments, results that do not reuse their memory, and temporaries."""
     started = time.perf_counter()
     stats = lower(of).compile().memory_analysis()
-    print(f"{of.config.recipe}: ViT-B compiled in {time.perf_counter() - started:.0f} s", flush=True)
+    table.progress(f"{of.config.recipe}: ViT-B compiled in {time.perf_counter() - started:.0f} s")
     gc.collect()
     kept = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
     return kept + stats.temp_size_in_bytes

@@ -1,6 +1,6 @@
 """Cost of probes: the time of a grid of linear probes relative to one, and the memory of an attentive probe.
 
-    python benchmarks/probes.py [--clips 512 10000] [--width 192] [--epochs 100] [--repeats 3]
+    python benchmarks/probes.py [--clips 512 10000] [--width 192] [--epochs 20] [--repeats 3]
 
 Grid: 3 learning rates × 3 weight decays × 3 seeds on mean tokens, batch 256, compared with a single probe; seconds with
 and without compilation. Attentive: 256 float16 tokens per clip, read from a file batch by batch; peak memory of the
@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 
+import table
+
 TOKENS = 256
 CLASSES = 12
 
@@ -26,7 +28,7 @@ def main() -> None:
         "--clips", type=int, nargs="+", default=[512, 10_000], help="the attentive probe uses the largest number"
     )
     parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     # Separate processes, so that memory and compiled programs are not shared.
@@ -49,7 +51,7 @@ def measure_grid(arguments: argparse.Namespace) -> None:
     from jepa_jax.evaluation.eval_config import ProbeConfig
     from jepa_jax.evaluation.probes import fitting
 
-    print(machine.describe())
+    caption, rows = machine.describe(), []
     rng = np.random.default_rng(0)
     one = ProbeConfig(epochs=arguments.epochs)
     grid = ProbeConfig(epochs=arguments.epochs, lr=(1e-2, 1e-3, 1e-4), weight_decay=(0.0, 0.01, 0.1), seeds=3)
@@ -68,9 +70,11 @@ def measure_grid(arguments: argparse.Namespace) -> None:
             first = seconds(config, features, labels)
             again = statistics.median(seconds(config, features, labels) for _ in range(arguments.repeats))
             times[name] = first, again
-            print(f"{clips} clips, {name}: {first:.2f} s with compilation, {again:.2f} s without")
-        first, again = (times["grid of 27"][i] / times["one probe"][i] for i in range(2))
-        print(f"{clips} clips, grid / one: {first:.2f} with compilation, {again:.2f} without")
+        for number, when in enumerate(("compilation included", "compiled before")):
+            one_s, grid_s = (times[name][number] for name in ("one probe", "grid of 27"))
+            form = f"{clips:,} clips, {arguments.epochs} epochs, {when}"
+            rows.append((form, f"{one_s:.2f} s", f"{grid_s:.2f} s", f"{grid_s / one_s:.1f}"))
+    table.show(("", "one linear probe", "grid of 27", "ratio"), rows, caption)
 
 
 def measure_attentive(arguments: argparse.Namespace) -> None:
@@ -88,8 +92,8 @@ def measure_attentive(arguments: argparse.Namespace) -> None:
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     form = " × ".join(map(str, features.shape))
-    print(f"attentive probe on {form} float16 ({features.nbytes / 2**30:.2f} GiB): {seconds:.0f} s per epoch, ", end="")
-    print(f"peak memory {peak:.2f} GiB")
+    titles = ("attentive probe, float16 tokens in a file", "seconds an epoch", "peak memory of the process (GiB)")
+    table.show(titles, [(f"{form} ({features.nbytes / 2**30:.2f} GiB)", f"{seconds:.0f}", f"{peak:.2f}")])
 
 
 def write_tokens(arguments: argparse.Namespace) -> None:

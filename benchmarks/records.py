@@ -9,16 +9,15 @@ if the system supports it; times are processor time. The rate of decoding one fi
 
 import argparse
 import functools
-import multiprocessing
-import os
 import pathlib
 import tempfile
 import time
 from unittest import mock
 
-import cv2
+import machine
 import numpy as np
-import simplejpeg
+import one_core
+import table
 import tensorflow_datasets as tfds
 from absl import flags
 
@@ -27,7 +26,6 @@ from jepa_jax.data import augment, sampling
 from jepa_jax.data.preparation import build, sets
 from jepa_jax.data.preparation import frames as preparation_frames
 from jepa_jax.data.sources import array_record
-from jepa_jax.data.workers import worker_process
 
 CLIPS = {"8×112×112": (8, 112), "16×224×224": (16, 224)}
 CLIPS_A_ROUND = 40
@@ -42,25 +40,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         prepared = pathlib.Path(temporary) / "prepared"
         raw = sets.OPEN["folder"](arguments.folder)
-        print(build.prepare(raw, prepared, preparation_frames.JpegSettings(), processes=0))
-        with multiprocessing.get_context("spawn").Pool(1, initializer=_single) as pool:
-            print(
-                "\n| clip | whole frames (ms) | now (ms) | ratio (quartiles) | fixed frames/s |\n|---|---|---|---|---|"
-            )
-            for name, (count, size) in CLIPS.items():
-                row = pool.apply(compare, (str(prepared), count, size, arguments.rounds))
-                print(f"| {name} | {row} |", flush=True)
+        table.progress(build.prepare(raw, prepared, preparation_frames.JpegSettings(), processes=0))
+        rows = []
+        for name, (count, size) in CLIPS.items():
+            measured = one_core.run(compare, str(prepared), count, size, arguments.rounds)
+            rows.append((f"{name}, {arguments.rounds} rounds of {CLIPS_A_ROUND} clips", *measured))
+        titles = ("clip", "whole frames (ms)", "now (ms)", "ratio (quartiles)", "fixed frames/s")
+        clips = len(array_record.open_set(str(prepared), "train").index.ids)
+        table.show(titles, rows, f"{one_core.run(machine.describe_core)} {clips} clips.")
 
 
-def _single() -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    flags.FLAGS.mark_as_parsed()
-    cv2.setNumThreads(0)
-    worker_process.keep_freed_memory()
-
-
-def compare(folder: str, count: int, size: int, rounds: int) -> str:
+def compare(folder: str, count: int, size: int, rounds: int) -> tuple[str, ...]:
     """Times both ways clip by clip; returns the medians, their ratio and the rate of the fixed frame."""
     prepared = array_record.open_set(folder, "train")
     whole_ms, now_ms, fixed = np.zeros((3, rounds))
@@ -75,12 +65,10 @@ def compare(folder: str, count: int, size: int, rounds: int) -> str:
                     seconds[way] += time.process_time() - started
             np.testing.assert_array_equal(*clips)
         now_ms[turn], whole_ms[turn] = (1e3 * seconds[way] / CLIPS_A_ROUND for way in (read, read_whole))
-        fixed[turn] = _fixed_rate()
+        fixed[turn] = machine.decode_rate()
     low, middle, high = np.quantile(whole_ms / now_ms, (0.25, 0.5, 0.75))
-    return (
-        f"{np.median(whole_ms):.2f} | {np.median(now_ms):.2f} | {middle:.2f} ({low:.2f}–{high:.2f}) | "
-        f"{np.median(fixed):.0f}"
-    )
+    ratio = f"{middle:.2f} ({low:.2f}–{high:.2f})"
+    return f"{np.median(whole_ms):.2f}", f"{np.median(now_ms):.2f}", ratio, f"{np.median(fixed):,.0f}"
 
 
 def read(prepared: array_record.PreparedSet, number: int, count: int, size: int) -> np.ndarray:
@@ -109,19 +97,6 @@ def tfds_records(folder: str, part: str):
 
 
 RECORDS = {read: array_record.records, read_whole: tfds_records}
-
-
-@functools.cache
-def _fixed_frame() -> bytes:
-    noise = np.random.default_rng(0).integers(0, 256, (256, 340, 3), np.uint8)
-    return preparation_frames.encode(cv2.GaussianBlur(noise, (0, 0), 2), 90)
-
-
-def _fixed_rate(frames: int = 100) -> float:
-    jpeg, started = _fixed_frame(), time.process_time()
-    for _ in range(frames):
-        simplejpeg.decode_jpeg(jpeg, "RGB")
-    return frames / (time.process_time() - started)
 
 
 if __name__ == "__main__":

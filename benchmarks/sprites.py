@@ -10,6 +10,9 @@ import os
 import statistics
 import time
 
+import one_core
+import table
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -19,20 +22,21 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    for difficulty in ("easy", "standard"):
-        measure(arguments, difficulty)
-
-
-def measure(arguments: argparse.Namespace, difficulty: str) -> None:
-    import jax
+    one_core.pin()
     import machine
+
+    caption = machine.describe()
+    form = f"clips/s, {arguments.frames}×{arguments.size}×{arguments.size}, batch {arguments.batch}"
+    rows = [(difficulty, measure(arguments, difficulty)) for difficulty in ("easy", "standard")]
+    table.show(("sprites, one core", f"{form} (quartiles)"), rows, caption)
+
+
+def measure(arguments: argparse.Namespace, difficulty: str) -> str:
+    """The median and the quartiles of clips/s."""
+    import jax
     import numpy as np
 
     from jepa_jax.data import sprites
-
-    print(machine.describe())
 
     spec = sprites.SpriteSpec(arguments.frames, arguments.size, difficulty)
     item = np.arange(arguments.batch, dtype=np.int32)
@@ -43,8 +47,7 @@ def measure(arguments: argparse.Namespace, difficulty: str) -> None:
         jax.block_until_ready(sprites.render(spec, 0, "train", item + repeat * arguments.batch))
         rates.append(arguments.batch / (time.perf_counter() - start))
     low, median, high = statistics.quantiles(rates, n=4)
-    form = f"{arguments.frames}×{arguments.size}×{arguments.size}, batch {arguments.batch}"
-    print(f"{difficulty}, {form}: {median:.0f} clips/s (quartiles {low:.0f}–{high:.0f})")
+    return f"{median:,.0f} ({low:,.0f}–{high:,.0f})"
 
 
 if __name__ == "__main__":

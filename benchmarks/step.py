@@ -3,8 +3,8 @@
     python benchmarks/step.py [--steps 20]
 
 ViT width 192, depth 12, 3 heads; predictor width 96, depth 8, 3 heads; clips 8×112×112, batch 8, float32, masks
-truncated as in the study (budget "truncated"). Prints the step's share of the machine's matrix-product rate, which is
-measured before and after the steps in the same process.
+truncated as in the study (budget "truncated"); blocks scanned and unrolled. Prints the step's share of the machine's
+matrix-product rate, which is measured before and after the steps in the same process.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import time
 import jax
 import machine
 import numpy as np
+import table
 
 from jepa_jax.config import Config
 from jepa_jax.settings import parse
@@ -36,40 +37,36 @@ CONFIG = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--unrolled", action="store_true", help="unroll the blocks instead of scanning them")
     arguments = parser.parse_args()
-    config = CONFIG | {"encoder": {**CONFIG["encoder"], "scan": not arguments.unrolled}}
-    setup = build_setup(parse(Config, config))
+    caption = machine.describe("flax", "optax")
+    ways = {"blocks scanned (the default)": True, "blocks unrolled": False}
+    rows = [(name, *measure(scan, arguments.steps)) for name, scan in ways.items()]
+    titles = ("", "seconds a step (quartiles)", "of the matrix products before and after", "seconds to compile")
+    table.show(titles, rows, caption)
+
+
+def measure(scan: bool, steps: int) -> tuple[str, str, str]:
+    """The seconds of a step, its share of the machine's matrix-product rate, and the seconds of its compilation."""
+    setup = build_setup(parse(Config, CONFIG | {"encoder": {**CONFIG["encoder"], "scan": scan}}))
     state = jax.jit(functools.partial(init_state, setup))(0)
     video = np.random.default_rng(0).integers(0, 256, (8, 8, 112, 112, 3), dtype=np.uint8)
     start = time.perf_counter()
     compiled = (
         jax.jit(functools.partial(step.train_step, setup), donate_argnums=0).lower(state, {"video": video}).compile()
     )
-    print(f"compiled in {time.perf_counter() - start:.1f} s")
-    print(
-        "; ".join(
-            f"{name}: K {plan.context}, M {plan.target}"
-            for name, plan in zip(setup.config.masks, setup.masks, strict=True)
-        )
-    )
+    compilation = time.perf_counter() - start
     rates = [machine.matrix_product_rate()]
     seconds = []
-    for _ in range(arguments.steps):
+    for _ in range(steps):
         start = time.perf_counter()
         state, metrics = compiled(state, {"video": video})
         jax.block_until_ready(metrics["loss"])
         seconds.append(time.perf_counter() - start)
     rates.append(machine.matrix_product_rate())
-    quartiles = statistics.quantiles(seconds, n=4)
-    print(
-        f"step: median {quartiles[1]:.3f} s (quartiles {quartiles[0]:.3f}–{quartiles[2]:.3f}), {arguments.steps} steps"
-    )
-    rate, peak = FLOP / quartiles[1], max(rates)
-    print(
-        f"{rate / 1e9:.0f} GFLOP/s, {rate / peak:.0%} of the machine's matrix products ({rates[0] / 1e9:.0f} and "
-        f"{rates[1] / 1e9:.0f} GFLOP/s in float32, 2048³, before and after)"
-    )
+    low, median, high = statistics.quantiles(seconds, n=4)
+    before, after = (f"{rate / 1e9:.0f}" for rate in rates)
+    share = f"{FLOP / median / max(rates):.0%} of {before} and {after} GFLOP/s"
+    return f"{median:.3f} ({low:.3f}–{high:.3f})", share, f"{compilation:.1f}"
 
 
 if __name__ == "__main__":
