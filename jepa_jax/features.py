@@ -55,6 +55,7 @@ def main(arguments: list[str]) -> int:
         raise app.UsageError(f"Unexpected argument {arguments[1]!r}; name the files with --source.")
     logging.set_verbosity(logging.WARNING)  # hides the INFO messages of orbax
     use_compilation_cache()
+    command_line.reuse_memory()
     try:
         encoder = frozen_encoder.load(CHECKPOINT.value or "")
         trained = encoder.config
