@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags
 
-from jepa_jax.files import allocator
 from jepa_jax.cli import config_flag
+from jepa_jax.files import allocator
 
 
 def run(

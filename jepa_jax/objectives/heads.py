@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jepa_jax.models.layers import gelu
 from jepa_jax.objectives import base
 
 
@@ -38,6 +37,6 @@ def mlp(params: base.Params, *x: Float[Array, "*S part"]) -> Float[Array, "*S ou
     for part, kernel in zip(x, kernels, strict=True):
         y += jnp.dot(part, kernel.astype(part.dtype))
     for layer in others:
-        y = gelu(y)
+        y = jax.nn.gelu(y, approximate=False)
         y = jnp.dot(y, layer["kernel"].astype(y.dtype)) + layer["bias"].astype(y.dtype)
     return y

@@ -14,9 +14,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from jepa_jax.files import allocator
 from jepa_jax.data import faults
 from jepa_jax.data.workers import shared_buffers
+from jepa_jax.files import allocator
 
 _NOTE_BYTES = 4096
 _KEPT = 2**30  # bytes of freed memory
