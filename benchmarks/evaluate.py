@@ -20,6 +20,7 @@ import numpy as np
 import table
 
 from jepa_jax import models
+from jepa_jax.cli import command_line
 from jepa_jax.config import ClipConfig, Config, EncoderConfig, SourceConfig
 from jepa_jax.data import EvaluationSet
 from jepa_jax.evaluation import frozen_encoder
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=512)
     parser.add_argument("--dtype", default="float32" if jax.default_backend() == "cpu" else "bfloat16")
     arguments = parser.parse_args()
+    command_line.reuse_memory()
     caption = machine.describe()
     table.show(("", f"clips/s, {arguments.dtype}"), extraction(arguments.clips, arguments.dtype), caption)
 

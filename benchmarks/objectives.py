@@ -23,6 +23,7 @@ import step as sizes  # benchmarks/step.py, beside this file
 import table
 
 from jepa_jax import recipes
+from jepa_jax.cli import command_line
 from jepa_jax.config import Config, defaults
 from jepa_jax.settings import parse
 from jepa_jax.training import step
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--without-vit-base", action="store_true", help="skip ViT-B, which takes long to compile")
     arguments = parser.parse_args()
+    command_line.reuse_memory()
     caption = machine.describe()
     names = [BASELINE, *arguments.recipes.split(",")]
     columns: dict[str, list[Any]] = {}

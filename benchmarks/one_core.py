@@ -24,7 +24,8 @@ def _become_worker() -> None:
     from absl import flags
 
     from jepa_jax.data.workers import worker_process
+    from jepa_jax.files import allocator
 
     flags.FLAGS.mark_as_parsed()
     cv2.setNumThreads(0)
-    worker_process.keep_freed_memory()
+    allocator.keep_freed_memory(worker_process.KEPT)

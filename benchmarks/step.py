@@ -17,6 +17,7 @@ import machine
 import numpy as np
 import table
 
+from jepa_jax.cli import command_line
 from jepa_jax.config import Config
 from jepa_jax.settings import parse
 from jepa_jax.training import step
@@ -38,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args()
+    command_line.reuse_memory()
     caption = machine.describe("flax", "optax")
     ways = {"blocks scanned (the default)": True, "blocks unrolled": False}
     rows = [(name, *measure(scan, arguments.steps)) for name, scan in ways.items()]

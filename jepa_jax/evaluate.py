@@ -77,6 +77,7 @@ def run(config: EvalConfig, checkpoint: str) -> int:
 
     try:
         use_compilation_cache()
+        command_line.reuse_memory()
         if WATCH.value:
             return _watch(config, checkpoint)
         evaluation = job.evaluate(config, checkpoint, OUT.value, CACHE.value)

@@ -58,6 +58,7 @@ def main(arguments: list[str]) -> int:
         from jepa_jax.evaluation.features import export
 
     use_compilation_cache()
+    command_line.reuse_memory()
     try:
         encoder = frozen_encoder.load(CHECKPOINT.value or "")
         trained = encoder.config

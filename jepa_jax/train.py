@@ -90,6 +90,7 @@ def main(arguments: list[str]) -> int:
         if cluster is not None:
             processes.join(cluster)  # JAX's preemption service then catches SIGTERM
         use_compilation_cache()
+        command_line.reuse_memory()
     except ConfigError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

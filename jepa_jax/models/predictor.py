@@ -60,7 +60,7 @@ class Predictor(nn.Module):
 
         x_BxKxE = z_BxKxD
         if self.levels > 1:
-            x_BxKxE = jax.nn.gelu(dense(self.encoder_width, "embed_levels", z_BxKxD), approximate=False)
+            x_BxKxE = layers.gelu(dense(self.encoder_width, "embed_levels", z_BxKxD))
         x_BxKxP = dense(self.size.width, "embed", x_BxKxE)
         tokens = self.param("mask_tokens", nn.initializers.zeros, (self.mask_tokens, 1, 1, self.size.width))
         mask_BxMxP = jnp.broadcast_to(tokens[mask_token], (*target_index_BxM.shape, self.size.width))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jepa_jax.models.layers import cut_normal, trunc_normal
+from jepa_jax.models.layers import cut_normal, gelu, trunc_normal
 
 QUERY_STDDEV = 0.02
 LAYER_NORM_EPSILON = 1e-5
@@ -127,7 +127,7 @@ class _Mlp(nn.Module):
     @nn.compact
     def __call__(self, x_BxSxE: jax.Array) -> jax.Array:
         width = x_BxSxE.shape[-1]
-        y = nn.gelu(nn.Dense(4 * width, kernel_init=trunc_normal, name="in")(x_BxSxE), approximate=False)
+        y = gelu(nn.Dense(4 * width, kernel_init=trunc_normal, name="in")(x_BxSxE))
         return nn.Dense(width, kernel_init=_to_residual(self.layer), name="out")(y)
 
 

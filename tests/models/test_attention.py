@@ -41,6 +41,15 @@ def test_tpu_kernel_matches_dot_product_attention(count):
         np.testing.assert_allclose(actual, desired, atol=2e-5)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.05)])
+def test_xla_attention_matches_dot_product_attention(dtype, tolerance):
+    qkv = tuple(x.astype(dtype) for x in tokens(2, 20, heads=3))
+    expected = values_and_gradients(jax.nn.dot_product_attention, qkv)
+    for actual, desired in zip(values_and_gradients(kernels.by_xla, qkv), expected, strict=True):
+        assert actual.dtype == dtype
+        np.testing.assert_allclose(*(x.astype(jnp.float32) for x in (actual, desired)), atol=tolerance)
+
+
 def test_each_device_of_a_mesh_computes_only_its_clips():
     """Without `per_device` the compiler would gather all clips on every device."""
     qkv = tokens(4, 128)

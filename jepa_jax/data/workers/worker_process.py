@@ -1,7 +1,6 @@
 """Code that runs in a worker process, and the note in which it records the file it is reading."""
 
 import contextlib
-import ctypes
 import mmap
 import multiprocessing
 import multiprocessing.connection
@@ -17,11 +16,10 @@ import numpy as np
 
 from jepa_jax.data import faults
 from jepa_jax.data.workers import shared_buffers
+from jepa_jax.files import allocator
 
 _NOTE_BYTES = 4096
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_LARGEST_KEPT = 32 * 2**20  # bytes of one array; glibc takes no more
-_KEPT = 2**30  # bytes in all
+KEPT = 2**30  # bytes of freed memory
 
 # State of this process if it is a worker: its note, the files to skip with the reason for each, and its slots.
 _note: mmap.mmap | None = None
@@ -43,7 +41,8 @@ def start(
     """
     del count
     exit_with_parent()
-    keep_freed_memory()
+    # Otherwise each decoded frame needs new pages, which costs as much as decoding a small JPEG.
+    allocator.keep_freed_memory(KEPT)
     cv2.setNumThreads(0)
     global _note, _crashing, _slots
     _crashing, _slots = crashing, shared.open(index)
@@ -69,17 +68,6 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 def move_to_slot(batch: dict[str, Any]) -> dict[str, Any]:
     """The last step of a batch: in a worker, replaces large arrays by references into the worker's slot."""
     return batch if _slots is None else _slots.put(batch)
-
-
-def keep_freed_memory() -> None:
-    """Makes glibc, if it is the allocator, keep freed memory instead of returning it to the kernel.
-
-    Otherwise each decoded frame needs new pages, which costs as much as decoding a small JPEG.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,34 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# Takes and frees an array three times, and prints how many pages the kernel had to supply for the last one.
+TAKE_AND_FREE = """
+import resource
+import numpy as np
+from jepa_jax.files import allocator
+
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**26, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if {keep}:
+    allocator.keep_freed_memory()
+print([pages() for _ in range(3)][-1])
+"""
+
+
+def pages(keep):
+    ended = subprocess.run(
+        [sys.executable, "-c", TAKE_AND_FREE.format(keep=keep)], capture_output=True, text=True, check=True, timeout=60
+    )
+    return int(ended.stdout)
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="glibc is not the allocator")
+def test_freed_memory_is_used_again_without_new_pages():
+    """An array of 64 MiB has 16,384 pages of 4 KiB. Some kernels supply larger ones."""
+    assert pages(keep=True) < pages(keep=False) / 4
