@@ -9,12 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
+from concurrent import futures
 
 import mock_store
 import pytest
 from etils import epath
+from waiting import wait_until
 
 from jepa_jax.files import lock_stores, ownership
 from jepa_jax.files.lock_owner import Owner, process_start
@@ -26,9 +27,30 @@ REPOSITORY = pathlib.Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Shortens all intervals: a second in these tests corresponds to a minute."""
-    for name, seconds in {"BEAT_S": 0.1, "SILENT_S": 0.3, "STALE_S": 1.0, "SETTLE_S": 0.1, "POLL_S": 0.02}.items():
+    """Shortens the intervals that pass in real time; tests of waiting pass a clock of their own."""
+    for name, seconds in {"BEAT_S": 0.05, "SETTLE_S": 0.1}.items():
         monkeypatch.setattr(ownership, name, seconds)
+
+
+class Clock:
+    """Time that passes only by waiting.
+
+    Attributes:
+        now: the time in seconds.
+    """
+
+    def __init__(self, act=lambda: None):
+        """Calls `act` whenever somebody has waited."""
+        self.now, self._act = 0.0, act
+
+    def sleep(self, seconds):
+        """Waits."""
+        self.now += seconds
+        self._act()
+
+    def acquire(self, file, **options):
+        """Acquires the lock `file` in this time."""
+        return ownership.acquire(file, "It", sleep=self.sleep, clock=lambda: self.now, **options)
 
 
 @pytest.fixture(params=["disk", "gs"])
@@ -40,37 +62,28 @@ def file(request, tmp_path, monkeypatch):
         yield epath.Path("gs://bucket/lock.json" if request.param == "gs" else tmp_path / "lock.json")
 
 
-def lock_of(file, age=0.0, **changes):
-    """Writes the lock of another owner, last renewed `age` seconds ago."""
-    owner = dataclasses.replace(Owner.this_process(), **changes)
-    renewed = time.time() - age
+def write_lock(file, owner, renewed):
+    """Writes a lock that was last renewed `renewed` seconds after the epoch."""
     file.write_text(json.dumps(dataclasses.asdict(owner) | {"renewed": renewed}))
     if "://" not in str(file):
         os.utime(file, (renewed, renewed))
+
+
+def lock_of(file, age=0.0, **changes):
+    """Writes the lock of another owner, last renewed `age` seconds ago."""
+    owner = dataclasses.replace(Owner.this_process(), **changes)
+    write_lock(file, owner, time.time() - age)
     return owner
 
 
-@contextlib.contextmanager
-def beating(file, age=0.0, **changes):
-    """Keeps renewing the lock of an owner whose clock is `age` seconds late."""
-    done = threading.Event()
-    owner = lock_of(file, age, **changes)
-
-    def beat():
-        while not done.wait(0.05):
-            renewed = time.time() - age
-            if "://" in str(file):
-                file.write_text(json.dumps(dataclasses.asdict(owner) | {"renewed": renewed}))
-            else:
-                os.utime(file, (renewed, renewed))
-
-    thread = threading.Thread(target=beat)
-    thread.start()
+def acquire_from_live_owner(file, age=0.0, **changes):
+    """Acquires the lock of an owner that renews it every 10 s and whose clock is `age` seconds late."""
+    owner, start = lock_of(file, age, **changes), time.time()
+    clock = Clock(lambda: write_lock(file, owner, start - age + clock.now // 10 * 10))
     try:
-        yield owner
+        clock.acquire(file)
     finally:
-        done.set()
-        thread.join()
+        assert json.loads(file.read_text())["token"] == owner.token
 
 
 ELSEWHERE = {"host": "node7", "pid": 4711, "machine": "another boot"}
@@ -92,11 +105,10 @@ def test_lock_of_a_dead_process_is_acquired_without_waiting(file):
         with pytest.raises(HeldError, match=f"process {process.pid} on"):
             ownership.acquire(file, "It")
         process.kill()
-        while process_start(process.pid):
-            time.sleep(0.01)
-        begun = time.monotonic()
-        ownership.acquire(file, "It").release()
-        assert time.monotonic() - begun < 0.5
+        wait_until(lambda: not process_start(process.pid))
+        clock = Clock()
+        clock.acquire(file).release()
+        assert clock.now == (ownership.SETTLE_S if "://" in str(file) else 0)
 
 
 def test_reused_process_id_is_not_the_owner(file):
@@ -106,13 +118,13 @@ def test_reused_process_id_is_not_the_owner(file):
     lock.release()
 
 
-@pytest.mark.parametrize(("age", "least", "most"), [(0.0, 0.9, 3.0), (50.0, 0.25, 0.9)])
-def test_acquire_waits_for_a_silent_owner_on_another_machine(file, age, least, most, capsys):
+@pytest.mark.parametrize(("age", "seconds"), [(0.0, 60), (300.0, 25)])
+def test_acquire_waits_for_a_silent_owner_on_another_machine(file, age, seconds, capsys):
     """The wait is longer if the last renewal is recent, because the owner may still be alive."""
     lock_of(file, age, **ELSEWHERE)
-    begun = time.monotonic()
-    lock = ownership.acquire(file, "It")
-    assert least < time.monotonic() - begun < most
+    clock = Clock()
+    lock = clock.acquire(file)
+    assert seconds <= clock.now <= seconds + 1
     assert json.loads(file.read_text())["token"] == lock.owner.token
     lock.release()
     errors = capsys.readouterr().err
@@ -122,39 +134,27 @@ def test_acquire_waits_for_a_silent_owner_on_another_machine(file, age, least, m
 
 @pytest.mark.parametrize("age", [0.0, 3600.0, -3600.0])
 def test_live_owner_on_another_machine_keeps_the_lock_despite_clock_offset(file, age):
-    with beating(file, age, **ELSEWHERE) as owner, pytest.raises(HeldError, match="process 4711 on node7"):
-        ownership.acquire(file, "It")
-    assert json.loads(file.read_text())["token"] == owner.token
+    with pytest.raises(HeldError, match="process 4711 on node7"):
+        acquire_from_live_owner(file, age, **ELSEWHERE)
 
 
 def test_equal_host_names_do_not_mean_the_same_machine(file):
     """A restarted pod keeps its host name, but its process ids belong to other processes or to none."""
-    with beating(file, pid=2**22 + 1, machine="another boot"), pytest.raises(HeldError):
-        ownership.acquire(file, "It")
+    with pytest.raises(HeldError):
+        acquire_from_live_owner(file, pid=2**22 + 1, machine="another boot")
 
 
 def test_owner_renews_its_lock(file):
     with ownership.owned(file, "It"):
         first = lock_file(file).look().renewed
-        end = time.monotonic() + 10
-        while lock_file(file).look().renewed == first:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_until(lambda: lock_file(file).look().renewed > first)
 
 
 def test_second_owner_can_wait_for_the_lock(file, capsys):
-    taken = threading.Event()
-
-    def second():
-        with ownership.owned(file, "It", wait=True):
-            taken.set()
-
-    with ownership.owned(file, "It"):
-        thread = threading.Thread(target=second)
-        thread.start()
-        assert not taken.wait(1.5)  # longer than STALE_S
-    thread.join(10)
-    assert taken.is_set()
+    first = ownership.acquire(file, "It")
+    clock = Clock(lambda: first.release() if clock.now > 600 else None)
+    clock.acquire(file, wait=True).release()
+    assert clock.now > 600  # for as long as the owner holds it
     assert capsys.readouterr().err.count("Waiting for another job: It is in use by process") == 1
 
 
@@ -164,9 +164,7 @@ def test_owner_detects_that_it_lost_the_lock(file):
     other = lock_of(file, **ELSEWHERE)
     with pytest.raises(LostError, match="taken over by process 4711 on node7, since 20"):
         lock.check()
-    end = time.monotonic() + 10
-    while not lock.seems_lost:
-        assert time.monotonic() < end
+    wait_until(lambda: lock.seems_lost)
     lock.release()
     assert json.loads(file.read_text())["token"] == other.token  # it must not remove the lock of another owner
 
@@ -182,31 +180,36 @@ def test_owner_detects_that_it_lost_the_lock(file):
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"token": 1, "renewed": 0}', "\0\1"])
 def test_damaged_lock_is_taken_over(file, content):
     file.write_text(content)
-    lock = ownership.acquire(file, "It")
+    lock = Clock().acquire(file)
     assert json.loads(file.read_text())["token"] == lock.owner.token
     lock.release()
 
 
-def test_concurrent_threads_own_the_lock_one_at_a_time(file):
-    """All threads start with the same stale lock."""
+def test_concurrent_threads_own_the_lock_one_at_a_time(file, monkeypatch):
+    """All threads start with the same stale lock. Each holds it until all others have tried to acquire it."""
+    monkeypatch.setattr(ownership, "SETTLE_S", 0.5)  # longer than a thread takes between looking and writing
+    monkeypatch.setattr(ownership, "POLL_S", 0.01)
     lock_of(file, pid=os.getpid(), started="1")
-    inside, most, done = [], [], []
+    inside, most, done, tries = [], [], set(), dict.fromkeys(range(4), 0)
 
     def work(number):
-        with ownership.owned(file, "It", wait=True) as lock:
-            inside.append(number)
-            most.append(len(inside))
-            time.sleep(0.02)
-            lock.check()
-            inside.remove(number)
-        done.append(number)
+        def sleep(seconds):
+            tries[number] += 1
+            time.sleep(seconds)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert sorted(done) == list(range(6))
+        lock = ownership.acquire(file, "It", wait=True, sleep=sleep)
+        inside.append(number)
+        before = dict(tries)
+        wait_until(lambda: all(tries[other] > before[other] or other in done for other in tries if other != number))
+        most.append(len(inside))
+        lock.check()
+        inside.remove(number)
+        lock.release()
+        done.add(number)
+
+    with futures.ThreadPoolExecutor(len(tries)) as pool:
+        list(pool.map(work, tries))
+    assert done == set(tries)
     assert max(most) == 1
 
 
@@ -225,10 +228,11 @@ def test_discarding_a_stale_lock_keeps_a_newer_one(tmp_path):
 def test_signal_releases_the_lock(tmp_path, number):
     file = tmp_path / "lock.json"
     program = (
-        "import sys, time\nfrom jepa_jax.distributed import exit_codes\n"
+        "import os, signal, sys\nfrom jepa_jax.distributed import exit_codes\n"
         "from jepa_jax.files import ownership\n"
         "exit_codes.exit_on_sigterm()\n"
-        "with ownership.owned(sys.argv[1], 'It'):\n    print('in', flush=True)\n    time.sleep(60)\n"
+        "reader, writer = os.pipe()\nos.set_blocking(writer, False)\nsignal.set_wakeup_fd(writer)\n"
+        "with ownership.owned(sys.argv[1], 'It'):\n    print('in', flush=True)\n    os.read(reader, 1)  # any signal\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program, str(file)],
@@ -239,7 +243,7 @@ def test_signal_releases_the_lock(tmp_path, number):
         assert process.stdout.readline() == b"in\n"
         assert json.loads(file.read_text())["pid"] == process.pid
         process.send_signal(number)
-        assert process.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGINT)
+        assert process.wait(300) == (143 if number == signal.SIGTERM else -signal.SIGINT)
     assert not file.exists()
 
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from waiting import wait_until
 
 from jepa_jax.checkpoints import reader, tree_paths
 from jepa_jax.config import Config
@@ -109,14 +110,6 @@ def children(process):
         if number := re.search(r"--process_id=(\d)", command):
             found[int(number[1])] = pid
     return found
-
-
-def wait_until(reached, process, seconds=240.0):
-    end = time.monotonic() + seconds
-    while not reached():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import chex
 import jax
 import numpy as np
 import pytest
 import tiny_run
+from waiting import Pause, wait_until
 
 from jepa_jax import data
 from jepa_jax.checkpoints import manager, reader
@@ -277,14 +277,6 @@ def test_invalid_flags_print_an_error_without_traceback(tmp_path, forks, flags, 
     assert not (tmp_path / "run").exists()
 
 
-def wait_for(condition, process, seconds=120.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def video_settings(tmp_path_factory, write_video):
     """Settings to train on video files with two workers, for several epochs in 40 steps."""
@@ -319,20 +311,28 @@ def lines(workdir):
 
 @pytest.mark.slow
 def test_run_killed_repeatedly_resumes_bit_for_bit(tmp_path, video_settings, whole_on_video):
-    """SIGKILL arrives after different numbers of steps, possibly during a save. The reference was not interrupted."""
-    rng = np.random.default_rng(0)
-    for goal in (5, 12, 13, 30):
+    """SIGKILL arrives between saves and during a save. The reference was not interrupted."""
+
+    def kill_once(reached, variables):
         process = subprocess.Popen(
             command(tmp_path, video_settings),
-            env=environment(),
+            env=variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        wait_for(lambda goal=goal: lines(tmp_path / "run") >= goal, process)
-        time.sleep(rng.uniform(0, 0.3))
+        wait_until(reached, process)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+    kill_once(lambda: lines(tmp_path / "run") >= 5, environment())
+    for name, point in {
+        "rename": r"os.rename .*/14\.partial$",
+        "checksums": r"open .*/28\.partial/SHA256SUMS$",
+        "begin": r"os.mkdir .*/35\.partial",
+    }.items():
+        pause = Pause(tmp_path / name, point)
+        kill_once(pause.reached, pause.added_to(environment()))
     ended = run(tmp_path, video_settings)
     assert ended.returncode == 0, ended.stderr
     assert_same_run(tmp_path / "run", whole_on_video, video_settings)
@@ -350,9 +350,9 @@ def test_signal_saves_a_checkpoint_and_sets_the_exit_code(tmp_path, video_settin
         text=True,
         start_new_session=True,
     )
-    wait_for(lambda: lines(tmp_path / "run") >= 3, process)
+    wait_until(lambda: lines(tmp_path / "run") >= 3, process)
     os.killpg(process.pid, number)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=300)
     assert process.returncode == 128 + number, errors
     assert f"Stopped by {number.name} at step" in out
     assert "Traceback" not in errors
@@ -396,7 +396,7 @@ def test_second_command_in_the_same_workdir_prints_an_error(tmp_path, video_sett
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        wait_for(functools.partial(is_held_by, process.pid, tmp_path / "run" / "lock.json"), process)
+        wait_until(functools.partial(is_held_by, process.pid, tmp_path / "run" / "lock.json"), process)
         os.kill(process.pid, signal.SIGSTOP)  # it must not end before the second run has read the lock
         refused = run(tmp_path, video_settings)
         os.kill(process.pid, signal.SIGCONT)

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from etils import epath
@@ -44,10 +45,10 @@ class LockFile(Protocol):
         """Reads the lock; None if it does not exist."""
         ...
 
-    def create(self, owner: Owner, settle_s: float) -> bool:
+    def create(self, owner: Owner, settle: Callable[[], object]) -> bool:
         """Writes the lock if it does not exist. Returns whether `owner` holds it.
 
-        Takes `settle_s` seconds on an object store.
+        `settle` is called on an object store: it waits for other processes that have just found no lock.
         """
         ...
 
@@ -79,9 +80,9 @@ class LocalLockFile:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def create(self, owner: Owner, settle_s: float) -> bool:
+    def create(self, owner: Owner, settle: Callable[[], object]) -> bool:
         """As `LockFile.create`."""
-        del settle_s
+        del settle
         os.makedirs(os.path.dirname(self.file), exist_ok=True)
         try:
             with open(self.file, "x", encoding="utf-8") as opened:
@@ -127,13 +128,13 @@ class RemoteLockFile:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def create(self, owner: Owner, settle_s: float) -> bool:
+    def create(self, owner: Owner, settle: Callable[[], object]) -> bool:
         """As `LockFile.create`."""
         if self.file.exists():
             return False
         self.renew(owner)
         try:
-            time.sleep(settle_s)
+            settle()
         except BaseException:  # Ctrl-C
             self.file.unlink(missing_ok=True)
             raise

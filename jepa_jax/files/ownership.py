@@ -19,7 +19,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from absl import logging
 from etils import epath
@@ -112,7 +112,15 @@ def owned(file: epath.PathLike, what: str, advice: str = "", *, wait: bool = Fal
         lock.release()
 
 
-def acquire(file: epath.PathLike, what: str, advice: str = "", *, wait: bool = False) -> Lock:
+def acquire(
+    file: epath.PathLike,
+    what: str,
+    advice: str = "",
+    *,
+    wait: bool = False,
+    sleep: Callable[[float], object] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Lock:
     """Acquires ownership.
 
     Args:
@@ -120,6 +128,8 @@ def acquire(file: epath.PathLike, what: str, advice: str = "", *, wait: bool = F
         what: description of what is owned, for messages; the subject of a sentence.
         advice: sentences on what to do if another process is the owner.
         wait: waits until a live owner releases the lock instead of raising.
+        sleep: waits for this many seconds.
+        clock: the time in seconds, by which the silence of an owner is measured.
 
     Raises:
         HeldError: another live process is the owner.
@@ -129,12 +139,12 @@ def acquire(file: epath.PathLike, what: str, advice: str = "", *, wait: bool = F
     file = file if is_remote(file) else epath.Path(os.path.join(os.getcwd(), file))
     first, since, announced = None, 0.0, False
     store = lock_file(file)
-    while not store.create(mine, SETTLE_S):
+    while not store.create(mine, lambda: sleep(SETTLE_S)):
         found = store.look()
         if found is None:
             continue
         if first is None or found.token != first.token:
-            first, since = found, time.monotonic()
+            first, since = found, clock()
         local = found.owner is not None and found.owner.is_local
         if found.owner is not None and local and not found.owner.is_alive:
             store.discard(found)
@@ -146,16 +156,16 @@ def acquire(file: epath.PathLike, what: str, advice: str = "", *, wait: bool = F
                 f"free when that process ends, or {STALE_S:.0f} s after its machine fails."
             )
         if found.renewed != first.renewed:
-            first, since = found, time.monotonic()
+            first, since = found, clock()
         patience = SILENT_S if time.time() - found.renewed > STALE_S else STALE_S
         if not announced:
             announced = True
             print(_announcement(what, found, alive, patience), file=sys.stderr, flush=True)
-        if not local and time.monotonic() - since >= patience:
+        if not local and clock() - since >= patience:
             print(f"The owner of {file} ({found.described}) does not respond; taking over the lock.", file=sys.stderr)
             store.discard(found)
             continue
-        time.sleep(POLL_S)
+        sleep(POLL_S)
     return Lock(file, mine)
 
 

@@ -172,10 +172,10 @@ def test_latin_1_list_of_utf8_names_raises_with_the_cause(tmp_path):
 
 def test_unclosed_quote_raises_with_its_line(tmp_path):
     lines = 'v1.mp4 0\n"my clip.mp4 1\n' + "v1.mp4 0\n" * 100_000
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ConfigError, match=r"list.csv:2: '\"my clip.mp4 1' begins with a quote"):
         csv_list.read_csv(csv(tmp_path, lines, "v1.mp4", "my clip.mp4"))
-    assert time.monotonic() - start < 10  # not quadratic in the number of lines
+    assert time.process_time() - start < 10  # not quadratic in the number of lines
 
 
 def test_csv_list_is_read_if_the_folder_cannot_be_listed(tmp_path, monkeypatch):

@@ -215,9 +215,9 @@ def test_large_index_opens_fast_and_pickles_small(tmp_path):
     description = {"format": array_record.FORMAT, "kind": "videos", "splits": {"train": [["train"]]}}
     classes = {"classes": [str(k) for k in range(174)]}
     (tmp_path / "prepared.json").write_text(json.dumps(description | classes))
-    start = time.perf_counter()
+    start = time.process_time()
     source = sources.open_source(SourceConfig(path=str(tmp_path)), "ssv2")
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
     assert source.size == count
     assert source.paths[count - 1] == f"{tmp_path}/video/{count - 1}"
     assert source.prepared_set.record_I[-1] == 2 * (count - 1)

@@ -46,11 +46,11 @@ def test_draws_depend_only_on_seed_and_index():
 @pytest.mark.parametrize("seed", [0, 239, 2**31, 2**32 - 1, 2**40])
 def test_random_access_to_late_draws_is_fast(seed):
     order = sampling.Order([1000, 7], [0.9, 0.1], seed)
-    start = time.perf_counter()
+    start = time.process_time()
     for index in range(10**9, 10**9 + 500):
         order[index]
     order[10**13]
-    assert time.perf_counter() - start < 1.0  # about 15 ms; iterating to these indices would take hours
+    assert time.process_time() - start < 1.0  # about 15 ms; iterating to these indices would take hours
 
 
 def rows_of(order, *arguments):

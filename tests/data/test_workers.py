@@ -5,15 +5,30 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
+import threading
 
 import grain
 import jax
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from jepa_jax.data.workers import pool, shared_buffers
 from jepa_jax.settings import ConfigError
+
+
+def counted(file):
+    """counted(file)(make): `make`, which also appends a byte to `file`, to show how far the workers are ahead."""
+
+    def wrap(make):
+        def made(i):
+            with open(file, "ab", buffering=0) as opened:
+                opened.write(b".")
+            return make(i)
+
+        return made
+
+    return wrap
 
 
 def batches(count=4):
@@ -76,7 +91,7 @@ def test_reserved_memory_is_logged_once(capfd):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("one_slot", [False, True])
-def test_workers_wait_for_a_slot_and_never_pickle_arrays(one_slot, monkeypatch):
+def test_workers_wait_for_a_slot_and_never_pickle_arrays(one_slot, tmp_path, monkeypatch):
     """Includes the case of one slot per worker. Closing does not wait for blocked workers."""
     if one_slot:
         monkeypatch.setattr(shared_buffers, "MAX_BYTES", 1)
@@ -87,37 +102,35 @@ def test_workers_wait_for_a_slot_and_never_pickle_arrays(one_slot, monkeypatch):
         return copy_out(batch, opened)
 
     monkeypatch.setattr(shared_buffers, "copy_out", watched)
-    iterator = pool.BatchPrefetcher(batches(80), 2, 80_000)
-    start = time.monotonic()
+    made = tmp_path / "made"
+    make = counted(str(made))(lambda i: {"x": np.full(5000, i)})
+    iterator = pool.BatchPrefetcher(grain.MapDataset.range(80).map(make).batch(2), 2, 80_000)
     for i in range(30):
         assert next(iterator)["x"][:, 0].tolist() == [2 * i, 2 * i + 1]
-        if i == 0:
-            starting = time.monotonic() - start
-        time.sleep(0.2 if i in (3, 10) else 0)
+        if i in (3, 10, 29):  # with one slot, each worker has filled it and waits with the next batch
+            wait_until(lambda i=i: made.stat().st_size >= 2 * (i + 1 + 4))
     workers = multiprocessing.active_children()
     assert len(workers) >= 2
-    start = time.monotonic()
     iterator.close()
-    # On a loaded machine, processes end slowly, but they also start slowly.
-    assert time.monotonic() - start < max(5, starting)
-    assert not any(worker.is_alive() for worker in workers)
+    assert [worker.exitcode for worker in workers] == [0] * len(workers)  # they would be killed if they did not stop
     assert not any(issubclass(kind, np.ndarray) for kind in got)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 3])
-def test_reused_slots_do_not_overwrite_earlier_batches(processes):
+def test_reused_slots_do_not_overwrite_earlier_batches(processes, tmp_path):
     """Reads slowly and fast; arrays have several dtypes and sizes, some too large for a slot, some empty."""
 
     def make(i):
         arrays = {"a": np.full((50, 100), i, np.int32), "b": np.full(7, i), "c": np.full(9000, -i, np.float32)}
         return arrays | {"large": np.full(100_000, i), "none": np.zeros((0, 3)), "word": str(i)}
 
-    iterator = pool.BatchPrefetcher(grain.MapDataset.range(40).map(make), processes, 60_000)
+    made = tmp_path / "made"
+    iterator = pool.BatchPrefetcher(grain.MapDataset.range(40).map(counted(str(made))(make)), processes, 60_000)
     kept, on_device = [], []
     for i, batch in enumerate(iterator):
         if i in (5, 6, 20):
-            time.sleep(0.3)
+            wait_until(lambda i=i: made.stat().st_size >= i + 1 + 2 * processes)
         kept.append(batch)
         on_device.append(jax.device_put(batch["a"]))
         # Putting it on a CPU device makes no further copy.
@@ -192,9 +205,21 @@ def test_file_that_crashes_a_worker_is_skipped_with_a_reason(tmp_path):
 
 @pytest.mark.slow
 def test_hanging_file_is_logged(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(pool, "WARN_AFTER_S", 1.5)
-    iterator = pool.BatchPrefetcher(reading(tmp_path, "import time; time.sleep(4)"), 1, 1)
-    got = list(iterator)
+    monkeypatch.setattr(pool, "WARN_AFTER_S", 0.1)
+    pipe, waits = tmp_path / "pipe", tmp_path / "waits"
+    os.mkfifo(pipe)
+    iterator = pool.BatchPrefetcher(reading(tmp_path, "open(path + '/waits', 'w').close(); open(path + '/pipe')"), 1, 1)
+    got = [next(iterator) for _ in range(7)]
+    wait_until(waits.exists)
+
+    def release():
+        wait_until(lambda: f"The workers are reading: {tmp_path}/7" in caplog.text)
+        pipe.open("w").close()
+
+    thread = threading.Thread(target=release, daemon=True)
+    thread.start()
+    got += iterator
+    thread.join()
     iterator.close()
     assert [batch["x"][0] for batch in got] == list(range(12))
     assert f"The workers are reading: {tmp_path}/7." in caplog.text
@@ -211,10 +236,11 @@ def test_workers_that_always_die_raise(tmp_path):
 
 
 SCRIPT = """
-import os, time
+import os
 import grain, numpy as np
 from absl import app
 from jepa_jax.data.workers import pool
+from waiting import wait_until
 
 def main(_):
     dataset = grain.MapDataset.range({count}).map(lambda i: {{"x": np.array([i, os.getpid()])}}).batch(1)
@@ -227,32 +253,38 @@ if __name__ == "__main__":
 """
 
 
+TESTS = pathlib.Path(__file__).parents[1]
+
+
 def start(tmp_path, count, rest):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.format(count=count, rest=rest))
-    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    environment = os.environ | {"PYTHONPATH": f"{os.getcwd()}:{TESTS}"}
     return subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_workers_exit_after_the_training_process_is_killed(tmp_path):
-    with start(tmp_path, count=10**6, rest="time.sleep(60)") as process:
+    with start(tmp_path, count=10**6, rest="input()") as process:
         worker = pathlib.Path("/proc") / process.stdout.readline().strip()
         assert worker.is_dir()
         process.kill()
-        deadline = time.monotonic() + 20
-        while worker.is_dir() and time.monotonic() < deadline:
-            time.sleep(0.1)
-    assert not worker.is_dir()
+        wait_until(lambda: not worker.is_dir())
 
 
 @pytest.mark.slow
 def test_close_frees_all_shared_memory(tmp_path):
-    # The script waits a second, because grain frees memory in a thread. Python reports leaked memory at exit.
-    with start(tmp_path, count=5, rest="kept = list(batches); batches.close(); time.sleep(1)") as process:
+    # Python reports leaked memory at exit. The script waits for grain, which frees memory in a thread.
+    rest = "kept = list(batches); batches.close(); wait_until(lambda: 'psm_' not in open('/proc/self/maps').read())"
+    with start(tmp_path, count=5, rest=rest) as process:
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "leaked" not in errors

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from jepa_jax.evaluation.features import cache as caching
 from jepa_jax.evaluation.features import storage
@@ -171,19 +172,19 @@ def test_full_disk_raises_before_any_features_are_computed(tmp_path, monkeypatch
 
 
 def test_second_job_waits_for_the_first(tmp_path, capsys):
-    cache, path, entered = Cache(tmp_path), tmp_path / "all-1", threading.Event()
+    cache, path, order = Cache(tmp_path), tmp_path / "all-1", []
 
     def second():
         with cache.locked([path]):
-            entered.set()
+            order.append("second")
 
     thread = threading.Thread(target=second)
     with cache.locked([path]):
         thread.start()
-        assert not entered.wait(0.2)
-    assert entered.wait(5)
+        wait_until(lambda: "Waiting for another job" in capsys.readouterr().err)
+        order.append("first")
     thread.join()
-    assert "Waiting for another job" in capsys.readouterr().err
+    assert order == ["first", "second"]
 
 
 def test_features_locked_by_another_job_are_not_deleted(tmp_path, capsys):
@@ -199,21 +200,20 @@ def test_features_locked_by_another_job_are_not_deleted(tmp_path, capsys):
     assert not stale.exists()
 
 
-def test_job_that_waited_creates_the_folder_if_it_was_deleted(tmp_path):
-    cache, entered = Cache(tmp_path), threading.Event()
+def test_job_that_waited_creates_the_folder_if_it_was_deleted(tmp_path, capsys):
+    cache = Cache(tmp_path)
 
     def second():
         with cache.locked([tmp_path / "all-1"]):
             entry(tmp_path)
-            entered.set()
 
     thread = threading.Thread(target=second)
     with cache.locked([tmp_path / "all-1"]):
         thread.start()
-        assert not entered.wait(0.2)
+        wait_until(lambda: "Waiting for another job" in capsys.readouterr().err)
         shutil.rmtree(tmp_path / "all-1")
-    assert entered.wait(5)
     thread.join()
+    assert list((tmp_path / "all-1").iterdir())
 
 
 def test_lock_of_a_killed_job_is_taken_over(tmp_path):

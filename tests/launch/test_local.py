@@ -2,12 +2,13 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from waiting import wait_until
 
 SCRIPT = pathlib.Path(__file__).parent.parent.parent / "launch" / "local.sh"
 
@@ -64,21 +65,18 @@ def finish(process):
     return process.returncode, out, errors
 
 
-def wait_until(reached):
-    end = time.monotonic() + 60
-    while not reached():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def wait_for(folder, names):
     wait_until(lambda: all((folder / name).exists() for name in names))
 
 
 def started_by(launcher):
-    """The processes started by the launcher in the order of their numbers, without the `sleep` it waits with."""
-    children = pathlib.Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-    return sorted(map(int, children))[:3]
+    """Maps the number of each process that the launcher has started to its process id."""
+    found = {}
+    for pid in pathlib.Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split():
+        command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+        if number := re.search(r"--process_id=(\d)", command):
+            found[int(number[1])] = int(pid)
+    return found
 
 
 def state(pid):
@@ -129,7 +127,7 @@ def test_a_killed_process_is_reported_even_if_all_ended_before_the_launcher_look
     os.kill(processes[number], signal.SIGKILL)
     for i in range(3):
         (tmp_path / f"end-{i}").touch()
-    wait_until(lambda: all(state(pid) == "Z" for pid in processes))
+    wait_until(lambda: all(state(pid) == "Z" for pid in processes.values()))
     os.kill(process.pid, signal.SIGCONT)
     code, _, errors = finish(process)
     assert code == 128 + signal.SIGKILL

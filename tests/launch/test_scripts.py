@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
@@ -137,8 +136,8 @@ def test_invalid_arguments_are_reported(script, arguments, message):
 @pytest.mark.parametrize(("stopped", "code"), [(False, 0), (False, 7), (True, 143)])
 def test_worker_exits_with_the_training_code_or_143_if_stopped(tmp_path, stopped, code):
     """The scheduler must see that the run is unfinished, even if training exits with 0."""
-    ending = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('ready', flush=True); time.sleep(60)"
-    program = f"import signal, sys, time; {ending if stopped else f'sys.exit({code})'}"
+    waiting = "signal.pthread_sigmask(signal.SIG_BLOCK, term); print('ready', flush=True); signal.sigwait(term)"
+    program = f"import signal, sys; term = [signal.SIGTERM]; {waiting if stopped else f'sys.exit({code})'}"
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\n[ "$*" = "-m jepa_jax.train --config a" ] && exec python3 -c "{program}"\nexit 99\n')
     python.chmod(0o755)
@@ -149,9 +148,8 @@ def test_worker_exits_with_the_training_code_or_143_if_stopped(tmp_path, stopped
     if stopped:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
-        time.sleep(0.1)
         worker.send_signal(signal.SIGTERM)
-    worker.communicate(timeout=30)
+    worker.communicate(timeout=300)
     assert worker.returncode == code
 
 
@@ -171,7 +169,7 @@ def test_slurm_requeues_only_stopped_runs(tmp_path, code, requeued):
     assert job.stdout is not None
     assert job.stdout.readline() == "ready\n"
     job.send_signal(signal.SIGUSR1)
-    job.communicate(timeout=30)
+    job.communicate(timeout=300)
     assert job.returncode == code
     assert (tmp_path / "requeued").exists() == requeued
     if requeued:

@@ -8,7 +8,6 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import time
 
 import interrupted
 import numpy as np
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from waiting import Pause, wait_until
 
 from jepa_jax.data.preparation import build, plan, sets, shard_writer, share, verify
 from jepa_jax.data.preparation.frames import JpegSettings
@@ -438,10 +438,11 @@ def test_files_do_not_depend_on_workers_or_a_kill(tmp_path):
                 "--out", str(out), "--short-side=96", "--workers", str(workers)]  # fmt: skip
 
     subprocess.run(command(whole, 0), check=True, capture_output=True)
-    process = subprocess.Popen(command(killed, 2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not list((killed / "preparing").glob("train-*.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    pause = Pause(tmp_path / "pause", r"os.rename .*/train-00002\..*array_record$")  # the third shard of four
+    process = subprocess.Popen(
+        command(killed, 2), env=pause.added_to(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_until(pause.reached, process)
     process.kill()
     process.wait()
     assert not (killed / "prepared.json").exists()

@@ -1,19 +1,18 @@
 """Several jobs that prepare one set together: same bytes, refused differences, kills, and the end."""
 
 import dataclasses
-import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from absl.testing import flagsaver
 from PIL import Image
+from waiting import Pause, wait_until
 
 from jepa_jax import prepare as command
 from jepa_jax.data.preparation import build, sets, shard_writer, verify
@@ -37,16 +36,6 @@ def pictures(folder):
     """300 training and 70 test images: five and two shards."""
     for number in range(370):
         picture(folder / ("train" if number < 300 else "test") / "ab"[number % 2] / f"{number:03}.png", number)
-    return folder
-
-
-def large_pictures(folder):
-    """As `pictures`, of 800×800 pixels, so that a shard takes some time to write."""
-    for number, file in enumerate(sorted(pictures(folder).rglob("*.png"))):
-        with io.BytesIO() as jpeg:
-            Image.new("RGB", (800, 800), (number % 256, 0, 0)).save(jpeg, "jpeg")
-            file.with_suffix(".jpg").write_bytes(jpeg.getvalue())
-        file.unlink()
     return folder
 
 
@@ -288,24 +277,22 @@ def job(root, out, part, *more):
             "--workers=0", f"--part={part}", *more]  # fmt: skip
 
 
-def wait_until(condition, processes):
-    """Waits for a condition while processes run."""
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        assert any(process.poll() is None for process in processes)
-        time.sleep(0.01)
-
-
 @pytest.mark.slow
 def test_three_processes_one_killed_write_the_bytes_of_one_job(tmp_path):
-    root, out = large_pictures(tmp_path / "raw"), tmp_path / "out"
+    root, out = pictures(tmp_path / "raw"), tmp_path / "out"
+    pause = Pause(tmp_path / "pause", r"os.rename .*/train-00001\..*array_record$")
     started = [
-        subprocess.Popen(job(root, out, f"{number}/3"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        subprocess.Popen(
+            job(root, out, f"{number}/3"),
+            env=pause.added_to(os.environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
         for number in (1, 2, 3)
     ]
-    # Part 2/3 is train-00001 and train-00004. It is killed while it writes.
-    wait_until(lambda: list((out / "preparing").glob("train-00001.*.array_record")), started)
+    # Part 2/3 is train-00001 and train-00004. It is killed before it completes the first.
+    wait_until(pause.reached, started[1])
     started[1].kill()
     reports = [process.communicate()[0] for process in started]
     assert [process.returncode for process in started] == [0, -signal.SIGKILL, 0]
@@ -337,13 +324,19 @@ def test_parts_that_start_and_end_together_complete_the_set_once(tmp_path):
 
 @pytest.mark.slow
 def test_interrupted_part_releases_its_lock_and_resumes(tmp_path):
-    root, out = large_pictures(tmp_path / "raw"), tmp_path / "out"
+    root, out = pictures(tmp_path / "raw"), tmp_path / "out"
+    pause = Pause(tmp_path / "pause", r"os.rename .*/train-00000\..*array_record$")
     process = subprocess.Popen(
-        job(root, out, "1/2", "--workers=1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        job(root, out, "1/2", "--workers=1"),
+        env=pause.added_to(os.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    wait_until(lambda: list((out / "preparing").glob("train-00000.*.array_record")), [process])
+    wait_until(pause.reached, process)
     assert (out / "lock-1-of-2.json").exists()
     process.send_signal(signal.SIGINT)
+    pause.resume()
     assert "Stopped. Run the same command again to resume." in process.communicate()[1]
     assert process.returncode == 130
     assert not list(out.glob("lock*"))

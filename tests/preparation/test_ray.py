@@ -6,12 +6,12 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
+from waiting import wait_until
 
 from jepa_jax import prepare as command
 from jepa_jax.data.preparation import build, sets
@@ -94,14 +94,6 @@ def writing_processes():
     return found
 
 
-def wait_until(condition, process):
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-
-
 @pytest.mark.slow
 def test_cluster_with_a_killed_worker_and_a_killed_node_writes_the_bytes_of_one_job(tmp_path, cluster):
     with io.BytesIO() as jpeg:
@@ -119,8 +111,10 @@ def test_cluster_with_a_killed_worker_and_a_killed_node_writes_the_bytes_of_one_
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     notes = out / "preparing"
-    wait_until(lambda: list(notes.glob("train-*.array_record")) and writing_processes(), process)
-    os.kill(writing_processes()[0], signal.SIGKILL)
+    wait_until(lambda: list(notes.glob("train-*.array_record")), process)
+    writing = []
+    wait_until(lambda: writing.extend(writing_processes()) or writing, process)
+    os.kill(writing[0], signal.SIGKILL)
     wait_until(lambda: len(list(notes.glob("train-?????.json"))) >= 2, process)
     cluster.remove_node(doomed, allow_graceful=False)
     assert not (out / "prepared.json").exists()

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from waiting import Pause, wait_until
 
 from jepa_jax.checkpoints import integrity
 from jepa_jax.checkpoints.manager import Checkpointer
@@ -472,18 +472,30 @@ def test_read_encoder_works_with_any_number_of_devices(tmp_path):
 @pytest.mark.slow
 def test_reported_checkpoints_survive_a_kill_while_saving(tmp_path):
     """Whenever the kill happens, reported checkpoints exist and the restored state is complete."""
-    reached = 0
-    for delay in np.random.default_rng(1).uniform(0.05, 0.4, size=6):
-        command = [sys.executable, "-c", WRITER, str(tmp_path)]
-        with subprocess.Popen(command, env=environment(1), stdout=subprocess.PIPE, text=True) as process:
+    reached, workdir = 0, tmp_path / "run"
+    points = {
+        r"os.mkdir .*tmp/state$": 1,
+        r"open .*tmp/state/_METADATA$": 1,
+        r"os.rename .*tmp$": 1,
+        r"open .*\.partial/leaves.json$": 3,
+        r"open .*\.partial/SHA256SUMS$": 2,
+        r"os.rename .*\.partial$": 1,
+        r"os.rmdir .*/checkpoints/\d+$": 1,  # the last operation of deleting an old checkpoint
+    }
+    for number, (point, per_save) in enumerate(points.items()):
+        # In the third save of the process, since the first is reported before it.
+        pause = Pause(tmp_path / f"pause-{number}", point, count=2 * per_save + 1)
+        command = [sys.executable, "-c", WRITER, str(workdir)]
+        environ = pause.added_to(environment(1))
+        with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            assert int(process.stdout.readline()) > reached
-            time.sleep(delay)
+            wait_until(pause.reached, process)
             process.send_signal(signal.SIGKILL)
             reported = [int(line) for line in process.stdout.read().split()]
         state = {"a": jnp.zeros((400, 500)), "b": {"c": jnp.zeros((30, 70, 20))}}
-        step, restored = restore(tmp_path, state)
-        assert step >= max(reported, default=reached + 1)
+        step, restored = restore(workdir, state)
+        assert reported
+        assert step >= max(reported) > reached
         assert all((np.asarray(x) == step).all() for x in jax.tree.leaves(restored))
         reached = step
 

@@ -7,12 +7,12 @@ import os
 import re
 import shutil
 import signal
-import time
 
 import chex
 import mock_store
 import pytest
 import tiny_run
+from waiting import wait_until
 
 from jepa_jax import data
 from jepa_jax.checkpoints import reader
@@ -125,8 +125,7 @@ def wait_until_saved(monkeypatch):
     monkeypatch.setattr(run_lock.RunLock, "acquire", lambda lock: (locks.append(lock), acquire(lock))[1])
 
     def wait(step):
-        while locks[-1].saved != step:
-            time.sleep(0.01)
+        wait_until(lambda: locks[-1].saved == step)
 
     return wait
 
