@@ -9,6 +9,10 @@ everything back afterwards; without `--source` it only verifies a complete set.
 With `--part=i/n` a job writes one part of the shards, so that n machines that share DIR prepare the set together. The
 last one completes it; `--finish` does so too, or reports what is missing. With `--ray[=ADDRESS]` a Ray cluster writes
 the shards.
+
+RAW and DIR may be URLs of an object store, such as gs://BUCKET/FOLDER, or of any file system that fsspec opens. Shards
+are written in TMPDIR and uploaded. `--verify` needs a local copy.
+
 Exit codes: 0 after success, 143 after SIGTERM, 130 after Ctrl-C, 1 after an error.
 """
 
@@ -23,6 +27,8 @@ from jepa_jax.cli import command_line
 from jepa_jax.distributed import exit_codes
 from jepa_jax.files import write_errors
 from jepa_jax.files.paths import require_local
+from jepa_jax.files.remote import any_path
+from jepa_jax.files.remote.connection import RemoteError
 from jepa_jax.settings import ConfigError
 
 
@@ -35,8 +41,10 @@ class _RayAddress(flags.ArgumentParser):
         return {"true": ray_tasks.LOCAL, "false": None}.get(argument, argument)
 
 
-SOURCE = flags.DEFINE_string("source", None, 'The dataset as downloaded (README, "The study\'s data").')
-OUT = flags.DEFINE_string("out", None, "Folder of the prepared set; configs look for it at DATA_ROOT/SET.")
+SOURCE = flags.DEFINE_string(
+    "source", None, 'Folder or URL of the dataset as downloaded (README, "The study\'s data").'
+)
+OUT = flags.DEFINE_string("out", None, "Folder or URL of the prepared set; configs look for it at DATA_ROOT/SET.")
 SHORT_SIDE = flags.DEFINE_integer(
     "short_side", 256, "Larger frames are shrunk to this short side; none is enlarged.", lower_bound=16
 )
@@ -69,16 +77,17 @@ def main(arguments: list[str]) -> int:
         raise app.UsageError(f"Expected the name of one dataset: {', '.join(sets.OPEN)}; got {arguments[1:]}.")
     command_line.escape_unprintable()  # file and class names need not be UTF-8
     exit_codes.raise_on_sigterm()
-    name, folder = arguments[1], pathlib.Path(OUT.value or "")
+    name = arguments[1]
     try:
         part = share.WHOLE if PART.value is None else share.parse(PART.value)
         if FINISH.value and (PART.value is not None or UPDATE.value):
             raise PrepareError("--finish writes no shards; use it without --part and --update.")
         if RAY.value is not None and (FINISH.value or PART.value is not None):
             raise PrepareError("--ray writes all shards and completes the set; use it without --part and --finish.")
-        folder = require_local(OUT.value or "", "--out")
+        local = require_local(OUT.value or "", "With --verify, --out") if VERIFY.value else pathlib.Path()
+        folder = any_path.parse(OUT.value or "", "--out")
         if SOURCE.value is not None:
-            raw = sets.OPEN[name](require_local(SOURCE.value, "--source"))
+            raw = sets.OPEN[name](any_path.parse(SOURCE.value, "--source"))
             settings = frames.JpegSettings(SHORT_SIDE.value, QUALITY.value)
             if FINISH.value:
                 print(build.finish(raw, folder, settings))
@@ -88,16 +97,16 @@ def main(arguments: list[str]) -> int:
                 )
         elif not VERIFY.value:
             raise PrepareError("--source is missing: the folder of the downloaded dataset.")
-        if VERIFY.value and (part.is_whole or (folder / array_record.DESCRIPTION_FILE).is_file()):
-            print(verify.verify(folder, WORKERS.value))
+        if VERIFY.value and (part.is_whole or (local / array_record.DESCRIPTION_FILE).is_file()):
+            print(verify.verify(local, WORKERS.value))
     except KeyboardInterrupt as request:
         print("Stopped. Run the same command again to resume.", file=sys.stderr)
         return exit_codes.exit_code(request)
-    except (ConfigError, PrepareError, array_record.NotPreparedError) as error:
+    except (ConfigError, PrepareError, RemoteError, array_record.NotPreparedError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except Exception as error:
-        reason = write_errors.explain(error, folder)
+        reason = write_errors.explain(error, OUT.value or "")
         if reason is None:
             raise
         print(f"Error: {reason}", file=sys.stderr)

@@ -66,6 +66,9 @@ def test_require_local_raises_for_urls():
     for url in ("gs://bucket/a", "gs:/bucket/a", "https://host/a"):
         with pytest.raises(ConfigError, match=f"--cache is {url}; expected a path on this machine"):
             paths.require_local(url, "--cache")
+    copy = r"copy the files \(aws s3 sync s3://bucket/a DIR\) or mount the bucket \(mount-s3 BUCKET DIR\)\."
+    with pytest.raises(ConfigError, match=copy):
+        paths.require_local("s3://bucket/a", "--cache")
 
 
 def test_write_text_replaces_the_file_and_leaves_no_temporary_files(tmp_path):

@@ -5,9 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from absl.testing import flagsaver
 
-from jepa_jax import prepare as command
 from jepa_jax.cli import command_line
 
 
@@ -67,14 +65,3 @@ def test_summary_prints_names_that_cannot_be_encoded(tmp_path, write_video):
     assert made.returncode == 0, made.stderr
     assert rb"raw \udcff/caf\udce9/bad.mp4: Invalid data" in made.stdout
     assert b"8 frames of 2 videos verified" in made.stdout
-
-
-@pytest.mark.parametrize("flag", ["out", "source"])
-def test_bucket_paths_print_an_error(tmp_path, monkeypatch, capsys, flag):
-    """Nothing is written to a local folder named gs:."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command.exit_codes, "raise_on_sigterm", lambda: None)
-    with flagsaver.flagsaver(**{"source": "raw", "out": "out", flag: "gs://bucket/set"}):
-        assert command.main(["prepare", "folder"]) == 1
-    assert f"Error: --{flag} is gs://bucket/set; expected a path on this machine" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from av.error import FFmpegError
 
+from jepa_jax.files.remote.connection import RemoteError
+
 _MAX_REASON = 500  # characters; some libraries quote the data
 # Their messages describe the file. For any other exception the reason includes its type and line.
 _DESCRIBE_THE_FILE = (OSError, ValueError, SyntaxError, FFmpegError)
@@ -30,7 +32,8 @@ def as_decode_error(path: str, prefix: str = "") -> Iterator[None]:
 
     A damaged file can make a library raise any exception, so types are not listed. Python's MemoryError propagates,
     since it is not specific to the item; FFmpeg's is converted, since FFmpeg raises it for sizes in a damaged header.
-    KeyboardInterrupt, SystemExit and GeneratorExit propagate too.
+    RemoteError propagates too, since a store that does not answer concerns all items, and so do KeyboardInterrupt,
+    SystemExit and GeneratorExit.
     """
     try:
         yield
@@ -38,6 +41,8 @@ def as_decode_error(path: str, prefix: str = "") -> Iterator[None]:
         if not prefix:
             raise
         raise DecodeError(error.path, prefix + error.reason) from error
+    except RemoteError:
+        raise
     except Exception as error:
         if isinstance(error, MemoryError) and not isinstance(error, FFmpegError):
             raise

@@ -17,6 +17,7 @@ from etils import epath
 
 from jepa_jax.files.lock_owner import Owner
 from jepa_jax.files.paths import is_remote
+from jepa_jax.files.remote.remote_path import RemotePath
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +62,11 @@ class LockFile(Protocol):
         ...
 
 
-def lock_file(file: epath.Path) -> LockFile:
+def lock_file(file: os.PathLike[str] | RemotePath) -> LockFile:
     """The lock file at this path."""
-    return RemoteLockFile(file) if is_remote(file) else LocalLockFile(file)
+    if isinstance(file, RemotePath):
+        return RemoteLockFile(file)
+    return RemoteLockFile(epath.Path(file)) if is_remote(file) else LocalLockFile(epath.Path(file))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +122,7 @@ class LocalLockFile:
 class RemoteLockFile:
     """A lock file on an object store. The file contains the time of the last renewal."""
 
-    file: epath.Path
+    file: epath.Path | RemotePath
 
     def look(self) -> Found | None:
         """As `LockFile.look`."""
@@ -130,7 +133,7 @@ class RemoteLockFile:
 
     def create(self, owner: Owner, settle: Callable[[], object]) -> bool:
         """As `LockFile.create`."""
-        if self.file.exists():
+        if self.look() is not None:
             return False
         self.renew(owner)
         try:

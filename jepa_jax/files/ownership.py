@@ -7,11 +7,11 @@ on all of them and can be read by people. The owner renews it every `BEAT_S` sec
 * A lock owned by another machine (or container) is free once it has not been renewed for `STALE_S` seconds. This time
   is measured locally, so clocks may differ; if the time stamp is already that old, `SILENT_S` seconds are enough.
 
-Guarantees: on a file system, creating the lock and removing a stale one are atomic. Object stores (through epath) have
-no atomic creation: a process that finds no lock writes one, waits `SETTLE_S` and reads it back, so that if several
-start at the same time, the last to write owns it. Two owners are possible only if a process is suspended for longer
-than `STALE_S`, or for longer than `SETTLE_S` between reading and writing. Then the next `Lock.check` raises in the one
-that lost the lock; call it before every operation that must not be done twice.
+Guarantees: on a file system, creating the lock and removing a stale one are atomic. Object stores, through epath or
+fsspec, have no atomic creation: a process that finds no lock writes one, waits `SETTLE_S` and reads it back, so that if
+several start at the same time, the last to write owns it. Two owners are possible only if a process is suspended for
+longer than `STALE_S`, or for longer than `SETTLE_S` between reading and writing. Then the next `Lock.check` raises in
+the one that lost the lock; call it before every operation that must not be done twice.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ from etils import epath
 from jepa_jax.files.lock_owner import Owner, utc
 from jepa_jax.files.lock_stores import Found, lock_file
 from jepa_jax.files.paths import is_remote
+from jepa_jax.files.remote.remote_path import RemotePath
 
 BEAT_S = 10.0  # interval between renewals
 STALE_S = 60.0  # a lock not renewed for this long is free
@@ -55,7 +56,7 @@ class Lock:
         owner: this process.
     """
 
-    def __init__(self, file: epath.Path, owner: Owner):
+    def __init__(self, file: epath.Path | RemotePath, owner: Owner):
         """Starts to renew `file`, which must already have been created for `owner`."""
         self.file, self.owner = file, owner
         self._store = lock_file(file)
@@ -103,7 +104,7 @@ class Lock:
 
 
 @contextlib.contextmanager
-def owned(file: epath.PathLike, what: str, advice: str = "", *, wait: bool = False) -> Iterator[Lock]:
+def owned(file: epath.PathLike | RemotePath, what: str, advice: str = "", *, wait: bool = False) -> Iterator[Lock]:
     """Holds the lock `file` as a context; see `acquire`."""
     lock = acquire(file, what, advice, wait=wait)
     try:
@@ -113,7 +114,7 @@ def owned(file: epath.PathLike, what: str, advice: str = "", *, wait: bool = Fal
 
 
 def acquire(
-    file: epath.PathLike,
+    file: epath.PathLike | RemotePath,
     what: str,
     advice: str = "",
     *,
@@ -135,8 +136,10 @@ def acquire(
         HeldError: another live process is the owner.
         OSError: the file cannot be written.
     """
-    file, mine = epath.Path(file), Owner.this_process()
-    file = file if is_remote(file) else epath.Path(os.path.join(os.getcwd(), file))
+    mine = Owner.this_process()
+    if not isinstance(file, RemotePath):
+        file = epath.Path(file)
+        file = file if is_remote(file) else epath.Path(os.path.join(os.getcwd(), file))
     first, since, announced = None, 0.0, False
     store = lock_file(file)
     while not store.create(mine, lambda: sleep(SETTLE_S)):

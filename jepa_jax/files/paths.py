@@ -10,6 +10,8 @@ from jepa_jax.settings import ConfigError
 
 SCHEMES = ("gs", "s3")  # URL schemes that checkpoints can be written to
 NEEDED = {"gs": "gcsfs (pip install 'jepa_jax[gcs]')", "s3": "s3fs (pip install s3fs)"}
+COPY = {"gs": "gcloud storage rsync --recursive {url} DIR", "s3": "aws s3 sync {url} DIR"}
+MOUNT = {"gs": "gcsfuse BUCKET DIR", "s3": "mount-s3 BUCKET DIR"}
 SUPPORTED = "expected a path on this machine, gs://BUCKET/FOLDER or s3://BUCKET/FOLDER"
 
 
@@ -70,7 +72,12 @@ def require_local(path: str | os.PathLike[str], name: str) -> pathlib.Path:
     """
     text = os.fspath(path)
     if is_remote(text) or re.match(rf"({'|'.join(SCHEMES)}):/", text):
-        raise ConfigError(f"{name} is {text}; expected a path on this machine: mount the bucket or copy the files.")
+        scheme = text.partition(":")[0]
+        copy = f" ({COPY[scheme].format(url=text)})" if scheme in COPY else ""
+        mount = f" ({MOUNT[scheme]})" if scheme in MOUNT else ""
+        raise ConfigError(
+            f"{name} is {text}; expected a path on this machine: copy the files{copy} or mount the bucket{mount}."
+        )
     return pathlib.Path(text)
 
 

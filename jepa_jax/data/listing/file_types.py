@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterable
 from typing import Literal
 
+from jepa_jax.files.remote.remote_path import RemotePath
+
 Kind = Literal["videos", "images"]
 
 VIDEO_SUFFIXES = tuple(
@@ -38,15 +40,15 @@ def suffix(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def is_of_kind(root: str | os.PathLike[str], path: str, kind: Kind) -> bool:
+def is_of_kind(root: str | os.PathLike[str] | RemotePath, path: str, kind: Kind) -> bool:
     """Whether a file is of the given kind; `path` is relative to `root`. Opens only `.ts` and similar files."""
     ending = suffix(path)
     if ending not in suffixes(kind):
         return False
-    return ending not in TRANSPORT_STREAM_SUFFIXES or _may_be_transport_stream(os.path.join(root, path))
+    return ending not in TRANSPORT_STREAM_SUFFIXES or _may_be_transport_stream(root, path)
 
 
-def examples(root: str | os.PathLike[str], paths: Iterable[str]) -> dict[Kind, str]:
+def examples(root: str | os.PathLike[str] | RemotePath, paths: Iterable[str]) -> dict[Kind, str]:
     """Returns the first video and the first image among files.
 
     A GIF file counts as an image if there are other images, otherwise as a video.
@@ -62,11 +64,15 @@ def examples(root: str | os.PathLike[str], paths: Iterable[str]) -> dict[Kind, s
     return found or ({"videos": animation} if animation else {})
 
 
-def _may_be_transport_stream(path: str) -> bool:
+def _may_be_transport_stream(root: str | os.PathLike[str] | RemotePath, path: str) -> bool:
     """Whether a file consists of packets with MPEG's sync byte. True if it cannot be opened: decoding reports that."""
+    size = max(_PACKET_BYTES) * _MAX_PACKETS
     try:
-        with open(path, "rb") as file:
-            content = file.read(max(_PACKET_BYTES) * _MAX_PACKETS)
+        if isinstance(root, RemotePath):
+            content = (root / path).read_bytes(size)
+        else:
+            with open(os.path.join(root, path), "rb") as file:
+                content = file.read(size)
     except OSError:
         return True
     return (

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from jepa_jax.data.listing import file_types, walk
+from jepa_jax.files.remote.remote_path import RemotePath
 
 SPLITS = ("train", "validation", "test")
 _SPLIT_NAMES = {"train": ("train", "training"), "test": ("test", "testing")} | {
@@ -52,7 +53,7 @@ def split_of(name: str) -> str | None:
     return _SPLIT_OF.get(_AFTER.sub("", name.casefold()))
 
 
-def find_files(root: str | os.PathLike[str], kind: file_types.Kind | None = None) -> Files:
+def find_files(root: str | os.PathLike[str] | RemotePath, kind: file_types.Kind | None = None) -> Files:
     """Finds the videos or images below a folder; `kind` None detects which.
 
     Raises:

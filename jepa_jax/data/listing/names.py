@@ -5,8 +5,9 @@ lone surrogate as the escape `\udcXX`, and messages show `printable` names.
 """
 
 import codecs
-import pathlib
 import re
+
+from jepa_jax.files.remote.any_path import AnyPath
 
 JSON_ERRORS = "backslashreplace"  # error handler that writes a lone surrogate as a JSON escape
 
@@ -44,7 +45,7 @@ def printable(name: str) -> str:
     return re.sub("^ +| +$", lambda spaces: r"\x20" * len(spaces[0]), escaped)
 
 
-def read_text(file: pathlib.Path) -> str:
+def read_text(file: AnyPath) -> str:
     """Reads a UTF-8 text file, with or without a byte-order mark; preserves bytes that are not UTF-8, as in names.
 
     Raises:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from absl import logging
 
 from jepa_jax.data.listing import names
+from jepa_jax.files.remote.remote_path import RemotePath
 
 
 class Tree(NamedTuple):
@@ -16,12 +17,14 @@ class Tree(NamedTuple):
     unreadable: list[str]  # folders that cannot be listed ("." is the root), and links that may be to such
 
 
-def walk(root: str | os.PathLike[str]) -> Tree:
+def walk(root: str | os.PathLike[str] | RemotePath) -> Tree:
     """Lists the files below a folder. Skips hidden files and follows symbolic links to folders.
 
     Each folder is listed once, under its path with the fewest links, or the first of those in sorted order. A link to a
     folder that contains the link is not followed.
     """
+    if isinstance(root, RemotePath):
+        return Tree(root.files_below(), [])
     root = os.fspath(root)
     tree = Tree([], [])
     listed: dict[tuple[int, int], str] = {}  # device and inode of a folder → its path

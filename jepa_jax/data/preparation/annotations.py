@@ -1,23 +1,35 @@
 """Finding and parsing the annotation files of datasets. Errors name the file and line or entry."""
 
 import json
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jepa_jax.data.listing import layout, names, walk
 from jepa_jax.data.preparation.raw import Item, PrepareError
+from jepa_jax.files.remote.any_path import AnyPath
+from jepa_jax.files.remote.remote_path import RemotePath
 from jepa_jax.settings import nearest
 
 
-def find(root: pathlib.Path, *paths: str) -> pathlib.Path:
+def require_folder(root: AnyPath) -> None:
+    """Checks that the raw set is a folder.
+
+    Raises:
+        PrepareError: it is not.
+        RemoteError: it cannot be listed.
+    """
+    if not root.is_dir():
+        what = "does not exist or is empty" if isinstance(root, RemotePath) else "is not a folder"
+        raise PrepareError(f"--source: {root} {what}.")
+
+
+def find(root: AnyPath, *paths: str) -> AnyPath:
     """Returns the first of these files or folders that exists below `root`.
 
     Raises:
         PrepareError: none of them exists.
     """
-    if not root.is_dir():
-        raise PrepareError(f"--source: {root} is not a folder.")
+    require_folder(root)
     for path in paths:
         if (root / path).exists():
             return root / path
@@ -25,14 +37,14 @@ def find(root: pathlib.Path, *paths: str) -> pathlib.Path:
     raise PrepareError(f"{root} lacks {paths[0]}{others}.")
 
 
-def unlisted(folder: pathlib.Path, listed: Iterable[Item]) -> tuple[str, ...]:
+def unlisted(folder: AnyPath, listed: Iterable[Item]) -> tuple[str, ...]:
     """Returns a note on the files of a folder that no list contains; empty if there are none."""
     paths = {item.path for item in listed}
     others = [path for path in walk.walk(folder).files if str(folder / path) not in paths]
     return (f"In {folder.name}/, outside the lists: {layout.left_over(others)}",) if others else ()
 
 
-def read_lines(file: pathlib.Path) -> list[tuple[int, str]]:
+def read_lines(file: AnyPath) -> list[tuple[int, str]]:
     """Returns (line number from 1, text) of each non-empty line.
 
     Raises:
@@ -45,7 +57,7 @@ def read_lines(file: pathlib.Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(lines, start=1) if line]
 
 
-def read_json(file: pathlib.Path, kind: type) -> Any:
+def read_json(file: AnyPath, kind: type) -> Any:
     """Reads a JSON file that contains a value of type `kind`, list or dict.
 
     Raises:

@@ -5,7 +5,6 @@ A job writes one share of the shards, by default all of them. The job that finds
 
 import contextlib
 import functools
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,13 +16,16 @@ from jepa_jax.data.preparation.runners import parallel, ray_tasks
 from jepa_jax.data.preparation.share import WHOLE, Share
 from jepa_jax.data.sources import array_record
 from jepa_jax.files import ownership
+from jepa_jax.files.remote import any_path
+from jepa_jax.files.remote.any_path import AnyPath
+from jepa_jax.files.remote.connection import RemoteError
 
 SHOWN = 3
 
 
 def prepare(
     raw: RawSet,
-    folder: pathlib.Path,
+    folder: AnyPath,
     settings: frames.JpegSettings,
     processes: int,
     *,
@@ -44,6 +46,7 @@ def prepare(
     """
     planned = plan.make(raw, folder, settings)
     with _writing(folder):
+        any_path.refresh(folder, locks.PLAN_AND_NOTES)
         recorded = recorded_plan.read(planned)
         if recorded is not None and recorded.description is not None:
             planned = plan.with_shard_items(planned, recorded.shard_items)
@@ -60,7 +63,7 @@ def prepare(
             return _end(begun, share, lock)
 
 
-def finish(raw: RawSet, folder: pathlib.Path, settings: frames.JpegSettings) -> str:
+def finish(raw: RawSet, folder: AnyPath, settings: frames.JpegSettings) -> str:
     """Completes a set of which all shards are written and returns its summary.
 
     Raises:
@@ -68,6 +71,7 @@ def finish(raw: RawSet, folder: pathlib.Path, settings: frames.JpegSettings) -> 
     """
     planned = plan.make(raw, folder, settings)
     with _writing(folder):
+        any_path.refresh(folder, locks.PLAN_AND_NOTES)
         recorded = recorded_plan.read(planned)
         if recorded is None:
             raise PrepareError(f"{folder} has no shards. Run the same command with --part=i/n instead of --finish.")
@@ -87,12 +91,14 @@ def finish(raw: RawSet, folder: pathlib.Path, settings: frames.JpegSettings) -> 
 
 
 @contextlib.contextmanager
-def _writing(folder: pathlib.Path) -> Iterator[None]:
+def _writing(folder: AnyPath) -> Iterator[None]:
     """Converts the errors of reading and writing the files beside the shards."""
     try:
         yield
     except ownership.LostError as error:
         raise PrepareError(f"{error} Run the same command again to resume.") from error
+    except RemoteError as error:
+        raise PrepareError(f"{error}.") from error
     except OSError as error:
         raise PrepareError(f"{folder} cannot be written: {error.strerror or error}.") from error
 

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from jepa_jax.data import faults, sources
 from jepa_jax.data.decode import images, videos
 from jepa_jax.data.preparation.raw import Item
+from jepa_jax.files.remote.local_copy import local_copy, open_binary
 
 MAX_JPEG_SIDE = 65_500  # pixels; the limit of libjpeg
 MIN_DECODED_SHARE = 0.75  # of the frames in the header, whose duration includes a longer audio track
@@ -45,9 +46,17 @@ def of_item(item: Item, kind: Literal["videos", "images"], settings: JpegSetting
 
     Raises:
         DecodeError: the item cannot be read, decoded or encoded; the reason names the row of a parquet file.
+        RemoteError: the item cannot be fetched.
     """
-    with faults.as_decode_error(item.path, f"row {item.row}: " if item.row >= 0 else ""):
-        return of_image(item, settings) if sources.CLASSES[kind].is_image else of_video(item.path, settings)
+    if item.row >= 0:  # of a parquet file, of which only the row's group is read
+        with faults.as_decode_error(item.path, f"row {item.row}: "):
+            return of_image(item, settings)
+    try:
+        with local_copy(item.path) as path, faults.as_decode_error(path):
+            copied = dataclasses.replace(item, path=path)
+            return of_image(copied, settings) if sources.CLASSES[kind].is_image else of_video(path, settings)
+    except faults.DecodeError as error:
+        raise faults.DecodeError(item.path, error.reason) from error
 
 
 def of_video(path: str, settings: JpegSettings) -> Jpegs:
@@ -113,7 +122,7 @@ def _content(item: Item) -> bytes:
 
 @functools.lru_cache(maxsize=8)
 def _group_ends(path: str) -> list[int]:
-    with open(path, "rb") as file:  # pyarrow rejects paths that are not UTF-8 or look like a URL
+    with open_binary(path) as file:  # pyarrow rejects paths that are not UTF-8 or look like a URL
         metadata = pq.read_metadata(file)
     return np.cumsum([metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]).tolist()
 
@@ -127,7 +136,7 @@ def _row_group(path: str, row: int) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=1)  # items are read in order, so one group is enough
 def _images_of(path: str, group: int) -> list[bytes | None]:
-    with open(path, "rb") as file:
+    with open_binary(path) as file:
         column = pq.ParquetFile(file).read_row_group(group, columns=["image"]).column("image")
     return [image and image["bytes"] for image in column.to_pylist()]
 

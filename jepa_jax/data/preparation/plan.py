@@ -2,9 +2,9 @@
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 
@@ -13,6 +13,8 @@ from jepa_jax.data.listing import names, walk
 from jepa_jax.data.preparation import frames, shard_writer
 from jepa_jax.data.preparation.raw import Item, PrepareError, RawSet
 from jepa_jax.data.sources import array_record
+from jepa_jax.files.remote.any_path import AnyPath
+from jepa_jax.files.remote.remote_path import RemotePath
 
 MAX_SHARD_BYTES = 10**9  # about; bounds the work that a killed worker loses
 SHARDS = 256  # of a part with enough items, so that many processes can write; more if these exceed MAX_SHARD_BYTES
@@ -25,7 +27,7 @@ class Plan:
 
     raw: RawSet
     settings: frames.JpegSettings
-    folder: pathlib.Path
+    folder: AnyPath
     parts: Mapping[str, Sequence[Item]]  # the items of the raw set whose files exist
     missing: Sequence[skipped_files.Skip]
     files: Mapping[str, tuple[int, int]]  # size and modification time (ns) of each of their files
@@ -37,17 +39,17 @@ class Plan:
         return sum(size for size, _ in self.files.values())
 
     @property
-    def work(self) -> pathlib.Path:
+    def work(self) -> AnyPath:
         """Folder of notes and unfinished files until the set is complete."""
         return (self.folder / array_record.PLAN_FILE).parent
 
     @property
-    def kept_notes(self) -> pathlib.Path:
+    def kept_notes(self) -> AnyPath:
         """Folder of the notes once the set is complete."""
         return self.folder / "notes"
 
     @property
-    def notes(self) -> pathlib.Path:
+    def notes(self) -> AnyPath:
         """Current folder of the notes."""
         return self.work if self.work.is_dir() else self.kept_notes
 
@@ -103,7 +105,7 @@ class Plan:
         }
 
 
-def make(raw: RawSet, folder: pathlib.Path, settings: frames.JpegSettings) -> Plan:
+def make(raw: RawSet, folder: AnyPath, settings: frames.JpegSettings) -> Plan:
     """Creates a plan from the files that exist. Its shards are cut by the number of items; see `with_shards_of`.
 
     Raises:
@@ -113,7 +115,7 @@ def make(raw: RawSet, folder: pathlib.Path, settings: frames.JpegSettings) -> Pl
     everything = [item for items in raw.parts.values() for item in items]
     paths = list(dict.fromkeys(item.path for item in everything))
     with futures.ThreadPoolExecutor(16) as threads:  # a network disk is slow, but serves many requests in parallel
-        found = dict(zip(paths, threads.map(_stat, paths), strict=True))
+        found = dict(zip(paths, threads.map(functools.partial(_stat, raw.remote), paths), strict=True))
     files = {path: state for path, state in found.items() if not isinstance(state, str)}
     parts, missing = {}, list(raw.skips)
     for part, items in raw.parts.items():
@@ -153,8 +155,10 @@ def with_shard_items(plan: Plan, sizes: Mapping[str, int]) -> Plan:
     return dataclasses.replace(plan, shard_items={**plan.shard_items, **known})
 
 
-def _stat(path: str) -> tuple[int, int] | str:
+def _stat(remote: RemotePath | None, path: str) -> tuple[int, int] | str:
     """Returns size in bytes and modification time in ns of a file, or the reason why it cannot be read."""
+    if remote is not None:
+        return remote.state_of(path) or "listed, but the file is not there"
     if reason := walk.fault(path):
         return reason
     status = os.stat(path)

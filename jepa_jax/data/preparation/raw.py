@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from jepa_jax.data import skipped_files
+from jepa_jax.files.remote.remote_path import RemotePath
 
 
 class PrepareError(RuntimeError):
@@ -17,7 +18,7 @@ class Item:
 
     id: str
     label: int  # an index into the set's classes
-    path: str
+    path: str  # or URL
     row: int = -1  # of a parquet file; −1 if the file is the item
 
 
@@ -33,3 +34,4 @@ class RawSet:
     official: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)  # split → items of each fold
     skips: Sequence[skipped_files.Skip] = ()  # listed items that cannot be used, with the reason for each
     notes: tuple[str, ...] = ()  # messages for the user about files that were left out
+    remote: RemotePath | None = None  # the root of a remote set, whose listing has the states of the items' files

@@ -3,14 +3,17 @@
 A shard depends only on its items and settings, so the bytes are the same with any number of workers and restarts. The
 note is written after the file is renamed, so a shard with a note is complete. Two processes may write the same shard,
 as when a machine does not respond and its work is repeated elsewhere: their unfinished files have different names, and
-either result is the same. Notes are kept in a complete set; they show which shards to rewrite after files have changed.
+either result is the same. A shard of a remote set is written in TMPDIR and uploaded when it is complete. Notes are kept
+in a complete set; they show which shards to rewrite after files have changed.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
 import re
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -26,6 +29,11 @@ from jepa_jax.data.preparation import frames
 from jepa_jax.data.preparation.raw import Item, PrepareError
 from jepa_jax.data.preparation.runners import parallel
 from jepa_jax.data.sources import array_record
+from jepa_jax.files.paths import is_remote
+from jepa_jax.files.remote import any_path
+from jepa_jax.files.remote.any_path import AnyPath
+from jepa_jax.files.remote.connection import RemoteError
+from jepa_jax.files.remote.remote_path import RemotePath
 
 KEPT = "kept: "  # prefix of a ledger reason if the item is in the set
 # JPEGs are compressed already. One record per group allows reading a single record.
@@ -50,11 +58,19 @@ class Shard:
     start: int
     items: Sequence[Item]
     stamps: Sequence[Stamp]  # of the items
-    file: pathlib.Path
-    note: pathlib.Path
+    file: AnyPath
+    note: AnyPath
 
     def __str__(self) -> str:
-        return os.fspath(self.file)
+        return str(self.file)
+
+    @property
+    def unfinished(self) -> pathlib.Path:
+        """The start of the names of its unfinished files, which are local; the same in all jobs of a user's machine."""
+        if isinstance(self.note, pathlib.Path):
+            return self.note.with_suffix("")
+        folder = hashlib.sha256(str(self.note.parent).encode()).hexdigest()[:16]
+        return pathlib.Path(tempfile.gettempdir()) / f"jepa_jax-{os.getuid()}-{folder}-{self.note.stem}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +131,7 @@ def read_note(shard: Shard) -> Note | None:
     return note if size == note.bytes else None
 
 
-def load_note(file: pathlib.Path) -> Note | None:
+def load_note(file: AnyPath) -> Note | None:
     """Reads a note; None if there is none or it is from an older version, without stamps."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -133,7 +149,7 @@ def load_note(file: pathlib.Path) -> Note | None:
 def adopt(shard: Shard, note: Note) -> None:
     """Renames the file of a complete shard to its current name, which includes the number of shards."""
     if note.file != shard.file.name:
-        os.replace(shard.file.with_name(note.file), shard.file)
+        any_path.move_file(shard.file.with_name(note.file), shard.file)
         write_text(shard.note, json.dumps(dataclasses.asdict(dataclasses.replace(note, file=shard.file.name))))
 
 
@@ -148,11 +164,11 @@ def write(
     """Writes a shard and its note; calls `tick` after each item.
 
     Raises:
-        PrepareError: the disk is full or cannot be written.
+        PrepareError: the disk is full or cannot be written, or a remote path cannot be read or written.
     """
     note = Note(shard.file.name, list(shard.stamps), [], [], [], [], [], [], 0)
     token = uuid.uuid4().hex
-    unfinished = shard.note.with_suffix(f".{token}.array_record")
+    unfinished = shard.unfinished.with_name(f"{shard.unfinished.name}.{token}.array_record")
     try:
         writer = array_record_module.ArrayRecordWriter(os.fspath(unfinished), WRITER_OPTIONS)
         serialised = serializer(classes)
@@ -160,7 +176,8 @@ def write(
             try:
                 jpegs = frames.of_item(item, kind, settings)
             except faults.DecodeError as error:
-                if not os.path.isfile(item.path):  # it existed at the start, so the source has become unavailable
+                # It existed at the start, so the source has become unavailable.
+                if not is_remote(item.path) and not os.path.isfile(item.path):
                     raise PrepareError(
                         f"{item.path} no longer exists. Check the source and run the same command again."
                     ) from error
@@ -179,8 +196,11 @@ def write(
         writer.close()
         note = dataclasses.replace(note, bytes=unfinished.stat().st_size)
         shard.note.unlink(missing_ok=True)  # describes the file about to be replaced
-        os.replace(unfinished, shard.file)
+        any_path.publish(unfinished, shard.file)
         write_text(shard.note, json.dumps(dataclasses.asdict(note)), token)
+    except RemoteError as error:
+        unfinished.unlink(missing_ok=True)
+        raise PrepareError(f"{error}. Run the same command again to resume.") from error
     except (RuntimeError, OSError) as error:  # ArrayRecord raises RuntimeError, also for a full disk
         unfinished.unlink(missing_ok=True)
         raise PrepareError(f"{shard.file} cannot be written: {error}") from error
@@ -200,11 +220,11 @@ def _records(item: Item, jpegs: frames.Jpegs) -> Iterator[dict[str, Any]]:
 
 def discard_unfinished(shards: Sequence[Shard]) -> None:
     """Removes the files that killed jobs left of shards without a note."""
-    stems = {shard.note.stem for shard in shards}
-    for folder in {shard.note.parent for shard in shards}:
+    starts = {shard.unfinished for shard in shards}
+    for folder in {start.parent for start in starts}:
         for file in folder.iterdir():
             found = re.fullmatch(r"(.+-\d+)\..*(array_record|new)", file.name)
-            if found is not None and found[1] in stems:
+            if found is not None and folder / found[1] in starts:
                 file.unlink(missing_ok=True)
 
 
@@ -219,8 +239,11 @@ def count_records(file: pathlib.Path) -> int | None:
     return count
 
 
-def write_text(file: pathlib.Path, text: str, token: str = "unfinished") -> None:
+def write_text(file: AnyPath, text: str, token: str = "unfinished") -> None:
     """Writes a text file atomically. Processes that may write it at the same time need different tokens."""
+    if isinstance(file, RemotePath):
+        file.write_bytes(text.encode("utf-8", names.JSON_ERRORS))
+        return
     unfinished = file.with_name(f"{file.name}.{token}.new")
     unfinished.write_text(text, encoding="utf-8", errors=names.JSON_ERRORS)
     os.replace(unfinished, file)

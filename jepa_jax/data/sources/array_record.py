@@ -12,6 +12,7 @@ are the disjoint TFDS splits of the dataset; a split ("train", "test", …) cons
 
 import dataclasses
 import functools
+import io
 import json
 import os
 import pathlib
@@ -28,6 +29,7 @@ from jepa_jax.data.listing import names
 from jepa_jax.data.sources import frame_records
 from jepa_jax.data.sources.strings import Strings
 from jepa_jax.data.workers import timing
+from jepa_jax.files.remote.any_path import AnyPath
 
 FRAMES_A_RECORD = 32
 SETS = (
@@ -56,8 +58,8 @@ class Index:
     count_I: Int32[np.ndarray, "I"]  # frames
     nominal_I: Int32[np.ndarray, "I"]  # frames according to the video's table or packets; some may not decode
 
-    def save(self, file: pathlib.Path) -> None:
-        """Writes the arrays to an .npz file."""
+    def save(self, file: pathlib.Path | io.BytesIO) -> None:
+        """Writes the arrays as an .npz file."""
         ids = {"text": self.ids.text, "starts": self.ids.starts, "ends": self.ids.ends}
         np.savez(file, allow_pickle=False, **ids, **{key: getattr(self, name) for name, key in _ARRAYS.items()})
 
@@ -189,7 +191,7 @@ def is_prepared(path: pathlib.Path) -> bool:
     return (path / DESCRIPTION_FILE).is_file() or (path / PLAN_FILE).is_file()
 
 
-def describe(folder: pathlib.Path) -> dict[str, Any]:
+def describe(folder: AnyPath) -> dict[str, Any]:
     """Reads the description of a prepared set, its prepared.json.
 
     Raises:

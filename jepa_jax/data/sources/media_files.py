@@ -16,6 +16,7 @@ from jepa_jax.data.listing import csv_list, file_types, layout, walk
 from jepa_jax.data.sources import array_record, interface, patterns, prepared_set
 from jepa_jax.data.workers import timing
 from jepa_jax.files.paths import require_local
+from jepa_jax.files.remote.any_path import AnyPath
 from jepa_jax.settings import ConfigError
 
 
@@ -88,7 +89,7 @@ class Images(Videos):
         return images.read_image(self.paths[item])
 
 
-def scan_folder(root: pathlib.Path, kind: file_types.Kind) -> csv_list.Files:
+def scan_folder(root: AnyPath, kind: file_types.Kind) -> csv_list.Files:
     """Lists the files of a kind below `root`, sorted; a file's class is the first folder of its path.
 
     Unreadable files and folders are listed too, so that they count as undecodable.

@@ -1,8 +1,9 @@
 """Completion of a prepared set: index, TFDS metadata, ledger of skipped items, description, summary."""
 
+import io
 import json
 import pathlib
-import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 from typing import Any
@@ -17,8 +18,12 @@ from jepa_jax.data import skipped_files
 from jepa_jax.data.preparation import shard_writer
 from jepa_jax.data.preparation.output import disk_space, locks, recorded_plan
 from jepa_jax.data.preparation.plan import Plan
+from jepa_jax.data.preparation.raw import RawSet
 from jepa_jax.data.sources import array_record
 from jepa_jax.data.sources.strings import Strings
+from jepa_jax.files.remote import any_path
+from jepa_jax.files.remote.any_path import AnyPath
+from jepa_jax.files.remote.remote_path import RemotePath
 
 LEDGER_FILE = "skipped.jsonl"
 VERSION = "1.0.0"
@@ -42,7 +47,8 @@ def _is_sound(shard: shard_writer.Shard) -> bool:
     note = shard_writer.read_note(shard)
     if note is None:
         return False
-    if shard_writer.count_records(shard.file) == note.records:
+    # A store keeps what was uploaded. A disk that lost power may not.
+    if isinstance(shard.file, RemotePath) or shard_writer.count_records(shard.file) == note.records:
         return True
     shard.note.unlink(missing_ok=True)
     return False
@@ -59,14 +65,16 @@ def complete(planned: Plan) -> None:
     assert notes is not None, "complete() needs all shards"
     _remove_stale(planned)
     for part, of_part in notes.items():
-        _index(of_part).save(folder / f"index-{part}.npz")
+        with io.BytesIO() as content:
+            _index(of_part).save(content)
+            (folder / f"index-{part}.npz").write_bytes(content.getvalue())
     _write_metadata(planned, notes)
     shard_writer.write_text(folder / LEDGER_FILE, _ledger(planned, notes))
     description = json.dumps(_description(planned, notes), indent=1, ensure_ascii=False)
     shard_writer.write_text(folder / array_record.DESCRIPTION_FILE, description)
     recorded_plan.remove(planned)
-    shutil.rmtree(planned.kept_notes, ignore_errors=True)
-    planned.work.rename(planned.kept_notes)
+    any_path.remove_folder(planned.kept_notes)
+    any_path.move_folder(planned.work, planned.kept_notes)
     locks.remove_dead(folder)
 
 
@@ -142,7 +150,14 @@ def _index(notes: Sequence[shard_writer.Note]) -> array_record.Index:
 
 def _write_metadata(planned: Plan, notes: Notes) -> None:
     """Writes dataset_info.json and features.json, from which TFDS opens the folder."""
-    raw, folder = planned.raw, planned.folder
+    raw = planned.raw
+    with tempfile.TemporaryDirectory() as local:
+        _write_info(raw, notes, pathlib.Path(local))
+        for file in sorted(pathlib.Path(local).iterdir()):
+            (planned.folder / file.name).write_bytes(file.read_bytes())
+
+
+def _write_info(raw: RawSet, notes: Notes, folder: pathlib.Path) -> None:
     template = tfds.core.ShardedFileTemplate(
         dataset_name=raw.name, data_dir=epath.Path(folder), filetype_suffix="array_record"
     )
@@ -168,7 +183,7 @@ def _write_metadata(planned: Plan, notes: Notes) -> None:
     info.write_to_directory(folder)
 
 
-def summary(folder: pathlib.Path) -> str:
+def summary(folder: AnyPath) -> str:
     """Summarizes a complete set: counts next to the official ones, and skipped items."""
     made: dict[str, Any] = array_record.describe(folder)
     size, frame_count = sum(made["bytes"].values()), sum(made["frames"].values())

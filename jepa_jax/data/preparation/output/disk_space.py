@@ -7,6 +7,7 @@ from jepa_jax.data import faults
 from jepa_jax.data.preparation import frames
 from jepa_jax.data.preparation.plan import Plan
 from jepa_jax.data.preparation.raw import PrepareError
+from jepa_jax.files.remote.remote_path import RemotePath
 
 SAMPLE_ITEMS = 24  # items encoded to estimate the size of the prepared set
 SHARD_OVERHEAD = 2**17  # bytes: ArrayRecord pads to blocks of 64 KiB
@@ -43,11 +44,13 @@ def expected_bytes(plan: Plan, encoded: float) -> int:
 
 
 def check_free_space(plan: Plan, expected: int) -> None:
-    """Checks that the rest of the prepared set will fit on the disk.
+    """Checks that the rest of the prepared set will fit on the disk. Stores have no limit.
 
     Raises:
         PrepareError: there is not enough free space.
     """
+    if isinstance(plan.folder, RemotePath):
+        return
     written = sum(file.stat().st_size for file in plan.folder.iterdir() if file.is_file())
     needed, free = max(0, round(expected * MARGIN) - written), shutil.disk_usage(plan.folder).free
     if needed > free:

@@ -6,21 +6,21 @@ the end of a job. `lock-2-of-3.json` is held by the job that writes part 2/3, so
 """
 
 import contextlib
-import pathlib
 import re
 from collections.abc import Iterator
-
-from etils import epath
 
 from jepa_jax.data.preparation.raw import PrepareError
 from jepa_jax.data.preparation.share import Share
 from jepa_jax.files import lock_stores, ownership
+from jepa_jax.files.remote import any_path
+from jepa_jax.files.remote.any_path import AnyPath
 
 PATTERN = "lock*.json"
+PLAN_AND_NOTES = "*/*.json"  # of a remote folder; read in parallel once its lock is held
 
 
 @contextlib.contextmanager
-def of_folder(folder: pathlib.Path) -> Iterator[None]:
+def of_folder(folder: AnyPath) -> Iterator[None]:
     """Holds the lock of the folder, which is created if necessary; waits for another job to release it.
 
     Raises:
@@ -28,11 +28,12 @@ def of_folder(folder: pathlib.Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ownership.owned(folder / "lock.json", f"The plan of {folder}", wait=True):
+        any_path.refresh(folder, PLAN_AND_NOTES)
         yield
 
 
 @contextlib.contextmanager
-def of_share(folder: pathlib.Path, share: Share) -> Iterator[ownership.Lock]:
+def of_share(folder: AnyPath, share: Share) -> Iterator[ownership.Lock]:
     """Holds the lock of a share; takes over the lock of a killed job.
 
     Raises:
@@ -50,7 +51,7 @@ def of_share(folder: pathlib.Path, share: Share) -> Iterator[ownership.Lock]:
         lock.release()
 
 
-def refuse_running(folder: pathlib.Path, share: Share, advice: str, *, siblings: bool) -> None:
+def refuse_running(folder: AnyPath, share: Share, advice: str, *, siblings: bool) -> None:
     """Checks that no job is writing another share.
 
     Removes the locks of dead jobs. With the folder's lock held, no other share can begin.
@@ -72,25 +73,25 @@ def refuse_running(folder: pathlib.Path, share: Share, advice: str, *, siblings:
                 raise PrepareError(str(error)) from error
 
 
-def remove_dead(folder: pathlib.Path) -> None:
+def remove_dead(folder: AnyPath) -> None:
     """Removes the locks of dead jobs."""
     for file in _files(folder):
         with contextlib.suppress(ownership.HeldError):
             ownership.acquire(file, str(folder)).release()
 
 
-def holder(folder: pathlib.Path, share: Share) -> str:
+def holder(folder: AnyPath, share: Share) -> str:
     """Describes the job that is writing a share; '' if there is none."""
-    found = lock_stores.lock_file(epath.Path(_file(folder, share))).look()
+    found = lock_stores.lock_file(_file(folder, share)).look()
     if found is None or (found.owner is not None and found.owner.is_local and not found.owner.is_alive):
         return ""
     return found.described
 
 
-def _file(folder: pathlib.Path, share: Share) -> pathlib.Path:
+def _file(folder: AnyPath, share: Share) -> AnyPath:
     return folder / f"lock-{share.number}-of-{share.count}.json"
 
 
-def _files(folder: pathlib.Path) -> dict[pathlib.Path, Share]:
+def _files(folder: AnyPath) -> dict[AnyPath, Share]:
     found = {file: re.fullmatch(r"lock-(\d+)-of-(\d+)", file.stem) for file in sorted(folder.glob(PATTERN))}
     return {file: Share(int(match[1]), int(match[2])) for file, match in found.items() if match is not None}

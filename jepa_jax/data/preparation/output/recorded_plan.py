@@ -20,6 +20,8 @@ from jepa_jax.data.preparation.plan import Plan, items_per_shard
 from jepa_jax.data.preparation.raw import PrepareError
 from jepa_jax.data.preparation.share import Share
 from jepa_jax.data.sources import array_record
+from jepa_jax.files.remote import any_path
+from jepa_jax.files.remote.remote_path import RemotePath
 
 ITEMS_FILE = "items.json"
 
@@ -48,7 +50,7 @@ def read(plan: Plan) -> Recorded | None:
         PrepareError: the folder has another set, was prepared with other settings, or contains something else.
         OSError: the folder cannot be read.
     """
-    if not names.is_utf8(os.path.abspath(plan.folder)):
+    if not names.is_utf8(os.path.abspath(str(plan.folder))):
         raise PrepareError(f"--out={plan.folder} is not UTF-8, which prepared sets require; choose another folder.")
     finished, begun = plan.folder / array_record.DESCRIPTION_FILE, plan.folder / array_record.PLAN_FILE
     if finished.is_file():
@@ -113,8 +115,8 @@ def open_notes(plan: Plan) -> None:
         OSError: the folder cannot be written.
     """
     with contextlib.suppress(FileNotFoundError):
-        if not plan.work.is_dir():
-            plan.kept_notes.rename(plan.work)
+        if isinstance(plan.folder, RemotePath) or not plan.work.is_dir():
+            any_path.move_folder(plan.kept_notes, plan.work)
     plan.work.mkdir(exist_ok=True)
 
 

@@ -7,15 +7,14 @@
 Each video is trimmed to one dive and used in full.
 """
 
-import pathlib
-
 from jepa_jax.data.preparation import annotations
 from jepa_jax.data.preparation.raw import Item, PrepareError, RawSet
+from jepa_jax.files.remote.any_path import AnyPath
 
 OFFICIAL = {"train": (15_027,), "test": (1_970,)}
 
 
-def open_raw(root: pathlib.Path) -> RawSet:
+def open_raw(root: AnyPath) -> RawSet:
     """Opens the raw set below `root`.
 
     Raises:
@@ -36,11 +35,11 @@ def open_raw(root: pathlib.Path) -> RawSet:
     )
 
 
-def _find(root: pathlib.Path, name: str) -> pathlib.Path:
+def _find(root: AnyPath, name: str) -> AnyPath:
     return annotations.find(root, name, f"annotations/{name}")
 
 
-def _read(file: pathlib.Path, videos: pathlib.Path, classes: int) -> list[Item]:
+def _read(file: AnyPath, videos: AnyPath, classes: int) -> list[Item]:
     items = []
     for number, entry in enumerate(annotations.read_json(file, list)):
         where = f"{file}, entry {number}"

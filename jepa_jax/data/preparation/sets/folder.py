@@ -5,22 +5,20 @@ outside class folders have the label −1. Classes are numbered by sorted name. 
 unless there are other images in it. Files that are left out are counted in the notes.
 """
 
-import pathlib
-
 from jepa_jax.data import sources
 from jepa_jax.data.listing import layout
 from jepa_jax.data.preparation import annotations
 from jepa_jax.data.preparation.raw import Item, PrepareError, RawSet
+from jepa_jax.files.remote.any_path import AnyPath
 
 
-def open_raw(root: pathlib.Path) -> RawSet:
+def open_raw(root: AnyPath) -> RawSet:
     """Opens the raw set below `root`.
 
     Raises:
         PrepareError: `root` is not a folder, is empty, has both videos and images, or has ambiguous split folders.
     """
-    if not root.is_dir():
-        raise PrepareError(f"--source: {root} is not a folder.")
+    annotations.require_folder(root)
     try:
         files = layout.find_files(root)
         arranged = layout.arrange(files.paths, files.unreadable)

@@ -22,6 +22,7 @@ from jepa_jax.data import skipped_files, sources
 from jepa_jax.data.listing import layout
 from jepa_jax.data.preparation import annotations
 from jepa_jax.data.preparation.raw import Item, PrepareError, RawSet
+from jepa_jax.files.remote.any_path import AnyPath
 
 OFFICIAL = {"train": (126_689,), "test": (5_000,)}
 CLASS_LIST = pathlib.Path(__file__).with_name("imagenet100.txt")
@@ -30,14 +31,13 @@ OWN_CLASS_LIST = "classes.txt"
 NAMES = {"train": ("train",), "test": ("validation", "test")}
 
 
-def open_raw(root: pathlib.Path) -> RawSet:
+def open_raw(root: AnyPath) -> RawSet:
     """Opens the raw set below `root`.
 
     Raises:
         PrepareError: there are neither parquet files nor split folders, or classes are missing.
     """
-    if not root.is_dir():
-        raise PrepareError(f"--source: {root} is not a folder.")
+    annotations.require_folder(root)
     for folder in (root / "data", root):
         if list(folder.glob("*.parquet")):
             notes = _unused(folder.glob("*.parquet"), _split_files(folder))
@@ -65,7 +65,7 @@ def _empty_classes(classes: Sequence[str], parts: Mapping[str, Sequence[Item]]) 
             yield f"{empty} of the {len(classes)} classes have no images in the split {split}."
 
 
-def _from_folders(root: pathlib.Path) -> tuple[Sequence[str], dict[str, list[Item]]]:
+def _from_folders(root: AnyPath) -> tuple[Sequence[str], dict[str, list[Item]]]:
     folders = _split_folders(root)
     classes = _classes(root, folders["train"])
     numbers = annotations.label_of_class(classes)
@@ -75,7 +75,7 @@ def _from_folders(root: pathlib.Path) -> tuple[Sequence[str], dict[str, list[Ite
     return classes, parts
 
 
-def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
+def _split_folders(root: AnyPath) -> dict[str, AnyPath]:
     below = annotations.find(root, "ILSVRC/Data/CLS-LOC", ".")
     found = _by_split(path for path in below.iterdir() if path.is_dir())
     folders = {}
@@ -89,28 +89,28 @@ def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
     return folders
 
 
-def _split_files(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+def _split_files(folder: AnyPath) -> dict[str, list[AnyPath]]:
     """Groups parquet files by the split at the start of their names: `train-00000-of-00017.parquet`."""
     found = _by_split(folder.glob("*.parquet"))
     return {split: next((found[name] for name in names if name in found), []) for split, names in NAMES.items()}
 
 
-def _by_split(paths: Iterable[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
-    found: dict[str, list[pathlib.Path]] = {}
+def _by_split(paths: Iterable[AnyPath]) -> dict[str, list[AnyPath]]:
+    found: dict[str, list[AnyPath]] = {}
     for path in sorted(paths):
         if split := layout.split_of(path.name if path.is_dir() else re.split("[^A-Za-z]", path.name)[0]):
             found.setdefault(split, []).append(path)
     return found
 
 
-def _unused(files: Iterable[pathlib.Path], used: Mapping[str, Sequence[pathlib.Path]]) -> tuple[str, ...]:
+def _unused(files: Iterable[AnyPath], used: Mapping[str, Sequence[AnyPath]]) -> tuple[str, ...]:
     names = sorted(
         {file.name for file in files}.difference(file.name for of_split in used.values() for file in of_split)
     )
     return (f"Parquet files left out: {', '.join(names[:5])}{', …' * (len(names) > 5)}.",) * bool(names)
 
 
-def _unused_folders(root: pathlib.Path, classes: Sequence[str]) -> tuple[str, ...]:
+def _unused_folders(root: AnyPath, classes: Sequence[str]) -> tuple[str, ...]:
     """Notes on class and split folders that are left out. Files are not counted: full ImageNet has too many."""
     folders = _split_folders(root)
     notes = []
@@ -124,7 +124,7 @@ def _unused_folders(root: pathlib.Path, classes: Sequence[str]) -> tuple[str, ..
     return tuple(notes)
 
 
-def _classes(root: pathlib.Path, train: pathlib.Path) -> list[str]:
+def _classes(root: AnyPath, train: AnyPath) -> list[str]:
     there = sorted(path.name for path in train.iterdir() if path.is_dir())
     own = root / OWN_CLASS_LIST
     file = own if own.is_file() else CLASS_LIST
@@ -140,7 +140,7 @@ def _classes(root: pathlib.Path, train: pathlib.Path) -> list[str]:
     )
 
 
-def _in_class_folders(folder: pathlib.Path, split: str, numbers: Mapping[str, int]) -> list[Item]:
+def _in_class_folders(folder: AnyPath, split: str, numbers: Mapping[str, int]) -> list[Item]:
     items = []
     for name, label in numbers.items():
         files = sources.scan_folder(folder / name, "images")
@@ -148,7 +148,7 @@ def _in_class_folders(folder: pathlib.Path, split: str, numbers: Mapping[str, in
     return items
 
 
-def _in_one_folder(folder: pathlib.Path, solution: pathlib.Path, numbers: Mapping[str, int]) -> list[Item]:
+def _in_one_folder(folder: AnyPath, solution: AnyPath, numbers: Mapping[str, int]) -> list[Item]:
     """Validation images in Kaggle's layout. `ILSVRC2012_val_00048981,n03995372 85 1 499 272`: image, class, box."""
     items = []
     for number, line in annotations.read_lines(solution)[1:]:
@@ -161,7 +161,7 @@ def _in_one_folder(folder: pathlib.Path, solution: pathlib.Path, numbers: Mappin
     return items
 
 
-def _from_parquet(folder: pathlib.Path) -> tuple[Sequence[str], dict[str, list[Item]], list[skipped_files.Skip]]:
+def _from_parquet(folder: AnyPath) -> tuple[Sequence[str], dict[str, list[Item]], list[skipped_files.Skip]]:
     """Returns classes, items by split, and the rows without a valid label."""
     classes: Sequence[str] = ()
     parts, skips = {}, []
@@ -191,7 +191,7 @@ def _from_parquet(folder: pathlib.Path) -> tuple[Sequence[str], dict[str, list[I
     return classes, parts, skips
 
 
-def _named_classes(file: pathlib.Path) -> list[str]:
+def _named_classes(file: AnyPath) -> list[str]:
     """The class names in the file's Hugging Face metadata, in label order.
 
     Raises:

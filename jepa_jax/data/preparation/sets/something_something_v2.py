@@ -7,17 +7,17 @@ labels.json maps templates without brackets to class numbers; the other lists ha
 no labels and are left out. Results are reported on the validation set, so it is the split "test".
 """
 
-import pathlib
 from collections.abc import Mapping
 
 from jepa_jax.data.preparation import annotations
 from jepa_jax.data.preparation.raw import Item, PrepareError, RawSet
+from jepa_jax.files.remote.any_path import AnyPath
 
 OFFICIAL = {"train": (168_913,), "test": (24_777,)}
 UNLABELLED = 27_157
 
 
-def open_raw(root: pathlib.Path) -> RawSet:
+def open_raw(root: AnyPath) -> RawSet:
     """Opens the raw set below `root`.
 
     Raises:
@@ -42,12 +42,12 @@ def open_raw(root: pathlib.Path) -> RawSet:
     )
 
 
-def _find(root: pathlib.Path, name: str) -> pathlib.Path:
+def _find(root: AnyPath, name: str) -> AnyPath:
     names = (f"{name}.json", f"something-something-v2-{name}.json")
     return annotations.find(root, *(f"{folder}{name}" for name in names for folder in ("labels/", "", "annotations/")))
 
 
-def _classes(file: pathlib.Path) -> tuple[str, ...]:
+def _classes(file: AnyPath) -> tuple[str, ...]:
     listed = annotations.read_json(file, dict)
     try:
         by_number = {int(number): template for template, number in listed.items()}
@@ -58,7 +58,7 @@ def _classes(file: pathlib.Path) -> tuple[str, ...]:
     return tuple(by_number[number] for number in range(len(listed)))
 
 
-def _read(file: pathlib.Path, videos: pathlib.Path, numbers: Mapping[str, int]) -> list[Item]:
+def _read(file: AnyPath, videos: AnyPath, numbers: Mapping[str, int]) -> list[Item]:
     items = []
     for number, entry in enumerate(annotations.read_json(file, list)):
         where = f"{file}, entry {number}"

@@ -9,18 +9,18 @@ Each video is stored once, in one part: the part `test1`, `test2` or `test3` if 
 clip of that split, else `always_train`; the training clips of split 1 are always_train + test2 + test3.
 """
 
-import pathlib
 import re
 from collections.abc import Mapping
 
 from jepa_jax.data.preparation import annotations
 from jepa_jax.data.preparation.raw import Item, PrepareError, RawSet
+from jepa_jax.files.remote.any_path import AnyPath
 
 OFFICIAL = {"train": (9537, 9586, 9624), "test": (3783, 3734, 3696)}
 FOLDS = (1, 2, 3)
 
 
-def open_raw(root: pathlib.Path) -> RawSet:
+def open_raw(root: AnyPath) -> RawSet:
     """Opens the raw set below `root`.
 
     Raises:
@@ -60,7 +60,7 @@ def open_raw(root: pathlib.Path) -> RawSet:
     )
 
 
-def _classes(file: pathlib.Path) -> tuple[str, ...]:
+def _classes(file: AnyPath) -> tuple[str, ...]:
     names = []
     for number, line in annotations.read_lines(file):
         index, _, name = line.partition(" ")
@@ -70,7 +70,7 @@ def _classes(file: pathlib.Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _read(file: pathlib.Path, numbers: Mapping[str, int]) -> dict[str, None]:
+def _read(file: AnyPath, numbers: Mapping[str, int]) -> dict[str, None]:
     """Reads the ids in order; checks that the class folder of each clip agrees with the class number, if given."""
     listed = {}
     for number, line in annotations.read_lines(file):

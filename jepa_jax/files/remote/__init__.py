@@ -1,0 +1,1 @@
+"""Files of object stores and other file systems that fsspec opens by URL."""
