@@ -28,6 +28,7 @@ import jax
 import machine
 import numpy as np
 import one_core
+import preparing
 import simplejpeg
 import table
 from absl import flags
@@ -36,7 +37,6 @@ from jepa_jax import config, data
 from jepa_jax.data import augment, faults, sampling, sources, sprites
 from jepa_jax.data.decode import display
 from jepa_jax.data.decode import videos as decode
-from jepa_jax.data.preparation import build, sets
 from jepa_jax.data.preparation import frames as preparation_frames
 from jepa_jax.data.workers import timing
 
@@ -56,9 +56,7 @@ def main() -> None:
         raw = arguments.folder or encode_sprites(temporary / "sprites")
         prepared = temporary / "prepared"
         print(one_core.run(machine.describe_core, "av", "jax", "grain"))
-        table.progress(
-            build.prepare(sets.OPEN["folder"](raw), prepared, preparation_frames.JpegSettings(), processes=0)
-        )
+        preparing.prepare(raw, prepared)
         alone = per_core(raw, prepared, arguments.seconds)
         record_formats(raw, arguments.seconds)
         pipeline(prepared, alone, arguments.seconds)
@@ -313,8 +311,7 @@ def prepare_stills(temporary: pathlib.Path, items: int) -> pathlib.Path:
         file = temporary / "stills" / str(number % 174) / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    settings = preparation_frames.JpegSettings()
-    table.progress(build.prepare(sets.OPEN["folder"](temporary / "stills"), temporary / "many", settings, processes=2))
+    preparing.prepare(temporary / "stills", temporary / "many", processes=2)
     return temporary / "many"
 
 

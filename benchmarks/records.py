@@ -17,14 +17,13 @@ from unittest import mock
 import machine
 import numpy as np
 import one_core
+import preparing
 import table
 import tensorflow_datasets as tfds
 from absl import flags
 
 from jepa_jax import config
 from jepa_jax.data import augment, sampling
-from jepa_jax.data.preparation import build, sets
-from jepa_jax.data.preparation import frames as preparation_frames
 from jepa_jax.data.sources import array_record
 
 CLIPS = {"8×112×112": (8, 112), "16×224×224": (16, 224)}
@@ -39,8 +38,7 @@ def main() -> None:
     flags.FLAGS.mark_as_parsed()
     with tempfile.TemporaryDirectory() as temporary:
         prepared = pathlib.Path(temporary) / "prepared"
-        raw = sets.OPEN["folder"](arguments.folder)
-        table.progress(build.prepare(raw, prepared, preparation_frames.JpegSettings(), processes=0))
+        preparing.prepare(arguments.folder, prepared)
         rows = []
         for name, (count, size) in CLIPS.items():
             measured = one_core.run(compare, str(prepared), count, size, arguments.rounds)
