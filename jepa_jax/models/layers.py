@@ -98,7 +98,6 @@ class Blocks(nn.Module):
             in_axes=(nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
             length=self.length,
             unroll=1 if self.scan else self.length,
-            check_constancy_invariants=False,  # Flax would trace every block twice
         )
         if self.remat == "level":
             blocks = nn.remat(blocks)
