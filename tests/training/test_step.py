@@ -148,8 +148,8 @@ def test_step_is_a_pure_function_of_state_and_batch(jitted, state, batch):
 def test_weight_decay_applies_to_all_but_biases_and_scales(state, batch):
     """Steps with and without a huge decay differ by −lr·decay·p, or not at all."""
     rate, decay = 1e-3, 1e3
-    # An update changes by at most lr/ε times the rounding of a gradient. With Adam's default ε, 1e-8, rounding alone can
-    # flip the update of a weight with almost no gradient.
+    # Rounding of a gradient changes the update by at most lr/ε times as much. With Adam's default ε it can even flip the
+    # update of a weight with almost no gradient.
     optim = {"warmup_steps": 0, "peak_lr": rate, "final_lr": rate, "epsilon": 0.1}
     setup = build(optim=optim | {"weight_decay": 0.0, "final_weight_decay": 0.0})
     decaying = build(optim=optim | {"weight_decay": decay, "final_weight_decay": decay})
