@@ -148,7 +148,7 @@ def test_step_is_a_pure_function_of_state_and_batch(jitted, state, batch):
 def test_weight_decay_applies_to_all_but_biases_and_scales(state, batch):
     """Steps with and without a huge decay differ by −lr·decay·p, or not at all."""
     rate, decay = 1e-3, 1e3
-    # Rounding of a gradient changes the update by at most lr/ε times as much. With Adam's default ε it can even flip the
+    # Rounding of a gradient changes the update by at most lr/ε times as much. With Adam's default ε it can flip the
     # update of a weight with almost no gradient.
     optim = {"warmup_steps": 0, "peak_lr": rate, "final_lr": rate, "epsilon": 0.1}
     setup = build(optim=optim | {"weight_decay": 0.0, "final_weight_decay": 0.0})
