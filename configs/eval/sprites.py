@@ -6,7 +6,7 @@ Argument: `tiny` (8 frames of 64×64), `small` (16 of 112×112) or `full` (16 of
 configs/eval/sprites.py:small; default: the clip size of training. The flags --config.train.difficulty=standard
 --config.test.difficulty=standard select the set with a distractor and nuisances.
 
-Expected score (order, motion, appearance) of configs/quickstart.py, seed 239: 63.9 / 13.6 / 29.3 % trained,
+Expected score (order, motion, appearance) of configs/quickstart.py, seed 239: 57.8 / 7.0 / 32.0 % trained,
 16.8 / 7.0 / 27.5 % untrained, chance 16.7 / 8.3 / 6.2 %.
 Hardware: two CPU cores. They encode 5 `small` clips/s with that model (1,568 tokens per clip; 3,072 clips, each encoded
 four times with all controls). `full` clips need an accelerator.
