@@ -27,6 +27,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 
 import av
 import commands
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -35,6 +36,12 @@ from jaxtyping import install_import_hook
 
 install_import_hook("jepa_jax", "beartype.beartype")
 flags.FLAGS.mark_as_parsed()  # grain reads absl's flags
+
+# hypothesis limits the seconds of an example and of drawing it, and a busy machine exceeds both.
+hypothesis.settings.register_profile(
+    "without clocks", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("without clocks")
 
 # A shell starts background jobs with SIGINT ignored. Subprocesses that tests interrupt would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)

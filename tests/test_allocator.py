@@ -23,7 +23,7 @@ print([pages() for _ in range(3)][-1])
 
 def pages(keep):
     ended = subprocess.run(
-        [sys.executable, "-c", TAKE_AND_FREE.format(keep=keep)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", TAKE_AND_FREE.format(keep=keep)], capture_output=True, text=True, check=True, timeout=600
     )
     return int(ended.stdout)
 

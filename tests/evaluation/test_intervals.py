@@ -94,7 +94,7 @@ def test_seeds_do_not_replace_items():
     np.testing.assert_allclose(intervals.interval(np.repeat(one, 10, axis=0)), intervals.interval(one), atol=0.005)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 40), st.integers(1, 4), st.floats(0, 1), st.integers(0, 2**31))
 def test_interval_contains_the_accuracy(items, seeds, share, seed):
     correct = np.random.default_rng(seed).random((seeds, items)) < share

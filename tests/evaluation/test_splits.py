@@ -9,7 +9,7 @@ from jepa_jax.evaluation.probes import splits
 KEY = jax.random.key(0)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 4), min_size=12, max_size=80), st.sampled_from([0.1, 0.3, 0.5]))
 def test_hold_out_partitions_rows_and_keeps_every_class(values, share):
     label = np.array(values, np.int32)
@@ -40,7 +40,7 @@ def test_too_few_rows_to_hold_out_raise(label):
         splits.hold_out(np.array(label), 0.1, KEY)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 4), min_size=12, max_size=80), st.sampled_from([0.1, 0.2, 0.5]))
 def test_cross_validation_holds_out_every_row_once_and_is_stratified(values, share):
     label = np.array(values, np.int32)
@@ -55,7 +55,7 @@ def test_cross_validation_holds_out_every_row_once_and_is_stratified(values, sha
         np.testing.assert_array_equal(np.setdiff1d(np.arange(len(label)), held), fit)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 7)), min_size=12, max_size=80), st.booleans())
 def test_rows_of_a_group_are_held_out_together(pairs, every):
     label, group = (np.array(column, np.int32) for column in zip(*pairs, strict=True))

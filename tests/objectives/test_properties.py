@@ -28,7 +28,7 @@ from jepa_jax.objectives import (
 from jepa_jax.objectives.channel_split import ChannelSplit
 from jepa_jax.settings import parse
 
-few = hypothesis.settings(deadline=None, max_examples=8, suppress_health_check=list(hypothesis.HealthCheck))
+few = hypothesis.settings(max_examples=8, suppress_health_check=list(hypothesis.HealthCheck))
 seeds = st.integers(0, 2**31 - 1)
 GRID = (4, 2, 3)
 # Objectives on visible tokens at two or more time steps.

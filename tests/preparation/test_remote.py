@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 import fsspec
 import mock_bucket
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 from PIL import Image
+from waiting import wait_until
 
 from jepa_jax import config
 from jepa_jax import prepare as command
@@ -345,11 +345,7 @@ def test_killed_job_resumes(tmp_path, bucket):
     job = [sys.executable, "-m", "jepa_jax.prepare", "folder", "--source=bucket://data/raw", "--out=bucket://data/out",
            "--short-side=32", "--workers=1", "--part=1/1"]  # fmt: skip
     process = subprocess.Popen(job, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list((bucket / "out").glob("preparing/train-00001.json")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    wait_until((bucket / "out" / "preparing" / "train-00001.json").exists, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (bucket / "out" / "prepared.json").exists()
