@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Float32, Int32, UInt8
 
 from jepa_jax import config
 from jepa_jax.data.sources import fingerprints, interface
@@ -23,6 +23,7 @@ class Sprites(interface.Source):
     rendered: ClassVar[bool] = True
     renders_in_step: ClassVar[bool] = True
     reversible: ClassVar[bool] = True
+    tracked: ClassVar[bool] = True
 
     @classmethod
     def task_classes(cls) -> Mapping[str, Sequence[str]]:
@@ -59,6 +60,15 @@ class Sprites(interface.Source):
         with jax.default_device(device):
             video_BxFxYxXxC, labels = sprites.render(spec, seed, self.settings.split, item_B)
         return np.asarray(video_BxFxYxXxC), {task: np.asarray(label_B) for task, label_B in labels.items()}
+
+    def velocities(
+        self, clip: config.ClipConfig, seed: int, item_B: Int32[np.ndarray, "B"]
+    ) -> Float32[np.ndarray, "B F XY"]:
+        """The velocity of the glyph in each frame."""
+        from jepa_jax.data import sprites
+
+        spec = sprites.spec_of(clip, self.settings.difficulty)
+        return np.asarray(sprites.velocities(spec, seed, self.settings.split, item_B))
 
     @classmethod
     def reverse_labels(cls, labels: Mapping[str, Any]) -> Mapping[str, Any]:
