@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from jepa_jax.data import sprites
-from jepa_jax.data.sprites.glyphs import GLYPHS, SIDE
+from jepa_jax.data.sprites.glyphs import CELLS, GLYPHS, SIDE
 from jepa_jax.data.sprites.scene import DIRECTIONS, EVENTS, MOTIONS, ORDERS, Position
 from jepa_jax.settings import ConfigError
 
@@ -35,15 +35,15 @@ def many(request):
 def steps_of(batch, size=32):
     """Steps along x and y from frame to frame, in cells of the glyph, [B, F − 1, 2]."""
     steps = np.stack([(np.diff(a) + size // 2) % size - size // 2 for a in batch.sprite], -1)
-    return steps / batch.look.cell[:, None, None]
+    return steps / (size // CELLS)
 
 
 def path_of(batch):
     """Steps between the positions of the path, one per frame without the pause, [B, P − 1, 2]."""
-    frames = batch.turn.shape[1]
-    pause = (batch.turn[0] > 0).sum() + 1
+    frames = batch.event.shape[1]
+    pause = (batch.event[0] > 0).sum() + 1
     steps = steps_of(batch)
-    first = (batch.turn > 0).argmax(1) - 1  # the upright frame before the events
+    first = (batch.event > 0).argmax(1) - 1  # the plain frame before the events
     kept = (np.arange(frames - 1) < first[:, None]) | (np.arange(frames - 1) >= first[:, None] + pause)
     return steps[kept].reshape(len(steps), frames - 1 - pause, 2)
 
@@ -88,9 +88,10 @@ def test_splits_and_seeds_give_independent_clips(difficulty):
         for task, names in sprites.CLASSES.items():
             agree = int((one.labels[task] == other.labels[task]).sum())
             assert stats.binomtest(agree, 3000, 1 / len(names)).pvalue > 1e-4
-    looks = np.concatenate([np.concatenate([d.look.middle, d.look.contrast], 1) for d in draws])
-    starts = np.concatenate([np.stack([d.sprite.x[:, 0], d.sprite.y[:, 0]], 1) for d in draws])
-    assert len(np.unique(np.concatenate([looks, starts], 1), axis=0)) == 4 * 3000  # no clip occurs twice
+    states = np.concatenate(
+        [np.concatenate([d.look.stripes, d.sprite.x, d.sprite.y, np.stack([*d.labels.values()], 1)], 1) for d in draws]
+    )
+    assert len(np.unique(states, axis=0)) == 4 * 3000  # no clip occurs twice
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_distractor_has_the_same_distribution_in_all_classes(many):
 
 def test_looks_do_not_depend_on_the_labels(many):
     look = many.look
-    values = np.concatenate([look.middle, look.contrast, look.wave, np.stack([look.cell, look.phase], 1)], 1)
+    values = np.concatenate([look.middle, look.contrast, look.stripes, look.wave, look.phase[:, None]], 1)
     for task, names in sprites.CLASSES.items():
         for column in values.T:
             if np.ptp(column):
@@ -169,7 +170,7 @@ def test_looks_do_not_depend_on_the_labels(many):
 
 def test_position_during_each_event_is_uniform(many):
     for event in range(len(EVENTS)):
-        clip, time = np.nonzero(many.turn == event + 1)
+        clip, time = np.nonzero(many.event == event + 1)
         for values in many.sprite:
             assert stats.chisquare(np.bincount(values[clip, time], minlength=32)).pvalue > 1e-4
 
@@ -178,8 +179,8 @@ def test_frames_depend_only_on_their_own_state():
     spec = sprites.SpriteSpec(8, 32, "standard")
     batch = scenes(spec, 128)
     shuffled = np.array([3, 6, 0, 7, 1, 5, 4, 2])
-    sprite, distractor, turn = jax.tree.map(lambda a: a[:, shuffled], (batch.sprite, batch.distractor, batch.turn))
-    other = batch._replace(sprite=sprite, distractor=distractor, turn=turn)
+    sprite, distractor, event = jax.tree.map(lambda a: a[:, shuffled], (batch.sprite, batch.distractor, batch.event))
+    other = batch._replace(sprite=sprite, distractor=distractor, event=event)
     np.testing.assert_array_equal(draw(spec, other), np.asarray(draw(spec, batch))[:, shuffled])
 
 
@@ -219,22 +220,22 @@ def test_reversed_path_matches_the_reverse_motion_and_no_other(frames):
 def test_every_clip_has_each_event_once_in_the_order_of_its_label(frames):
     batch = scenes(sprites.SpriteSpec(frames, 32), 600)
     lasting = max(1, frames // 8)
-    during = batch.turn > 0
+    during = batch.event > 0
     first = during.argmax(1)
     assert (during.sum(1) == 3 * lasting).all()
-    turns = batch.turn[np.arange(600)[:, None], first[:, None] + np.arange(3 * lasting)]
+    events = batch.event[np.arange(600)[:, None], first[:, None] + np.arange(3 * lasting)]
     expected = np.repeat(np.array(ORDERS)[batch.labels["order"]] + 1, lasting, axis=1)
-    np.testing.assert_array_equal(turns, expected)
+    np.testing.assert_array_equal(events, expected)
 
 
 @pytest.mark.parametrize("frames", [5, 8, 16])
-def test_nothing_moves_between_the_upright_frames_around_the_events(frames):
+def test_nothing_moves_between_the_plain_frames_around_the_events(frames):
     batch = scenes(sprites.SpriteSpec(frames, 32, "standard"), 600)
-    events = (batch.turn[0] > 0).sum()
-    first = (batch.turn > 0).argmax(1)
+    events = (batch.event[0] > 0).sum()
+    first = (batch.event > 0).argmax(1)
     assert (first > 0).all()
     around = (np.arange(600)[:, None], first[:, None] + np.arange(-1, events + 1))  # raises beyond the last frame
-    assert (batch.turn[around][:, [0, -1]] == 0).all()
+    assert (batch.event[around][:, [0, -1]] == 0).all()
     for values in (*batch.sprite, *batch.distractor):
         assert (np.ptp(values[around], axis=1) == 0).all()
     # When the events begin does not depend on the order.
@@ -255,16 +256,16 @@ def test_bag_of_frames_does_not_depend_on_the_order_label(frames, difficulty):
 
     expected = bags(batch)
     for order in ORDERS[1:]:
-        other = batch._replace(turn=np.array([0, *(1 + event for event in order)], np.int32)[batch.turn])
-        assert (other.turn != batch.turn).any(1).all()
+        other = batch._replace(event=np.array([0, *(1 + event for event in order)], np.int32)[batch.event])
+        assert (other.event != batch.event).any(1).all()
         assert bags(other) == expected
 
 
 @pytest.mark.parametrize("frames", [4, 8])
 def test_schedules_and_their_mirror_images_are_equally_likely_for_every_order(frames):
     batch = scenes(sprites.SpriteSpec(frames, 32), 12_000)
-    first = (batch.turn > 0).argmax(1)
-    mirrored = (batch.turn[:, ::-1] > 0).argmax(1)
+    first = (batch.event > 0).argmax(1)
+    mirrored = (batch.event[:, ::-1] > 0).argmax(1)
     kinds = np.unique(first)
     assert len(kinds) > 1
     np.testing.assert_array_equal(kinds, np.unique(mirrored))  # mirrored schedules are valid schedules
@@ -280,44 +281,45 @@ def test_schedules_and_their_mirror_images_are_equally_likely_for_every_order(fr
 
 
 @pytest.mark.parametrize(("frames", "size"), [(8, 32), (16, 56)])
-def test_all_frames_of_an_easy_clip_have_the_same_histogram(frames, size):
-    video = np.asarray(draw(sprites.SpriteSpec(frames, size), scenes(sprites.SpriteSpec(frames, size), 64)))
-    colours = np.sort((video.astype(int) @ [1, 256, 65536]).reshape(64, frames, -1), axis=-1)
-    assert (colours == colours[:, :1]).all()
-    for clip in colours[:, 0]:
-        _, counts = np.unique(clip, return_counts=True)
-        assert sorted(counts.tolist()) == [size**2 // 8, size**2 // 8, size**2 * 3 // 4]
+def test_frames_of_easy_clips_have_one_histogram_without_and_one_with_any_event(frames, size):
+    spec = sprites.SpriteSpec(frames, size)
+    batch = scenes(spec, 64)
+    video = np.asarray(draw(spec, batch)).astype(int)
+    colours = np.sort((video @ [1, 256, 65536]).reshape(64, frames, -1), axis=-1)
+    for during in (batch.event == 0, batch.event > 0):
+        assert (colours[during] == colours[during][0]).all()
+    assert (video.mean((2, 3)) == batch.look.middle[:, None]).all()
 
 
-def test_every_change_of_an_easy_clip_has_the_same_energy():
+def test_changes_of_easy_clips_have_energies_that_do_not_depend_on_the_labels():
     spec = sprites.SpriteSpec(8, 32)
     batch = scenes(spec, 512)
     change = np.diff(np.asarray(draw(spec, batch)).astype(int), axis=1)
-    unit = np.square(batch.look.contrast).sum(-1) * batch.look.cell**2
-    energy = np.square(change).sum((2, 3, 4)) / unit[:, None]
-    changed = (np.diff(batch.turn) != 0) | steps_of(batch).any(-1)
-    np.testing.assert_array_equal(energy, np.where(changed, 2 * SIDE**2, 0))
-    # Absolute changes tell only whether the glyph turns or moves, and how far.
-    absolute = np.abs(change).sum((2, 3, 4)) / (batch.look.contrast.sum(-1) * batch.look.cell**2)[:, None]
+    energy = np.square(change).sum((2, 3, 4)) / np.square(batch.look.contrast).sum(-1)[:, None]
+    absolute = np.abs(change).sum((2, 3, 4)) / batch.look.contrast.sum(-1)[:, None]
     length = np.abs(steps_of(batch)).sum(-1).astype(int)
-    np.testing.assert_array_equal(
-        absolute, np.where(length == 0, np.where(changed, 16, 0), np.array([0, 20, 24])[length])
-    )
+    before, after = batch.event[:, :-1] > 0, batch.event[:, 1:] > 0
+    cell, background = 4**2, 32**2 * 3 // 4  # pixels
+    # A step, of one or two cells, an event that begins or ends the stripes, and one that follows another.
+    moved, begun, changed = 2 * SIDE**2 * cell, background / 4, background / 2
+    expected = np.select([length > 0, before & after, before | after], [moved, changed, begun], 0)
+    np.testing.assert_array_equal(energy, expected)
+    # Absolute changes also tell how far the glyph moves.
+    expected = np.select([length == 1, length == 2, before | after], [20 * cell, 24 * cell, background / 2], 0)
+    np.testing.assert_array_equal(absolute, expected)
 
 
 def test_glyphs_have_the_properties_that_hide_them():
     cells = {name: np.array([[1 if c == "#" else -1 for c in row] for row in rows]) for name, rows in GLYPHS.items()}
-    turned = [(name, turn, np.rot90(glyph, turn)) for name, glyph in cells.items() for turn in range(4)]
-    assert len({glyph.tobytes() for _, _, glyph in turned}) == 4 * len(GLYPHS)  # a frame shows the glyph and its turn
-    for name, _, glyph in turned:
+    assert len({glyph.tobytes() for glyph in cells.values()}) == len(GLYPHS)
+    for name, glyph in cells.items():
         assert glyph.shape == (SIDE, SIDE)
         assert glyph.sum() == 0
-        assert [(glyph * np.rot90(glyph, turn)).sum() for turn in (1, 2, 3)] == [0, 0, 0]
         for step in (1, 2):
             assert (glyph[step:] * glyph[:-step]).sum() == 0
             assert (glyph[:, step:] * glyph[:, :-step]).sum() == 0
         mirrored = name.removesuffix(" mirrored") if name.endswith(" mirrored") else f"{name} mirrored"
-        np.testing.assert_array_equal(cells[mirrored], cells[name][:, ::-1])
+        np.testing.assert_array_equal(cells[mirrored], glyph[:, ::-1])
 
 
 # --- time reversal
@@ -342,46 +344,57 @@ def test_reversed_states_give_the_reversed_video_exactly(frames, size, difficult
 # --- drawing
 
 
-def of_state(spec, x, y, turn, appearance):
-    """The first clip of the set with another state: position, turns and glyph."""
+def of_state(spec, x, y, event, appearance):
+    """The first clip of the set with another state: position, events and glyph."""
     one = scenes(spec, 1)
     as_array = functools.partial(np.broadcast_to, shape=(1, spec.frames))
     look = one.look._replace(appearance=np.array([appearance], np.int32))
     return one._replace(
-        sprite=Position(*(as_array(np.int32(a)) for a in (x, y))), turn=as_array(np.int32(turn)), look=look
+        sprite=Position(*(as_array(np.int32(a)) for a in (x, y))), event=as_array(np.int32(event)), look=look
     )
 
 
-def test_frames_show_the_glyph_and_its_turns_where_the_state_says():
+def test_frames_show_the_glyph_where_the_state_says():
     spec = sprites.SpriteSpec(4, 32)
     for appearance, rows in enumerate(GLYPHS.values()):
-        state = of_state(spec, 16, 12, [0, 1, 2, 3], appearance)
-        video = np.asarray(draw(spec, state))[0].astype(int) - state.look.middle[0]
-        cells = np.sign(video[:, ::4, ::4, 0])
-        np.testing.assert_array_equal(np.repeat(np.repeat(cells, 4, 1), 4, 2)[..., None], np.sign(video[..., :1]))
-        glyph = np.array([[1 if c == "#" else -1 for c in row] for row in rows])
-        for turn in range(4):
-            expected = np.zeros((8, 8), int)
-            expected[1:5, 2:6] = np.rot90(glyph, turn)  # counter-clockwise
-            np.testing.assert_array_equal(cells[turn], expected)
+        state = of_state(spec, 16, 12, 0, appearance)
+        sign = np.sign(np.asarray(draw(spec, state))[0, 0].astype(int) - state.look.middle[0])
+        expected = np.zeros((8, 8), int)
+        expected[1:5, 2:6] = [[1 if c == "#" else -1 for c in row] for row in rows]
+        np.testing.assert_array_equal(sign, np.kron(expected, np.ones((4, 4), int))[..., None].repeat(3, -1))
 
 
 def test_glyph_wraps_around_the_frame():
     spec = sprites.SpriteSpec(4, 32)
-    centred, shifted = (np.asarray(draw(spec, of_state(spec, x, y, 1, 2))) for x, y in ((16, 16), (31, 5)))
+    centred, shifted = (np.asarray(draw(spec, of_state(spec, x, y, 0, 2))) for x, y in ((16, 16), (31, 5)))
     np.testing.assert_array_equal(np.roll(centred, (5 - 16, 31 - 16), (2, 3)), shifted)
 
 
-def test_nuisances_vary_in_standard_only():
+def test_stripes_have_the_direction_of_their_event():
+    spec = sprites.SpriteSpec(4, 32)
+    state = of_state(
+        spec, 16, 16, [1 + EVENTS.index(name) for name in ("vertical", "horizontal", "diagonal", "diagonal")], 0
+    )
+    vertical, horizontal, diagonal, _ = np.asarray(draw(spec, state))[0, :, :8]  # beyond the glyph: rows 0 to 7
+    assert (vertical == vertical[:1]).all()
+    assert (horizontal == horizontal[:, :1]).all()
+    assert (diagonal[1:, :-1] == diagonal[:-1, 1:]).all()
+    for part in (vertical, diagonal):
+        assert len(np.unique(part[0], axis=0)) == 2
+
+
+def test_colours_vary_in_standard_only():
     easy, standard = (scenes(sprites.SpriteSpec(8, 64, name), 500).look for name in DIFFICULTIES)
-    assert set(easy.cell) == {8}
-    assert set(standard.cell) == {6, 7, 8}
+    assert not np.ptp(easy.middle, axis=0).any()
+    assert not np.ptp(easy.contrast, axis=0).any()
     assert not easy.pattern.any()
-    assert standard.pattern.min() >= 8
-    assert np.ptp(easy.middle) <= 16 < np.ptp(standard.middle)
+    assert np.ptp(standard.middle, axis=0).min() > 50
+    assert np.ptp(standard.contrast, axis=0).min() > 25
+    assert standard.pattern.min() >= 4
     for look in (easy, standard):  # no colour is cut off
-        assert (look.middle - np.maximum(look.contrast, look.pattern[:, None]) > 0).all()
-        assert (look.middle + np.maximum(look.contrast, look.pattern[:, None]) < 255).all()
+        largest = np.maximum(look.contrast, look.contrast // 2 + look.pattern[:, None])
+        assert (look.middle - largest > 0).all()
+        assert (look.middle + largest < 255).all()
 
 
 def test_distractor_and_pattern_are_visible_in_standard():
@@ -391,9 +404,10 @@ def test_distractor_and_pattern_are_visible_in_standard():
     dark = (batch.look.middle - batch.look.contrast)[:, None]
     x, y = batch.distractor
     at_centre = video[np.arange(16)[:, None], np.arange(8), y, x]
-    hidden = np.abs((x - batch.sprite.x + 32) % 64 - 32) + np.abs((y - batch.sprite.y + 32) % 64 - 32) < 36
-    assert (~hidden).mean() > 0.3
+    sprite_x, sprite_y = ((a - b + 32) % 64 - 32 for a, b in zip(batch.distractor, batch.sprite, strict=True))
+    hidden = (np.abs(sprite_x) <= 16) & (np.abs(sprite_y) <= 16)
+    assert (~hidden).sum() > 20
     assert (at_centre == dark).all(-1)[~hidden].all()
-    far = video.std(1).max(-1) == 0  # background that nothing passes
-    for clip, still in zip(video[:, 0], far, strict=True):
-        assert np.ptp(clip[still][:, 0]) > 8
+    plain = np.stack([clip[event == 0] for clip, event in zip(video, batch.event, strict=True)])
+    still = plain.std(1).max(-1) == 0  # background that nothing passes
+    assert all(np.ptp(clip[shown][:, 0]) >= 4 for clip, shown in zip(plain[:, 0], still, strict=True))

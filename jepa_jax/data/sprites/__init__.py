@@ -1,13 +1,13 @@
 """Sprites: an unlimited procedural video dataset with three independent labels and no download.
 
 A glyph, a 4×4 texture of light and dark cells, moves over a toroidal background (it leaves on one side and re-enters on
-the other). At one point of its path the motion pauses while three brief events turn the glyph, then continues. Each
-clip is a function of (spec, seed, split, item), rendered by JAX on any device, as a separate batch or inside a jitted
-training step. The labels are uniform and independent:
+the other). At one point of its path the motion pauses while the background briefly shows stripes of three directions,
+one after another, then continues. Each clip is a function of (spec, seed, split, item), rendered by JAX on any device,
+as a separate batch or inside a jitted training step. The labels are uniform and independent:
 
     appearance   4  the glyph: visible in a single frame
     motion       8  a direction, and whether steps grow or shrink: visible in differences between frames
-    order        6  the order in which the glyph turns left, over and right, upright before and after
+    order        6  the order of vertical, diagonal and horizontal stripes
 
 Properties guaranteed by construction:
 
@@ -18,13 +18,13 @@ Properties guaranteed by construction:
 - A clip played backwards is an equally likely clip of the dataset, with the labels REVERSE_MOTION and REVERSE_ORDER.
   Reversing its state reverses the video bit for bit. So no function of a bag of frames can distinguish a motion from
   its reverse, such as "right accelerate" from "left decelerate".
-- Colours carry no information in `easy` clips: they are drawn independently of the labels, and all frames of a clip
-  have the same histogram. Nor does the energy of changes: every change of a frame, by any turn or step, has the same
-  mean square, whatever the glyph, the turn or the step (see `glyphs`). The absolute change tells steps of one cell from
-  steps of two, that is an accelerating motion from a decelerating one, and nothing else.
+- In `easy` clips, colours carry no information: every frame without stripes has the same histogram, every frame with
+  stripes another one, whatever the labels, and both have the same mean. Nor does the energy of changes: the mean square
+  of a change depends only on whether the glyph moves, stripes begin or end, or stripes follow others. The mean absolute
+  change also depends on the length of the step, which tells accelerating from decelerating motions, and nothing else.
 
-In `standard` clips the glyph hides parts of a pattern and of a distractor, so that these statistics vary, independently
-of the labels up to the length of steps.
+In `standard` clips the glyph hides parts of a pattern and of a distractor, so that these statistics vary, but hardly
+with the labels (see docs/sprites.md).
 
 Limitations: a bag of frames does carry information about motion, since its positions trace the path. A single frame
 with *known time* carries information about order: an event seen early is probably the first. With fewer than 7 frames a
@@ -125,6 +125,6 @@ def draw(spec: SpriteSpec, scenes: Scene) -> UInt8[Array, "B F Y X C"]:
     def step(_: None, now: tuple) -> tuple[None, Array]:
         return None, draw_batch(scenes.look, *now)
 
-    by_time = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (scenes.sprite, scenes.distractor, scenes.turn))
+    by_time = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (scenes.sprite, scenes.distractor, scenes.event))
     _, video_FxBxYxXxC = jax.lax.scan(step, None, by_time)
     return jnp.moveaxis(video_FxBxYxXxC, 0, 1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, UInt8
 
-from jepa_jax.data.sprites.glyphs import GLYPHS, SIDE
+from jepa_jax.data.sprites.glyphs import CELLS, GLYPHS, SIDE
 from jepa_jax.data.sprites.scene import PERIOD, Look, Position
 
 _DISTRACTOR_RADII = 14  # radii of the distractor in a frame side
@@ -24,20 +24,20 @@ def draw_frame(
     look: Look,
     sprite: Position,
     distractor: Position,
-    turn: Int[Array, ""],
+    event: Int[Array, ""],
 ) -> UInt8[Array, "Y X 3"]:
-    """Draws one frame of one clip; `sprite`, `distractor` and `turn` are at one time, without the F axis."""
-    inside_YxX, light_YxX = _glyph(size, look, sprite, turn)
-    background = list(look.middle)
+    """Draws one frame of one clip; `sprite`, `distractor` and `event` are at one time, without the F axis."""
+    inside_YxX, light_YxX = _glyph(size, look, sprite)
+    stripes_YxX = _stripes(size, look, event)
+    colours = zip(look.middle, look.contrast, strict=True)
+    background = [middle + stripes_YxX * (contrast // 2) for middle, contrast in colours]
     if difficulty == "standard":
         pattern_YxX, far_YxX = _pattern(size, look), _disc(size, distractor)
-        background = [
-            jnp.where(far_YxX, middle - contrast, middle + pattern_YxX)
-            for middle, contrast in zip(look.middle, look.contrast, strict=True)
-        ]
+        dark = look.middle - look.contrast
+        background = [jnp.where(far_YxX, dark[i], back_YxX + pattern_YxX) for i, back_YxX in enumerate(background)]
     red, green, blue = (
-        jnp.where(inside_YxX, jnp.where(light_YxX, middle + contrast, middle - contrast), back)
-        for middle, contrast, back in zip(look.middle, look.contrast, background, strict=True)
+        jnp.where(inside_YxX, jnp.where(light_YxX, middle + contrast, middle - contrast), back_YxX)
+        for middle, contrast, back_YxX in zip(look.middle, look.contrast, background, strict=True)
     )
     # Packed into one integer per pixel: with channels innermost, XLA would compute all of the above per channel, in
     # loops of three (measured on a CPU: 25 times slower).
@@ -51,18 +51,28 @@ def _offsets(size: int, position: Position) -> tuple[Int[Array, "X"], Int[Array,
     return x_X, y_Y
 
 
-def _glyph(
-    size: int, look: Look, sprite: Position, turn: Int[Array, ""]
-) -> tuple[Bool[Array, "Y X"], Bool[Array, "Y X"]]:
+def _glyph(size: int, look: Look, sprite: Position) -> tuple[Bool[Array, "Y X"], Bool[Array, "Y X"]]:
     """Where the glyph is, and where it is light."""
-    column_X, row_Y = (offset // look.cell + SIDE // 2 for offset in _offsets(size, sprite))
+    column_X, row_Y = (offset // (size // CELLS) + SIDE // 2 for offset in _offsets(size, sprite))
     inside_YxX = ((column_X >= 0) & (column_X < SIDE)) & ((row_Y >= 0) & (row_Y < SIDE))[:, None]
-    column, row = jnp.clip(column_X, 0, SIDE - 1), jnp.clip(row_Y, 0, SIDE - 1)[:, None]
-    # The cells of the upright glyph that 0, 1, 2 and 3 quarter turns bring to (row, column).
-    last = SIDE - 1
-    cells = (row, column), (column, last - row), (last - row, last - column), (last - column, row)
-    cell_YxX = jax.lax.select_n(turn, *(SIDE * upright_row + upright_column for upright_row, upright_column in cells))
+    cell_YxX = jnp.clip(column_X, 0, SIDE - 1) + SIDE * jnp.clip(row_Y, 0, SIDE - 1)[:, None]
     return inside_YxX, (jnp.asarray(_BITS)[look.appearance] >> cell_YxX) & 1 == 1
+
+
+def _stripes(size: int, look: Look, event: Int[Array, ""]) -> Int[Array, "Y X"]:
+    """1 and −1 on the stripes of an event; 0 without one.
+
+    Their period is the side of the glyph, half of the frame's, so that the glyph hides as many light as dark pixels of
+    any stripes, and any two kinds of stripes differ in half of the rest.
+    """
+    period = size // 2
+    x_X, y_Y = jnp.arange(size), jnp.arange(size)[:, None]
+    vertical, diagonal, horizontal = (
+        jnp.where((along + phase) % period < period // 2, 1, -1)
+        for along, phase in zip((x_X, x_X + y_Y, y_Y), look.stripes, strict=True)
+    )
+    kinds = (jnp.zeros((size, size), jnp.int32), vertical, diagonal, horizontal)
+    return jax.lax.select_n(event, *(jnp.broadcast_to(kind, (size, size)) for kind in kinds))
 
 
 def _disc(size: int, centre: Position) -> Bool[Array, "Y X"]:

@@ -4,8 +4,8 @@ Positions are whole pixels, added modulo the size. The start is uniform over all
 else, so the position at any time is exactly uniform for each motion.
 
 A path has one frame for each position. At one of them, drawn at random, the motion pauses for the three events, each of
-`duration` frames; the sprite is upright in the frames before and after the events. So neither the frames of an event
-nor the changes from frame to frame depend on its place in the order, and removing the events leaves the path.
+`duration` frames, between two frames with a plain background. So neither the frames of an event nor the changes from
+frame to frame depend on its place in the order, and removing the events leaves the path.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jepa_jax.data.sprites.glyphs import GLYPHS
+from jepa_jax.data.sprites.glyphs import CELLS, GLYPHS
 from jepa_jax.settings import ConfigError
 
 VERSION = 3
@@ -27,7 +27,7 @@ VERSION = 3
 
 1: the sprite moved during events, so that a bag of frames revealed which event was second.
 2: the motion pauses during the events; mean colours of frames revealed appearance and order.
-3: glyphs of equal statistics, events that turn the glyph, eight motions.
+3: glyphs of equal statistics, events that show stripes, eight motions.
 """
 
 DIFFICULTIES = ("easy", "standard")
@@ -37,7 +37,7 @@ SIZES = {"tiny": (8, 32), "small": (16, 112), "full": (16, 224)}
 DIRECTIONS = {"right": (1, 0), "up": (0, -1), "left": (-1, 0), "down": (0, 1)}  # x right, y down
 PACES = ("accelerate", "decelerate")
 MOTIONS = tuple(itertools.product(DIRECTIONS, PACES))
-EVENTS = ("left", "over", "right")  # the glyph turns by 1, 2 or 3 quarters, counter-clockwise
+EVENTS = ("vertical", "diagonal", "horizontal")  # the direction of the stripes that the background shows
 ORDERS = tuple(itertools.permutations(range(len(EVENTS))))
 
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -54,7 +54,7 @@ REVERSE_MOTION = tuple(MOTIONS.index((_OPPOSITE[direction], _OPPOSITE[pace])) fo
 REVERSE_ORDER = tuple(ORDERS.index(order[::-1]) for order in ORDERS)
 """For each order label the label of the same clip played backwards."""
 
-_CELLS = 8  # cells of the largest glyph in a frame side
+_MIDDLE, _CONTRAST = (112, 124, 140), (72, 64, 40)  # of easy clips
 _MIN_FRAMES = 4  # three events and a frame without
 
 
@@ -62,8 +62,8 @@ _MIN_FRAMES = 4  # three events and a frame without
 class SpriteSpec:
     """Frames, size in pixels and difficulty of a sprite dataset. With 7 or more frames all motions are distinguishable.
 
-    `difficulty` "easy" shows one large sprite on a plain background; "standard" varies size, speed, colours and a
-    background pattern, and adds a moving distractor.
+    `difficulty` "easy" has the same colours in every clip; "standard" varies colours and contrasts, and adds a pattern
+    to the background and a moving distractor.
 
     Raises:
         ConfigError: fewer than 4 frames, a size that is no multiple of 8 pixels, or a difficulty that does not exist.
@@ -79,10 +79,10 @@ class SpriteSpec:
                 f"sprites: frames is {self.frames}; a clip needs at least {_MIN_FRAMES}: "
                 f"one for each of its {len(EVENTS)} events and one without."
             )
-        if self.size < _CELLS or self.size % _CELLS:
-            nearest = max(_CELLS, (self.size + _CELLS // 2) // _CELLS * _CELLS)
+        if self.size < CELLS or self.size % CELLS:
+            nearest = max(CELLS, (self.size + CELLS // 2) // CELLS * CELLS)
             raise ConfigError(
-                f"sprites: size is {self.size} pixels; expected a multiple of {_CELLS}, such as {nearest}."
+                f"sprites: size is {self.size} pixels; expected a multiple of {CELLS}, such as {nearest}."
             )
         if self.difficulty not in DIFFICULTIES:
             raise ConfigError(
@@ -101,9 +101,9 @@ class Look(NamedTuple):
     """The properties that are constant over a clip; all are integers."""
 
     appearance: Int[Array, "*B"]  # index into CLASSES["appearance"]
-    cell: Int[Array, "*B"]  # side of a cell of the glyph, in pixels
-    middle: Int[Array, "*B 3"]  # colour of the background, midway between the sprite's two
-    contrast: Int[Array, "*B 3"]  # difference of each of the sprite's colours from it
+    middle: Int[Array, "*B 3"]  # colour of the background, midway between the sprite's two and between the stripes' two
+    contrast: Int[Array, "*B 3"]  # difference of each of the sprite's colours from it; twice that of the stripes
+    stripes: Int[Array, "*B 3"]  # phase of the stripes of each event, in pixels
     wave: Int[Array, "*B 2"]  # of the background pattern, in 1/65536 periods a frame side along x and y
     phase: Int[Array, "*B"]  # of the pattern, in 1/65536 periods
     pattern: Int[Array, "*B"]  # amplitude of the pattern, in grey levels; 0 is a plain background
@@ -114,7 +114,7 @@ class Scene(NamedTuple):
 
     sprite: Position
     distractor: Position
-    turn: Int[Array, "*F"]  # of the glyph in each frame, in quarter turns, counter-clockwise; 0 outside of events
+    event: Int[Array, "*F"]  # 1 + the index into EVENTS of the event of each frame; 0 without one
     look: Look
     labels: dict[str, Int[Array, "*B"]]  # by the keys of CLASSES
 
@@ -139,31 +139,32 @@ def scene(spec: SpriteSpec, seed: int | Array, split: str, item: int | Array) ->
     # The generator is explicit: with another default (rbg), clips would depend on their batch.
     key = jax.random.key(seed, impl="threefry2x32")
     key = jax.random.fold_in(jax.random.fold_in(key, SPLITS.index(split)), item)
-    # 3 words choose the labels, 6 the starts and the distractor's motion, 12 the look, 2 when the events happen.
+    # 3 words choose the labels, 6 the starts and the distractor's motion, 13 the look, 1 when the events happen.
     words = jax.random.bits(key, (23,), jnp.uint32)
-    label_words, start_words, look_words, event_words = jnp.split(words, [3, 9, 21])
+    label_words, start_words, look_words, event_words = jnp.split(words, [3, 9, 22])
 
     labels = {task: _below(word, len(names)) for word, (task, names) in zip(label_words, CLASSES.items(), strict=True)}
     look = _look(spec, look_words, labels["appearance"])
-    position_F, turn_F = _timetable(spec.frames, event_words, labels["order"])
-    path_FxXY = jnp.asarray(_paths(_positions(spec.frames)))[labels["motion"], position_F] * look.cell
+    cell = spec.size // CELLS
+    position_F, event_F = _timetable(spec.frames, event_words[0], labels["order"])
+    path_FxXY = jnp.asarray(_paths(_positions(spec.frames)))[labels["motion"], position_F] * cell
     *starts, far_direction, far_step = start_words
     x, y, far_x, far_y = (_below(word, spec.size) for word in starts)
     far_heading = jnp.asarray(list(DIRECTIONS.values()), jnp.int32)[_below(far_direction, len(DIRECTIONS))]
-    far_step = 1 + _below(far_step, max(spec.size // 8, 1))
+    far_step = 1 + _below(far_step, cell)
     far_FxXY = position_F[:, None] * far_step * far_heading
 
     def moved(x: Array, y: Array, path_FxXY: Array) -> Position:
         return Position((x + path_FxXY[:, 0]) % spec.size, (y + path_FxXY[:, 1]) % spec.size)
 
-    return Scene(moved(x, y, path_FxXY), moved(far_x, far_y, far_FxXY), turn_F, look, labels)
+    return Scene(moved(x, y, path_FxXY), moved(far_x, far_y, far_FxXY), event_F, look, labels)
 
 
 def reverse(forward: Scene) -> Scene:
-    """The same clip played backwards, with its labels; frames are the first axis of positions and turns."""
+    """The same clip played backwards, with its labels; frames are the first axis of positions and events."""
     flip = functools.partial(jnp.flip, axis=0)
-    sprite, distractor, turn = jax.tree.map(flip, (forward.sprite, forward.distractor, forward.turn))
-    return Scene(sprite, distractor, turn, forward.look, reverse_labels(forward.labels))
+    sprite, distractor, event = jax.tree.map(flip, (forward.sprite, forward.distractor, forward.event))
+    return Scene(sprite, distractor, event, forward.look, reverse_labels(forward.labels))
 
 
 def reverse_labels(labels: Mapping[str, Int[Array | np.ndarray, "*B"]]) -> dict[str, Int[Array, "*B"]]:
@@ -192,21 +193,19 @@ def _below(word: Array, count: int) -> Array:
 
 
 def _look(spec: SpriteSpec, words: Array, appearance: Array) -> Look:
-    largest = spec.size // _CELLS
+    stripes = jnp.stack([_below(word, spec.size // 2) for word in words[:3]])
     if spec.difficulty == "easy":
+        middle, contrast = (jnp.asarray(colour, jnp.int32) for colour in (_MIDDLE, _CONTRAST))
         zero = jnp.int32(0)
-        middle = jnp.stack([120 + _below(word, 17) for word in words[:3]])
-        contrast = jnp.stack([56 + _below(word, 17) for word in words[3:6]])
-        return Look(appearance, jnp.int32(largest), middle, contrast, jnp.zeros(2, jnp.int32), zero, zero)
-    smallest = -(-3 * largest // 4)
+        return Look(appearance, middle, contrast, stripes, jnp.zeros(2, jnp.int32), zero, zero)
     return Look(
         appearance=appearance,
-        cell=smallest + _below(words[6], largest - smallest + 1),
-        middle=jnp.stack([96 + _below(word, 65) for word in words[:3]]),
-        contrast=jnp.stack([32 + _below(word, 33) for word in words[3:6]]),
-        wave=(jnp.stack([_below(word, 8 * PERIOD) for word in words[7:9]]) - 4 * PERIOD),
-        phase=_below(words[9], PERIOD),
-        pattern=8 + _below(words[10], 17),
+        middle=jnp.stack([96 + _below(word, 65) for word in words[3:6]]),
+        contrast=jnp.stack([32 + _below(word, 33) for word in words[6:9]]),
+        stripes=stripes,
+        wave=jnp.stack([_below(word, 8 * PERIOD) for word in words[9:11]]) - 4 * PERIOD,
+        phase=_below(words[11], PERIOD),
+        pattern=4 + _below(words[12], 13),
     )
 
 
@@ -234,23 +233,20 @@ def _paths(positions: int) -> np.ndarray:
     return np.stack(paths).astype(np.int32)
 
 
-def _timetable(frames: int, words: Array, order: Array) -> tuple[Int[Array, "F"], Int[Array, "F"]]:
-    """Returns the path position and the turn of the glyph in each frame.
+def _timetable(frames: int, word: Array, order: Array) -> tuple[Int[Array, "F"], Int[Array, "F"]]:
+    """Returns the path position and the event of each frame.
 
     The events follow each other in the given order while the path pauses at one position, uniformly drawn, between two
-    frames in which the glyph is upright. Clips of 4 frames have only one such frame, the first or the last. So a
-    timetable and its mirror image are equally likely.
+    frames without an event. Clips of 4 frames have only one such frame, the first or the last. So a timetable and its
+    mirror image are equally likely.
     """
-    duration = _duration(frames)
-    pause = len(EVENTS) * duration
-    positions = _positions(frames)
+    duration, positions = _duration(frames), _positions(frames)
+    pause = frames - positions  # frames by which the events delay the path
+    halt = _below(word, positions)
+    start = _below(word, 2) if frames == _MIN_FRAMES else halt + 1
     frame_F = jnp.arange(frames)
-    halt = _below(words[0], positions)
-    upright_before = _below(words[1], 2) if frames == pause + 1 else 1
-    start = halt + upright_before
-    position_F = jnp.minimum(frame_F, halt) + jnp.maximum(frame_F - halt - (frames - positions), 0)
+    position_F = jnp.minimum(frame_F, halt) + jnp.maximum(frame_F - halt - pause, 0)
     slot_F = (frame_F - start) // duration
-    turn_of_slot = jnp.asarray(ORDERS, jnp.int32)[order] + 1
     during_F = (slot_F >= 0) & (slot_F < len(EVENTS))
-    turn_F = jnp.where(during_F, turn_of_slot[jnp.clip(slot_F, 0, len(EVENTS) - 1)], 0)
-    return position_F, turn_F
+    event_F = jnp.asarray(ORDERS, jnp.int32)[order, jnp.clip(slot_F, 0, len(EVENTS) - 1)] + 1
+    return position_F, jnp.where(during_F, event_F, 0)
