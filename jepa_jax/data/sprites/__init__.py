@@ -1,34 +1,35 @@
 """Sprites: an unlimited procedural video dataset with three independent labels and no download.
 
-A glyph, a 4×4 texture of light and dark cells, moves over a toroidal background (it leaves on one side and re-enters on
-the other). At one point of its path the motion pauses while the background briefly shows stripes of three directions,
-one after another, then continues. Each clip is a function of (spec, seed, split, item), rendered by JAX on any device,
-as a separate batch or inside a jitted training step. The labels are uniform and independent:
+A glyph, a 4×4 texture of light and dark cells, moves over a torus (it leaves on one side and re-enters on the other).
+At one point of its path the motion pauses for three brief events, in which all cells of the glyph become stripes. Each
+clip is a function of (spec, seed, split, item), rendered by JAX on any device, as a separate batch or inside a jitted
+training step. The labels are uniform and independent:
 
-    appearance   4  the glyph: visible in a single frame
+    appearance   8  the glyph, a turn or mirror image of one texture: visible in a single frame
     motion       8  a direction, and whether steps grow or shrink: visible in differences between frames
-    order        6  the order of vertical, diagonal and horizontal stripes
+    order        6  the order of the stripes: rows, columns, checks
 
 Properties guaranteed by construction:
 
-- A single frame carries no information about motion. At any time the glyph's position is exactly uniform over the
-  pixels and independent of all labels, and each frame is drawn from the state at its own time only.
+- A single frame carries no information about motion. At any time the glyph's position is exactly uniform and
+  independent of all labels, and each frame is drawn from the state at its own time only.
 - An unordered set of frames carries no information about order. Two clips that differ only in the order of events have
   the same frames, bit for bit, at other times, so no function of a bag of frames can distinguish orders.
 - A clip played backwards is an equally likely clip of the dataset, with the labels REVERSE_MOTION and REVERSE_ORDER.
   Reversing its state reverses the video bit for bit. So no function of a bag of frames can distinguish a motion from
   its reverse, such as "right accelerate" from "left decelerate".
-- In `easy` clips, colours carry no information: every frame without stripes has the same histogram, every frame with
-  stripes another one, whatever the labels, and both have the same mean. Nor does the energy of changes: the mean square
-  of a change depends only on whether the glyph moves, stripes begin or end, or stripes follow others. The mean absolute
-  change also depends on the length of the step, which tells accelerating from decelerating motions, and nothing else.
+- Colours carry no information: half of the glyph's pixels are light and half are dark in every frame, with or without
+  stripes, so all frames of an `easy` clip have the same histogram.
+- The energy of the changes in an `easy` clip tells steps of half a cell from longer ones and from events, that is an
+  accelerating motion from a decelerating one, and nothing else: neither the glyph, nor its direction, nor which event
+  follows which (see `glyphs`).
 
 In `standard` clips the glyph hides parts of a pattern and of a distractor, so that these statistics vary, but hardly
 with the labels (see docs/sprites.md).
 
-Limitations: a bag of frames does carry information about motion, since its positions trace the path. A single frame
-with *known time* carries information about order: an event seen early is probably the first. With fewer than 7 frames a
-path has too few positions to distinguish all motions.
+Limitations: a bag of frames does carry information about motion, since its positions trace the path: at best it tells
+four pairs of motions apart. A single frame with *known time* carries information about order: an event seen early is
+probably the first. With fewer than 7 frames a path has too few positions to distinguish all motions.
 """
 
 import functools
@@ -118,7 +119,7 @@ def velocities(
 
 def draw(spec: SpriteSpec, scenes: Scene) -> UInt8[Array, "B F Y X C"]:
     """Draws a batch of scenes (see `scene`; the first axis of all arrays is the batch)."""
-    draw_batch = jax.vmap(functools.partial(draw_frame, spec.size, spec.difficulty))
+    draw_batch = jax.vmap(functools.partial(draw_frame, spec))
 
     # A scan over time: working memory is one frame per clip, a batch sharded over devices stays sharded, and all frames
     # are drawn by the same machine code, so that equal states give equal bits.

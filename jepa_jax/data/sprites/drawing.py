@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, UInt8
 
-from jepa_jax.data.sprites.glyphs import CELLS, GLYPHS, SIDE
-from jepa_jax.data.sprites.scene import PERIOD, Look, Position
+from jepa_jax.data.sprites.glyphs import GLYPHS, SIDE
+from jepa_jax.data.sprites.scene import PERIOD, Look, Position, SpriteSpec
 
 _DISTRACTOR_RADII = 14  # radii of the distractor in a frame side
 # Bit 4·row + column is 1 where the glyph is light.
@@ -19,22 +19,21 @@ _BITS = np.array(
 
 
 def draw_frame(
-    size: int,
-    difficulty: str,
+    spec: SpriteSpec,
     look: Look,
     sprite: Position,
     distractor: Position,
     event: Int[Array, ""],
 ) -> UInt8[Array, "Y X 3"]:
     """Draws one frame of one clip; `sprite`, `distractor` and `event` are at one time, without the F axis."""
-    inside_YxX, light_YxX = _glyph(size, look, sprite)
-    stripes_YxX = _stripes(size, look, event)
-    colours = zip(look.middle, look.contrast, strict=True)
-    background = [middle + stripes_YxX * (contrast // 2) for middle, contrast in colours]
-    if difficulty == "standard":
-        pattern_YxX, far_YxX = _pattern(size, look), _disc(size, distractor)
-        dark = look.middle - look.contrast
-        background = [jnp.where(far_YxX, dark[i], back_YxX + pattern_YxX) for i, back_YxX in enumerate(background)]
+    inside_YxX, light_YxX = _glyph(spec, look, sprite, event)
+    background = list(look.middle)
+    if spec.difficulty == "standard":
+        pattern_YxX, far_YxX = _pattern(spec.size, look), _disc(spec.size, distractor)
+        background = [
+            jnp.where(far_YxX, middle - contrast, middle + pattern_YxX)
+            for middle, contrast in zip(look.middle, look.contrast, strict=True)
+        ]
     red, green, blue = (
         jnp.where(inside_YxX, jnp.where(light_YxX, middle + contrast, middle - contrast), back_YxX)
         for middle, contrast, back_YxX in zip(look.middle, look.contrast, background, strict=True)
@@ -51,28 +50,23 @@ def _offsets(size: int, position: Position) -> tuple[Int[Array, "X"], Int[Array,
     return x_X, y_Y
 
 
-def _glyph(size: int, look: Look, sprite: Position) -> tuple[Bool[Array, "Y X"], Bool[Array, "Y X"]]:
-    """Where the glyph is, and where it is light."""
-    column_X, row_Y = (offset // (size // CELLS) + SIDE // 2 for offset in _offsets(size, sprite))
+def _glyph(
+    spec: SpriteSpec, look: Look, sprite: Position, event: Int[Array, ""]
+) -> tuple[Bool[Array, "Y X"], Bool[Array, "Y X"]]:
+    """Where the glyph is, and where it is light.
+
+    In an event every cell shows the same stripes: its upper half is light, or its left half, or two of its quarters. So
+    half of each cell is light, and any two of the glyph and the three events differ in half of the pixels.
+    """
+    half_column_X, half_row_Y = (offset // spec.half_cell + SIDE for offset in _offsets(spec.size, sprite))
+    column_X, row_Y = half_column_X // 2, half_row_Y // 2
     inside_YxX = ((column_X >= 0) & (column_X < SIDE)) & ((row_Y >= 0) & (row_Y < SIDE))[:, None]
     cell_YxX = jnp.clip(column_X, 0, SIDE - 1) + SIDE * jnp.clip(row_Y, 0, SIDE - 1)[:, None]
-    return inside_YxX, (jnp.asarray(_BITS)[look.appearance] >> cell_YxX) & 1 == 1
-
-
-def _stripes(size: int, look: Look, event: Int[Array, ""]) -> Int[Array, "Y X"]:
-    """1 and −1 on the stripes of an event; 0 without one.
-
-    Their period is the side of the glyph, half of the frame's, so that the glyph hides as many light as dark pixels of
-    any stripes, and any two kinds of stripes differ in half of the rest.
-    """
-    period = size // 2
-    x_X, y_Y = jnp.arange(size), jnp.arange(size)[:, None]
-    vertical, diagonal, horizontal = (
-        jnp.where((along + phase) % period < period // 2, 1, -1)
-        for along, phase in zip((x_X, x_X + y_Y, y_Y), look.stripes, strict=True)
+    glyph_YxX = (jnp.asarray(_BITS)[look.appearance] >> cell_YxX) & 1 == 1
+    rows_YxX, columns_YxX = (
+        jnp.broadcast_to(half % 2 == 0, glyph_YxX.shape) for half in (half_row_Y[:, None], half_column_X)
     )
-    kinds = (jnp.zeros((size, size), jnp.int32), vertical, diagonal, horizontal)
-    return jax.lax.select_n(event, *(jnp.broadcast_to(kind, (size, size)) for kind in kinds))
+    return inside_YxX, jax.lax.select_n(event, glyph_YxX, rows_YxX, columns_YxX, rows_YxX == columns_YxX)
 
 
 def _disc(size: int, centre: Position) -> Bool[Array, "Y X"]:

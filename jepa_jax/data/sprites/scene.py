@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jepa_jax.data.sprites.glyphs import CELLS, GLYPHS
+from jepa_jax.data.sprites.glyphs import GLYPHS, SIDE
 from jepa_jax.settings import ConfigError
 
 VERSION = 3
@@ -27,7 +27,7 @@ VERSION = 3
 
 1: the sprite moved during events, so that a bag of frames revealed which event was second.
 2: the motion pauses during the events; mean colours of frames revealed appearance and order.
-3: glyphs of equal statistics, events that show stripes, eight motions.
+3: glyphs of equal statistics, whose cells become stripes in the events; eight motions.
 """
 
 DIFFICULTIES = ("easy", "standard")
@@ -37,7 +37,7 @@ SIZES = {"tiny": (8, 32), "small": (16, 112), "full": (16, 224)}
 DIRECTIONS = {"right": (1, 0), "up": (0, -1), "left": (-1, 0), "down": (0, 1)}  # x right, y down
 PACES = ("accelerate", "decelerate")
 MOTIONS = tuple(itertools.product(DIRECTIONS, PACES))
-EVENTS = ("vertical", "diagonal", "horizontal")  # the direction of the stripes that the background shows
+EVENTS = ("rows", "columns", "checks")  # what the cells of the glyph become
 ORDERS = tuple(itertools.permutations(range(len(EVENTS))))
 
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -54,19 +54,22 @@ REVERSE_MOTION = tuple(MOTIONS.index((_OPPOSITE[direction], _OPPOSITE[pace])) fo
 REVERSE_ORDER = tuple(ORDERS.index(order[::-1]) for order in ORDERS)
 """For each order label the label of the same clip played backwards."""
 
-_MIDDLE, _CONTRAST = (112, 124, 140), (72, 64, 40)  # of easy clips
+_MIDDLE, _CONTRAST = (112, 124, 140), (72, 64, 40)  # of easy clips, up to 3 more in each channel
 _MIN_FRAMES = 4  # three events and a frame without
+_UNITS = 16  # the frame side is a multiple of this many pixels
+_GLYPHS_IN_FRAME = {"easy": 1, "standard": 2}  # sides of a glyph in a frame side
 
 
 @dataclasses.dataclass(frozen=True)
 class SpriteSpec:
     """Frames, size in pixels and difficulty of a sprite dataset. With 7 or more frames all motions are distinguishable.
 
-    `difficulty` "easy" has the same colours in every clip; "standard" varies colours and contrasts, and adds a pattern
-    to the background and a moving distractor.
+    In "easy" clips the glyph covers the whole torus, its positions are multiples of half a cell, and all clips have
+    almost the same colours. In "standard" clips it is half as long, its position is any pixel, colours and contrasts
+    vary, and the background has a pattern and a moving distractor.
 
     Raises:
-        ConfigError: fewer than 4 frames, a size that is no multiple of 8 pixels, or a difficulty that does not exist.
+        ConfigError: fewer than 4 frames, a size that is no multiple of 16 pixels, or a difficulty that does not exist.
     """
 
     frames: int = 8
@@ -79,15 +82,20 @@ class SpriteSpec:
                 f"sprites: frames is {self.frames}; a clip needs at least {_MIN_FRAMES}: "
                 f"one for each of its {len(EVENTS)} events and one without."
             )
-        if self.size < CELLS or self.size % CELLS:
-            nearest = max(CELLS, (self.size + CELLS // 2) // CELLS * CELLS)
+        if self.size < _UNITS or self.size % _UNITS:
+            nearest = max(_UNITS, (self.size + _UNITS // 2) // _UNITS * _UNITS)
             raise ConfigError(
-                f"sprites: size is {self.size} pixels; expected a multiple of {CELLS}, such as {nearest}."
+                f"sprites: size is {self.size} pixels; expected a multiple of {_UNITS}, such as {nearest}."
             )
         if self.difficulty not in DIFFICULTIES:
             raise ConfigError(
                 f"sprites: difficulty is {self.difficulty!r}; expected {' or '.join(map(repr, DIFFICULTIES))}."
             )
+
+    @property
+    def half_cell(self) -> int:
+        """Half the side of a glyph's cell in pixels: the shorter step, and the width of stripes."""
+        return self.size // (2 * SIDE * _GLYPHS_IN_FRAME[self.difficulty])
 
 
 class Position(NamedTuple):
@@ -101,9 +109,8 @@ class Look(NamedTuple):
     """The properties that are constant over a clip; all are integers."""
 
     appearance: Int[Array, "*B"]  # index into CLASSES["appearance"]
-    middle: Int[Array, "*B 3"]  # colour of the background, midway between the sprite's two and between the stripes' two
-    contrast: Int[Array, "*B 3"]  # difference of each of the sprite's colours from it; twice that of the stripes
-    stripes: Int[Array, "*B 3"]  # phase of the stripes of each event, in pixels
+    middle: Int[Array, "*B 3"]  # colour of the background, midway between the glyph's two
+    contrast: Int[Array, "*B 3"]  # difference of each of the glyph's colours from it
     wave: Int[Array, "*B 2"]  # of the background pattern, in 1/65536 periods a frame side along x and y
     phase: Int[Array, "*B"]  # of the pattern, in 1/65536 periods
     pattern: Int[Array, "*B"]  # amplitude of the pattern, in grey levels; 0 is a plain background
@@ -139,19 +146,20 @@ def scene(spec: SpriteSpec, seed: int | Array, split: str, item: int | Array) ->
     # The generator is explicit: with another default (rbg), clips would depend on their batch.
     key = jax.random.key(seed, impl="threefry2x32")
     key = jax.random.fold_in(jax.random.fold_in(key, SPLITS.index(split)), item)
-    # 3 words choose the labels, 6 the starts and the distractor's motion, 13 the look, 1 when the events happen.
-    words = jax.random.bits(key, (23,), jnp.uint32)
-    label_words, start_words, look_words, event_words = jnp.split(words, [3, 9, 22])
+    # 3 words choose the labels, 6 the starts and the distractor's motion, 10 the look, 1 when the events happen.
+    words = jax.random.bits(key, (20,), jnp.uint32)
+    label_words, start_words, look_words, event_words = jnp.split(words, [3, 9, 19])
 
     labels = {task: _below(word, len(names)) for word, (task, names) in zip(label_words, CLASSES.items(), strict=True)}
     look = _look(spec, look_words, labels["appearance"])
-    cell = spec.size // CELLS
     position_F, event_F = _timetable(spec.frames, event_words[0], labels["order"])
-    path_FxXY = jnp.asarray(_paths(_positions(spec.frames)))[labels["motion"], position_F] * cell
+    path_FxXY = jnp.asarray(_paths(_positions(spec.frames)))[labels["motion"], position_F] * spec.half_cell
     *starts, far_direction, far_step = start_words
-    x, y, far_x, far_y = (_below(word, spec.size) for word in starts)
+    lattice = spec.half_cell if spec.difficulty == "easy" else 1
+    x, y = (_below(word, spec.size // lattice) * lattice for word in starts[:2])
+    far_x, far_y = (_below(word, spec.size) for word in starts[2:])
     far_heading = jnp.asarray(list(DIRECTIONS.values()), jnp.int32)[_below(far_direction, len(DIRECTIONS))]
-    far_step = 1 + _below(far_step, cell)
+    far_step = 1 + _below(far_step, spec.size // 8)
     far_FxXY = position_F[:, None] * far_step * far_heading
 
     def moved(x: Array, y: Array, path_FxXY: Array) -> Position:
@@ -193,19 +201,18 @@ def _below(word: Array, count: int) -> Array:
 
 
 def _look(spec: SpriteSpec, words: Array, appearance: Array) -> Look:
-    stripes = jnp.stack([_below(word, spec.size // 2) for word in words[:3]])
     if spec.difficulty == "easy":
-        middle, contrast = (jnp.asarray(colour, jnp.int32) for colour in (_MIDDLE, _CONTRAST))
+        middle = jnp.stack([base + _below(word, 4) for base, word in zip(_MIDDLE, words[:3], strict=True)])
+        contrast = jnp.stack([base + _below(word, 4) for base, word in zip(_CONTRAST, words[3:6], strict=True)])
         zero = jnp.int32(0)
-        return Look(appearance, middle, contrast, stripes, jnp.zeros(2, jnp.int32), zero, zero)
+        return Look(appearance, middle, contrast, jnp.zeros(2, jnp.int32), zero, zero)
     return Look(
         appearance=appearance,
-        middle=jnp.stack([96 + _below(word, 65) for word in words[3:6]]),
-        contrast=jnp.stack([32 + _below(word, 33) for word in words[6:9]]),
-        stripes=stripes,
-        wave=jnp.stack([_below(word, 8 * PERIOD) for word in words[9:11]]) - 4 * PERIOD,
-        phase=_below(words[11], PERIOD),
-        pattern=4 + _below(words[12], 13),
+        middle=jnp.stack([96 + _below(word, 65) for word in words[:3]]),
+        contrast=jnp.stack([32 + _below(word, 33) for word in words[3:6]]),
+        wave=jnp.stack([_below(word, 8 * PERIOD) for word in words[6:8]]) - 4 * PERIOD,
+        phase=_below(words[8], PERIOD),
+        pattern=4 + _below(words[9], 13),
     )
 
 
@@ -221,9 +228,9 @@ def _positions(frames: int) -> int:
 
 @functools.cache
 def _paths(positions: int) -> np.ndarray:
-    """The path of each motion, x and y in cells, [8, positions, 2].
+    """The path of each motion, x and y in half cells, [8, positions, 2].
 
-    Steps are one or two cells. A path played backwards is the path of the reverse motion.
+    Steps are half a cell or a cell. A path played backwards is the path of the reverse motion.
     """
     steps = positions - 1
     slow_first = np.where(np.arange(steps) < steps - steps // 2, 1, 2)
