@@ -11,9 +11,9 @@ attentive probe on all tokens, 100 epochs of batch 32, AdamW 3e-4, weight decay 
 as H.264 (docs/directions.md). Controls: the untrained encoder; 16×16 pixels of the first frame; one frame at a random
 time, repeated.
 
-Expected: see docs/directions.md. The study published 27.5 % (baseline), 67.5 % and 72.5 % (untrained encoders) for
-`paper`; chance is 12.5 %.
-Hardware: two CPU cores for `paper`; an accelerator for a ViT-B on the larger sets.
+Expected: an untrained ViT of width 128 and depth 4 scores 64.2, 93.0 and 99.6 %; compare with the untrained row only.
+The study published 27.5 % (baseline), 67.5 % and 72.5 % (untrained encoders) for `paper`. Chance is 12.5 %.
+Hardware: two CPU cores for small encoders (docs/directions.md); an accelerator for a ViT-B on the larger sets.
 """
 
 import ml_collections
