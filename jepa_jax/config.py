@@ -170,7 +170,8 @@ class EmaConfig:
 class SourceConfig:
     """One source of clips."""
 
-    # videos, images, sprites, webdataset (tar shards), or your own class: my_package.my_module:MySource.
+    # videos, images, webdataset (tar shards), your own class (my_package.my_module:MySource), or a rendered set:
+    # sprites, directions, directions_wrapped, moving_discs.
     kind: str = "videos"
     # A prepared set; a folder (CLASS/file, SPLIT/CLASS/file or flat); or a CSV file of `path label` lines. For
     # webdataset: a .tar file, a folder of them, or shard-{000..012}.tar. Training needs no labels.
@@ -183,10 +184,10 @@ class SourceConfig:
     include: str = ""  # keep only paths that match this regular expression
     exclude: str = ""  # drop paths that match this regular expression
     difficulty: Literal["easy", "standard"] = "easy"  # sprites only
-    # For sprites, prepared sets and folders with split folders. Other folders and CSV files have no splits.
+    # For rendered sets, prepared sets and folders with split folders. Other folders and CSV files have no splits.
     split: Literal["train", "validation", "test"] = "train"
     fold: int = 1  # prepared UCF-101 only: 1, 2 or 3, the official train/test split
-    clips: int = 100_000  # sprites only: number of clips
+    clips: int = 100_000  # rendered sets only: number of clips
 
     def __post_init__(self) -> None:
         at_least(self, 0, "weight", "target_fps")
@@ -202,7 +203,7 @@ class SourceConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random resized crop and flip of each clip, the same for all frames. Sprites are never cropped or flipped."""
+    """Random resized crop and flip of each clip, the same for all frames. Not applied to rendered clips."""
 
     crop_area: tuple[float, float] = (0.3, 1.0)
     crop_aspect: tuple[float, float] = (0.75, 1.35)
@@ -230,7 +231,7 @@ class DataConfig:
     # the encoder embeds with its image path, in separate steps; their share of the steps follows the weights.
     images: Literal["clips", "frames"] = "clips"
     max_skip_fraction: float = 0.05  # a larger share of undecodable items in a source is an error
-    render_in_step: bool = True  # sprites only: render inside the jitted step
+    render_in_step: bool = True  # rendered sets only: render inside the jitted step
 
     def __post_init__(self) -> None:
         at_least(self, 0, "workers", "prefetch")

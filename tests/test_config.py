@@ -9,7 +9,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from jepa_jax import data, recipes
+from jepa_jax import config_files, data, recipes
 from jepa_jax.config import Config, defaults
 from jepa_jax.models import sizes
 from jepa_jax.settings import ConfigError, difference, parse, to_dict
@@ -163,7 +163,7 @@ def test_misspelled_recipe_raises_with_a_suggestion():
         recipes.apply(defaults(Config), "motion_gided")
 
 
-@pytest.mark.parametrize("name", ["quickstart", "folder", "ucf101", "mixed"])
+@pytest.mark.parametrize("name", ["quickstart", "folder", "ucf101", "mixed", "directions"])
 def test_help_lists_every_recipe(name, capsys):
     with pytest.raises(SystemExit) as stop:
         get_config(name, "help")
@@ -185,7 +185,7 @@ def test_any_objective_can_be_set_in_any_recipe():
     }
 
 
-@pytest.mark.parametrize("name", ["quickstart", "folder", "ucf101", "mixed"])
+@pytest.mark.parametrize("name", ["quickstart", "folder", "ucf101", "mixed", "directions"])
 def test_config_files_build_a_setup(name):
     config = parse(Config, get_config(name))
     setup = build_setup(config)
@@ -193,7 +193,31 @@ def test_config_files_build_a_setup(name):
         0 < mask.context < mask.context + mask.target <= setup.grid[0] * setup.grid[1] ** 2 for mask in setup.masks
     )
     assert abs(sum(s.weight for s in config.data.sources.values()) - 1) < 1e-6
-    assert data.renders_in_step(config.data) == (name == "quickstart")
+    assert data.renders_in_step(config.data) == (name in ("quickstart", "directions"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "target", "objective"),
+    [
+        ("kinematic", "online", "kinematic"),
+        ("baseline", "ema", None),
+        ("sigreg_no_ema", "online", "sigreg"),
+        ("sigreg", "ema", "sigreg"),
+    ],
+)
+def test_directions_config_has_the_settings_of_the_study(recipe, target, objective):
+    config = parse(Config, get_config("directions", recipe))
+    assert (config.steps, config.batch_size, config.optim.warmup_steps) == (100 * 50, 16, 50)
+    assert config.clip.shape == (8, 128, 128, 3)
+    assert {source.kind for source in config.data.sources.values()} == {"moving_discs"}
+    assert config.target == target
+    added = {name: o.coefficient for name, o in config.objectives.items() if "prediction" not in name}
+    assert added == ({objective: 1.0} if objective else {})
+    assert config_files.find(config.probe)
+
+
+def test_directions_config_is_kinematic_by_default():
+    assert get_config("directions").recipe == "kinematic"
 
 
 @pytest.mark.parametrize("encoder", ["vit_large", "vit_giant"])

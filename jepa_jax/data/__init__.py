@@ -1,7 +1,8 @@
 """Input pipeline for training and evaluation: sources → order → decode → augment → batches.
 
 Training reads `TrainBatches` through `device_prefetch`; evaluation reads `EvaluationSet`. Files are decoded on the
-host, in worker processes that never touch an accelerator; JAX renders sprites, in the training step if possible.
+host, in worker processes that never touch an accelerator; JAX renders procedural clips, in the training step if
+possible.
 """
 
 from jepa_jax.data.evaluation_clips import EvaluationSet

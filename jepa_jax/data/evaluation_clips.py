@@ -53,7 +53,7 @@ class EvaluationSet:
             settings: the source of the clips.
             clip: number of frames and size of the clips.
             views: the crops to take of each video; default one view of the whole video.
-            seed: seed of rendered sprites.
+            seed: seed of rendered clips.
             name: name of the set in errors about its files.
             setting: path of `settings` in the config, for errors.
             max_skip_fraction: the share of files that may be undecodable.
@@ -98,7 +98,7 @@ class EvaluationSet:
         return self.source.item_names(self._seed)
 
     def shared_with(self, other: "EvaluationSet") -> list[str]:
-        """The items that both sets contain: paths, or names of sprites."""
+        """The items that both sets contain: paths, or names of rendered clips."""
         own, others = (clips.source.addresses(clips._seed) for clips in (self, other))
         return sorted(set(own).intersection(others))
 

@@ -27,7 +27,7 @@ _RENDER_BATCH = 8
 
 
 def renders_in_step(settings: config.DataConfig) -> bool:
-    """Whether the training step renders the video, so that batches hold none: true for a single source of sprites."""
+    """Whether the training step renders the video, so that batches hold none: true for a single rendered source."""
     kinds = [sources.kind_of(source) for source in settings.sources.values()]
     return settings.render_in_step and len(kinds) == 1 and kinds[0].renders_in_step
 

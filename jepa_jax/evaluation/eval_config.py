@@ -160,7 +160,7 @@ class EvalConfig:
     # name of a recording or a person, are held out together to choose a probe's settings. Empty: the groups of
     # `fold_by`, or each clip by itself.
     groups: str = ""
-    seed: int = 0  # of probes and sprites
+    seed: int = 0  # of probes and rendered clips
     frames: int = 0  # frames of a clip; 0: as in training
     size: int | tuple[int, int] = 0  # side of a clip in pixels, or (height, width); 0: as in training
     dtype: Literal["trained", "float32", "bfloat16"] = "trained"  # of the encoder's computation

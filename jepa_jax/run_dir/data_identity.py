@@ -8,7 +8,7 @@ WORKDIR/data.json, written when the run starts, records for each source
   network disk cost no more than 4,096. Modification times are ignored because copying changes them.
 * of prepared sets: the items and index, and sizes and digests of up to `fingerprints.EXCERPTS` record files, as for
   other files.
-* of sprites: the version of the drawing code.
+* of rendered sets: the version of the drawing code.
 
 A file replaced by another of the same name and size may go unnoticed. A change in size is always detected in sets of up
 to `fingerprints.SIZES` files.

@@ -13,7 +13,7 @@ from absl import logging
 from etils import epath
 
 from jepa_jax.config import Config
-from jepa_jax.data import sprites
+from jepa_jax.data import sources
 from jepa_jax.files.paths import is_remote, locate, reachable, write_text
 from jepa_jax.run_dir import changes
 from jepa_jax.settings import ConfigError, parse, to_dict
@@ -119,14 +119,14 @@ def load_config(workdir: epath.PathLike) -> Config:
 
 
 def versions() -> dict[str, Any]:
-    """Versions of Python, of the packages that affect results and of the sprite set, and the commit of a checkout."""
+    """Versions of Python, of the packages that affect results and of rendered sets, and the commit of a checkout."""
     installed: dict[str, Any] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             installed[package] = None
-    return installed | {"sprites": sprites.VERSION, "commit": _commit()}
+    return installed | sources.rendered_versions() | {"commit": _commit()}
 
 
 def cut_back(metrics: pathlib.Path, step: int) -> None:

@@ -10,7 +10,7 @@ import optax
 
 from jepa_jax import data, masks, models
 from jepa_jax.config import Attention, Config, EncoderConfig
-from jepa_jax.data import sprites
+from jepa_jax.data import sources
 from jepa_jax.distributed import processes
 from jepa_jax.models import attention
 from jepa_jax.objectives import base
@@ -41,7 +41,7 @@ class TrainSetup:
     grid: masks.Grid  # tokens of a clip in time, height and width
     masks: tuple[masks.MaskPlan, ...]
     optimizer: optax.GradientTransformation
-    sprites: sprites.SpriteSpec | None  # sprites to render in the step; None if batches contain videos
+    render: sources.Render | None  # renders the clips of a step; None if batches contain videos
     images: "TrainSetup | None" = None  # the setup for steps on single frames, if config.data.images is "frames"
 
     @property
@@ -80,7 +80,7 @@ def _setup_of(config: Config, frames: int, target: EncoderConfig | None) -> Trai
     with error_prefix("config.clip"):
         shape = (1, frames, *config.clip.shape[1:])
         grid = encoder.grid(jax.ShapeDtypeStruct(shape, jnp.float32))
-        spec = sprite_spec(config)
+        render = renderer(config)
     with error_prefix("config.optim"):
         transformation = optimizer.build(config.optim, schedules.length(config))
     plans = []
@@ -95,7 +95,7 @@ def _setup_of(config: Config, frames: int, target: EncoderConfig | None) -> Trai
         grid=grid,
         masks=tuple(plans),
         optimizer=transformation,
-        sprites=spec,
+        render=render,
     )
 
 
@@ -154,12 +154,12 @@ def _require_same_tokens(encoder: models.Encoder, target: models.Encoder) -> Non
         )
 
 
-def sprite_spec(config: Config) -> sprites.SpriteSpec | None:
-    """The sprites that the step renders; None if batches contain videos."""
+def renderer(config: Config) -> sources.Render | None:
+    """The function that renders the clips of a step; None if batches contain videos."""
     if not data.renders_in_step(config.data):
         return None
     (source,) = config.data.sources.values()
-    return sprites.spec_of(config.clip, source.difficulty)
+    return sources.kind_of(source).renderer(source, config.clip)
 
 
 def init_state(setup: TrainSetup, seed: int | jax.Array) -> TrainState:

@@ -10,7 +10,6 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jepa_jax import masks
-from jepa_jax.data import sprites
 from jepa_jax.distributed import sharding
 from jepa_jax.models import batch_sharding, pixels
 from jepa_jax.objectives import base
@@ -30,7 +29,7 @@ def train_step(setup: TrainSetup, state: TrainState, batch: Batch) -> tuple[Trai
         setup: modules, masks and optimizer (static under jit).
         state: before the step; may be donated.
         batch: `video` uint8 [B, F, Y, X, C] (F = 1 for single frames, see `TrainSetup.images`), or `item` [B] for
-            sprites rendered in the step.
+            clips rendered in the step.
 
     Returns:
         The new state, and metrics: scalars, and a dict `features` with samples of target and context features.
@@ -189,9 +188,8 @@ def normalise_levels(h_BxNxD: Float[Array, "B N D"], levels: int) -> Float[Array
 def _clips(setup: TrainSetup, batch: Batch) -> Float[Array, "B F Y X C"]:
     if "video" in batch:
         return pixels.normalise(batch["video"])
-    source = next(iter(setup.config.data.sources.values()))
-    assert setup.sprites is not None
-    return pixels.normalise(sprites.render(setup.sprites, setup.config.seed, source.split, batch["item"])[0])
+    assert setup.render is not None
+    return pixels.normalise(setup.render(setup.config.seed, batch["item"])[0])
 
 
 def _sample(features_BxSxD: jax.Array) -> jax.Array:

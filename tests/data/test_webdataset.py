@@ -242,7 +242,10 @@ def test_class_outside_the_package_can_be_a_source(monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("webdatset", "Did you mean 'webdataset'. Known here: images, sprites, videos, webdataset"),
+        (
+            "webdatset",
+            "Did you mean 'webdataset'. Known here: directions, .*, images, .*, sprites, videos, webdataset",
+        ),
         ("nowhere.at_all:Source", "cannot be imported"),
         ("jepa_jax.config:ClipConfig", "expected a subclass of jepa_jax.data.sources.Source"),
     ],

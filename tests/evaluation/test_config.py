@@ -187,10 +187,34 @@ def test_single_value_becomes_a_grid_of_one():
     assert (probe.lr, probe.neighbours) == ((0.1,), (1, 5))
 
 
-@pytest.mark.parametrize("name", ["sprites", "sprites:small", "ut_interaction", "folder", "images"])
+@pytest.mark.parametrize("name", ["sprites", "sprites:small", "ut_interaction", "folder", "images", "directions"])
 def test_config_files_parse(name):
     config, argument = load(name), name.partition(":")[2]
     parsed = parse(EvalConfig, config)
     assert to_config_dict(parsed).probes == config.probes
     if argument:
         assert (parsed.frames, parsed.size) == sprites.SIZES[argument]
+
+
+@pytest.mark.parametrize(
+    ("variant", "kind", "train", "test"),
+    [
+        ("paper", "directions", 160, 40),
+        ("large", "directions", 2000, 2000),
+        ("wrapped", "directions_wrapped", 2000, 2000),
+    ],
+)
+def test_directions_evaluation_has_the_settings_of_the_study(variant, kind, train, test):
+    config = parse(EvalConfig, load(f"directions:{variant}"))
+    assert (config.frames, config.size, config.dtype) == (8, 160, "float32")
+    assert [(source.kind, source.clips) for source in config.split_sources()] == [(kind, train), (kind, test)]
+    (probe,) = config.probes.values()
+    assert (probe.kind, probe.tokens, probe.epochs, probe.batch_size) == ("attentive", "all", 100, 32)
+    assert (probe.lr, probe.weight_decay, probe.schedule) == ((3e-4,), (0.01,), "constant")
+    assert config.beside_untrained
+    assert config.controls == ("first frame", "one frame")
+
+
+def test_unknown_variant_of_directions_raises():
+    with pytest.raises(ConfigError, match=r"'larger' is not a variant.*Did you mean 'large'"):
+        load("directions:larger")

@@ -1,4 +1,4 @@
-"""Sources of clips: folders and CSV files of videos or images, prepared sets, tar shards, sprites.
+"""Sources of clips: folders and CSV files of videos or images, prepared sets, tar shards, sprites, moving discs.
 
 A new kind of source is one module with a subclass of `Source`, and one line in `CLASSES`. A class outside the package
 is given by its import path: `kind=my_package.sources:MySource`.
@@ -6,12 +6,13 @@ is given by its import path: `kind=my_package.sources:MySource`.
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from jepa_jax import config
-from jepa_jax.data.sources.interface import UNLABELLED, Source
+from jepa_jax.data.sources.interface import UNLABELLED, Render, Source
 from jepa_jax.data.sources.media_files import Images, Videos, scan_folder
 from jepa_jax.data.sources.patterns import NothingLeftError
-from jepa_jax.data.sources.procedural import Sprites
+from jepa_jax.data.sources.procedural import Directions, MovingDiscs, Procedural, Sprites, WrappedDirections
 from jepa_jax.data.sources.webdataset import WebDataset
 from jepa_jax.settings import ConfigError
 
@@ -19,22 +20,32 @@ __all__ = [
     "CLASSES",
     "UNLABELLED",
     "NothingLeftError",
+    "Render",
     "Source",
     "describe",
     "explain_path",
     "kind_of",
     "open_source",
     "open_sources",
+    "rendered_versions",
     "scan_folder",
 ]
 
 CLASSES: Mapping[str, type[Source]] = {
     "sprites": Sprites,
+    "directions": Directions,
+    "directions_wrapped": WrappedDirections,
+    "moving_discs": MovingDiscs,
     "videos": Videos,
     "images": Images,
     "webdataset": WebDataset,
 }
 """The values of `SourceConfig.kind`."""
+
+
+def rendered_versions() -> dict[str, Any]:
+    """The version of each rendered set, by its name, as JSON."""
+    return {kind.set_name: kind.version() for kind in CLASSES.values() if issubclass(kind, Procedural)}
 
 
 def kind_of(settings: config.SourceConfig) -> type[Source]:

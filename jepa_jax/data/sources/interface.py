@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,9 @@ from jepa_jax.data.workers import timing, worker_process
 from jepa_jax.settings import to_dict
 
 UNLABELLED = -1
+
+Render = Callable[[Any, Any], tuple[Any, dict[str, Any]]]
+"""(seed, item int32 [B]) → video uint8 [B, F, Y, X, 3] and labels {task: int32 [B]}, traceable by JAX."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +124,15 @@ class Source(abc.ABC):
     ) -> Float32[np.ndarray, "B F XY"]:
         """Returns the velocities in clips of a `tracked` source, in frame sides per frame; y points down."""
         raise NotImplementedError(f"{type(self).__name__} does not know velocities.")
+
+    @classmethod
+    def renderer(cls, settings: config.SourceConfig, clip: config.ClipConfig) -> Render:
+        """Returns the function by which the training step renders clips of a `renders_in_step` source.
+
+        Raises:
+            ConfigError: the source has no clips of this shape.
+        """
+        raise NotImplementedError(f"{cls.__name__} is not rendered in the training step.")
 
     @classmethod
     def reverse_labels(cls, labels: Mapping[str, Any]) -> Mapping[str, Any]:
