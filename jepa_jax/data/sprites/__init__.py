@@ -1,7 +1,7 @@
 """Sprites: an unlimited procedural video dataset with three independent labels and no download.
 
 A glyph, a 4×4 texture of light and dark cells, moves over a torus (it leaves on one side and re-enters on the other).
-At one point of its path the motion pauses for three brief events, in which all cells of the glyph become stripes. Each
+At one point of its path the motion pauses for three brief events, in which the glyph becomes stripes of random phase. A
 clip is a function of (spec, seed, split, item), rendered by JAX on any device, as a separate batch or inside a jitted
 training step. The labels are uniform and independent:
 

@@ -55,16 +55,17 @@ def _glyph(
 ) -> tuple[Bool[Array, "Y X"], Bool[Array, "Y X"]]:
     """Where the glyph is, and where it is light.
 
-    In an event every cell shows the same stripes: its upper half is light, or its left half, or two of its quarters. So
-    half of each cell is light, and any two of the glyph and the three events differ in half of the pixels.
+    In an event it shows stripes: light and dark rows of half a cell, columns, or the checks of both. So half of it is
+    light, and any two of the glyph and the three events differ in half of the pixels, whatever the phases.
     """
-    half_column_X, half_row_Y = (offset // spec.half_cell + SIDE for offset in _offsets(spec.size, sprite))
-    column_X, row_Y = half_column_X // 2, half_row_Y // 2
+    column_X, row_Y = (offset // (2 * spec.half_cell) + SIDE // 2 for offset in _offsets(spec.size, sprite))
     inside_YxX = ((column_X >= 0) & (column_X < SIDE)) & ((row_Y >= 0) & (row_Y < SIDE))[:, None]
     cell_YxX = jnp.clip(column_X, 0, SIDE - 1) + SIDE * jnp.clip(row_Y, 0, SIDE - 1)[:, None]
     glyph_YxX = (jnp.asarray(_BITS)[look.appearance] >> cell_YxX) & 1 == 1
+    phase_x, phase_y = look.stripes[jnp.maximum(event - 1, 0)]
+    x_X, y_Y = jnp.arange(spec.size) + phase_x, jnp.arange(spec.size)[:, None] + phase_y
     rows_YxX, columns_YxX = (
-        jnp.broadcast_to(half % 2 == 0, glyph_YxX.shape) for half in (half_row_Y[:, None], half_column_X)
+        jnp.broadcast_to(along // spec.half_cell % 2 == 0, glyph_YxX.shape) for along in (y_Y, x_X)
     )
     return inside_YxX, jax.lax.select_n(event, glyph_YxX, rows_YxX, columns_YxX, rows_YxX == columns_YxX)
 

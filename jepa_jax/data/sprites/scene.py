@@ -111,6 +111,7 @@ class Look(NamedTuple):
     appearance: Int[Array, "*B"]  # index into CLASSES["appearance"]
     middle: Int[Array, "*B 3"]  # colour of the background, midway between the glyph's two
     contrast: Int[Array, "*B 3"]  # difference of each of the glyph's colours from it
+    stripes: Int[Array, "*B 3 2"]  # phase of the stripes of each event along x and y, in pixels
     wave: Int[Array, "*B 2"]  # of the background pattern, in 1/65536 periods a frame side along x and y
     phase: Int[Array, "*B"]  # of the pattern, in 1/65536 periods
     pattern: Int[Array, "*B"]  # amplitude of the pattern, in grey levels; 0 is a plain background
@@ -146,9 +147,9 @@ def scene(spec: SpriteSpec, seed: int | Array, split: str, item: int | Array) ->
     # The generator is explicit: with another default (rbg), clips would depend on their batch.
     key = jax.random.key(seed, impl="threefry2x32")
     key = jax.random.fold_in(jax.random.fold_in(key, SPLITS.index(split)), item)
-    # 3 words choose the labels, 6 the starts and the distractor's motion, 10 the look, 1 when the events happen.
-    words = jax.random.bits(key, (20,), jnp.uint32)
-    label_words, start_words, look_words, event_words = jnp.split(words, [3, 9, 19])
+    # 3 words choose the labels, 6 the starts and the distractor's motion, 16 the look, 1 when the events happen.
+    words = jax.random.bits(key, (26,), jnp.uint32)
+    label_words, start_words, look_words, event_words = jnp.split(words, [3, 9, 25])
 
     labels = {task: _below(word, len(names)) for word, (task, names) in zip(label_words, CLASSES.items(), strict=True)}
     look = _look(spec, look_words, labels["appearance"])
@@ -201,15 +202,17 @@ def _below(word: Array, count: int) -> Array:
 
 
 def _look(spec: SpriteSpec, words: Array, appearance: Array) -> Look:
+    stripes = _below(words[10:], 2 * spec.half_cell).reshape(len(EVENTS), 2)
     if spec.difficulty == "easy":
         middle = jnp.stack([base + _below(word, 4) for base, word in zip(_MIDDLE, words[:3], strict=True)])
         contrast = jnp.stack([base + _below(word, 4) for base, word in zip(_CONTRAST, words[3:6], strict=True)])
         zero = jnp.int32(0)
-        return Look(appearance, middle, contrast, jnp.zeros(2, jnp.int32), zero, zero)
+        return Look(appearance, middle, contrast, stripes, jnp.zeros(2, jnp.int32), zero, zero)
     return Look(
         appearance=appearance,
         middle=jnp.stack([96 + _below(word, 65) for word in words[:3]]),
         contrast=jnp.stack([32 + _below(word, 33) for word in words[3:6]]),
+        stripes=stripes,
         wave=jnp.stack([_below(word, 8 * PERIOD) for word in words[6:8]]) - 4 * PERIOD,
         phase=_below(words[8], PERIOD),
         pattern=4 + _below(words[9], 13),
