@@ -135,10 +135,9 @@ def _compare_transformers(folder: Folder) -> Iterator[Comparison]:
 
     width, heads = config["pred_hidden_size"], config["pred_num_attention_heads"]
     predictor = models.build_predictor(
-        PredictorConfig(size=f"{width}x{predictor_depth}x{heads}"),
+        PredictorConfig(size=f"{width}x{predictor_depth}x{heads}", mask_tokens=config["pred_num_mask_tokens"]),
         size,
         folder.dtype,
-        mask_tokens=config["pred_num_mask_tokens"],
     )
     context, target = jnp.asarray(data["context_mask"]), jnp.asarray(data["target_mask"])
     predict = jax.jit(functools.partial(predictor.apply, grid=encoder.grid(clips), mask_token=1))
