@@ -4,8 +4,8 @@ Source:    V-JEPA 2 (arXiv:2506.09985): predictor of width 384 and depth 12 with
            positions, both of its masks, L1 on targets, EMA 0.99925, learning rate 1e-4 → 5.25e-4 in 12,000 steps, then
            constant, weight decay 0.04. Without the last phase (cool-down at 64 frames) and the data (VideoMix22M).
 Command:   python -m jepa_jax.train --config configs/vjepa2.py:vit_large --config.data.path=DATA --workdir DIR
-Argument:  the encoder, in the sizes of released weights: vit_base, vit_large (300 M parameters), vit_huge, vit_giant (1 B;
-           22 heads) or vit_gigantic (2 B).
+Argument:  the encoder, in the sizes of released weights: vit_base, vit_large (300 M parameters), vit_huge, vit_giant
+           (1 B, 22 heads) or vit_gigantic (2 B).
 Data:      DATA is a folder CLASS/clip.mp4, or a CSV file of `path label` lines.
 Hardware:  not run; compiled for v5p slices (docs/measurements.md).
 Expected:  not yet measured.
