@@ -6,6 +6,7 @@ encoder = models.build_encoder(found.encoder)  # applied to {"params": found.enc
 """
 
 from jepa_jax.weights.pretrained import Pretrained, Probe, read, read_probe
+from jepa_jax.weights.saving import save
 from jepa_jax.weights.tensors import WeightsError
 
-__all__ = ["Pretrained", "Probe", "WeightsError", "read", "read_probe"]
+__all__ = ["Pretrained", "Probe", "WeightsError", "read", "read_probe", "save"]
