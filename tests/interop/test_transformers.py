@@ -307,3 +307,12 @@ def test_tensors_of_torch_save_are_read_bit_for_bit(tmp_path):
         assert array.shape == tuple(value.shape)
         expected = value.detach().float().numpy()
         np.testing.assert_array_equal(array.astype(np.float32), expected, name)
+
+
+def test_a_state_dict_with_the_versions_of_its_modules_is_read(tmp_path):
+    module = torch.nn.Linear(3, 2)
+    torch.save(
+        {"encoder": module.state_dict(), "opt": torch.optim.SGD(module.parameters()).state_dict()}, tmp_path / "x"
+    )
+    found = TorchFile(tmp_path / "x").state_dict("encoder")
+    np.testing.assert_array_equal(found["weight"].read(), module.weight.detach().numpy())

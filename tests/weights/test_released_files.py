@@ -196,7 +196,7 @@ def test_every_number_of_half_precision_is_converted_exactly():
         mantissa = (bits & (2**mantissa_bits - 1)) / 2.0**mantissa_bits
         exact = sign * np.where(exponent > 0, (1 + mantissa) * 2.0 ** (exponent - bias), mantissa * 2.0 ** (1 - bias))
         np.testing.assert_array_equal(single[finite].astype(np.float64), exact[finite])
-        np.testing.assert_array_equal(np.isnan(single), np.isnan(values))
+        np.testing.assert_array_equal(np.isnan(single), ~finite & (mantissa > 0))
 
 
 def test_unused_positions_are_ignored_by_name(path):
@@ -216,10 +216,9 @@ def test_doubles_are_refused(path):
 
 
 def once_each(keys):
-    """The keys of the first and last block, and those outside blocks."""
-    numbers = sorted({int(n) for key in keys for n in re.findall(r"blocks\.(\d+)\.", key)})
-    ends = {str(numbers[0]), str(numbers[-1])}
-    return [key for key in keys if not (number := re.search(r"blocks\.(\d+)\.", key)) or number[1] in ends]
+    """The keys of the last block and those outside blocks."""
+    numbers = {key: int(n) for key in keys for n in re.findall(r"blocks\.(\d+)\.", key)}
+    return [key for key in keys if numbers.get(key) in (None, max(numbers.values()))]
 
 
 def changes(key, array):
@@ -231,7 +230,10 @@ def changes(key, array):
     yield {key: array[..., None]}, [f"{key} is {[*shape, 1]}; expected {shape}"]
 
 
-@pytest.mark.parametrize("name", ["vitl", "vjepa2_1_vitb_dist_vitG_384", "vjepa2_1_vitg_384"])
+@pytest.mark.parametrize(
+    "name",
+    ["vitl", "vjepa2_1_vitb_dist_vitG_384", pytest.param("vjepa2_1_vitg_384", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("part", [0, 1])
 def test_any_single_wrong_tensor_is_an_error_that_names_it(name, part):
     state_dicts = content(name)
