@@ -95,7 +95,9 @@ class ViewsConfig:
 class EncoderConfig:
     """The Vision Transformer over tubelets (arXiv:2605.17165, after V-JEPA 2.1)."""
 
-    size: str = "vit_base"  # a name of models.sizes.ENCODERS, or WIDTHxDEPTHxHEADS, as in 192x12x3
+    # A name of models.sizes.ENCODERS; WIDTHxDEPTHxHEADS, as in 192x12x3; or WIDTHxDEPTHxHEADSxHIDDEN, with the hidden
+    # width of the MLP.
+    size: str = "vit_base"
     patch: int = 16
     tubelet: int = 2
     levels: int = 4  # outputs are taken at the end of this many equal groups of blocks
@@ -117,7 +119,17 @@ class EncoderConfig:
 class PredictorConfig:
     """The narrow transformer that predicts target tokens from context tokens."""
 
-    size: str = "256x8x8"  # WIDTHxDEPTHxHEADS
+    size: str = "256x8x8"  # as of the encoder
+    levels: int = 0  # takes this many of the encoder's last levels; 0: all
+    output: int = 0  # channels of its outputs; 0: those of all levels, which training needs
+    mask_tokens: int = 2  # as in the study, where both masks use the first; released weights have 8 or 10
+    # Of rotary positions in height and width, to the grid of a 256-pixel frame. encoder: as the encoder does, which
+    # scales those of the interleaved layout.
+    rotary_scale: Literal["encoder", "on", "off"] = "encoder"
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "levels", "output")
+        at_least(self, 1, "mask_tokens")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

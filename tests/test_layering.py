@@ -17,7 +17,7 @@ LAYERS = (
     {"files"},
     {"config", "config_files"},
     {"models", "masks", "objectives", "data"},
-    {"recipes", "distributed"},
+    {"recipes", "distributed", "weights"},
     {"run_dir"},
     {"checkpoints"},
     {"training"},

@@ -68,7 +68,7 @@ class Block(nn.Module):
         x_BxSxE += dense(width, "attention_out", y_BxSxAxG.reshape(x_BxSxE.shape), to_residual)
 
         y_BxSxE = nn.LayerNorm(EPSILON, dtype=self.dtype, name="norm_mlp")(x_BxSxE)
-        y = gelu(dense(round(width * self.size.mlp_ratio), "mlp_in", y_BxSxE))
+        y = gelu(dense(self.size.hidden, "mlp_in", y_BxSxE))
         x_BxSxE += dense(width, "mlp_out", y, to_residual)
         return x_BxSxE, None
 

@@ -79,6 +79,7 @@ class AttentiveBlocksProbe(nn.Module):
     classes: int
     heads: int = 16
     blocks: int = 4
+    epsilon: float = LAYER_NORM_EPSILON  # of LayerNorm; transformers has 1e-6
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "B *S E"]) -> Float[Array, "B classes"]:
@@ -92,15 +93,15 @@ class AttentiveBlocksProbe(nn.Module):
         # Recomputed in the backward pass. Otherwise a grid of probes on thousands of tokens would not fit in memory.
         block = nn.remat(_SelfAttentionBlock)
         for layer in range(1, self.blocks):
-            x_BxSxE = block(self.heads, layer, name=f"block_{layer}")(x_BxSxE)
+            x_BxSxE = block(self.heads, layer, self.epsilon, name=f"block_{layer}")(x_BxSxE)
         query_E = self.param("query", trunc_normal, (width,))
         q_Bx1xE = jnp.broadcast_to(query_E, (batch, 1, width))
-        x_BxSxE = nn.LayerNorm(LAYER_NORM_EPSILON, name="norm_tokens")(x_BxSxE)
+        x_BxSxE = nn.LayerNorm(self.epsilon, name="norm_tokens")(x_BxSxE)
         key_value_BxSx2E = nn.Dense(2 * width, kernel_init=trunc_normal, name="key_value")(x_BxSxE)
         k_BxSxE, v_BxSxE = jnp.split(key_value_BxSx2E, 2, axis=-1)
         query_Bx1xE = nn.Dense(width, kernel_init=trunc_normal, name="to_query")(q_Bx1xE)
         q_Bx1xE += _attend(query_Bx1xE, k_BxSxE, v_BxSxE, self.heads)
-        y_Bx1xE = nn.LayerNorm(LAYER_NORM_EPSILON, name="norm_mlp")(q_Bx1xE)
+        y_Bx1xE = nn.LayerNorm(self.epsilon, name="norm_mlp")(q_Bx1xE)
         q_Bx1xE += _Mlp(max(1, self.blocks - 1), name="mlp")(y_Bx1xE)
         return _torch_linear(self.classes, width, "head")(q_Bx1xE[:, 0])
 
@@ -108,16 +109,17 @@ class AttentiveBlocksProbe(nn.Module):
 class _SelfAttentionBlock(nn.Module):
     heads: int
     layer: int  # 1-based; initial weights of output matrices are divided by √(2·layer)
+    epsilon: float
 
     @nn.compact
     def __call__(self, x_BxSxE: jax.Array) -> jax.Array:
         width = x_BxSxE.shape[-1]
-        y_BxSxE = nn.LayerNorm(LAYER_NORM_EPSILON, name="norm_attention")(x_BxSxE)
+        y_BxSxE = nn.LayerNorm(self.epsilon, name="norm_attention")(x_BxSxE)
         qkv_BxSx3E = nn.Dense(3 * width, kernel_init=trunc_normal, name="qkv")(y_BxSxE)
         q_BxSxE, k_BxSxE, v_BxSxE = jnp.split(qkv_BxSx3E, 3, axis=-1)
         mixed_BxSxE = _attend(q_BxSxE, k_BxSxE, v_BxSxE, self.heads)
         x_BxSxE += nn.Dense(width, kernel_init=_to_residual(self.layer), name="attention_out")(mixed_BxSxE)
-        y_BxSxE = nn.LayerNorm(LAYER_NORM_EPSILON, name="norm_mlp")(x_BxSxE)
+        y_BxSxE = nn.LayerNorm(self.epsilon, name="norm_mlp")(x_BxSxE)
         return x_BxSxE + _Mlp(self.layer, name="mlp")(y_BxSxE)
 
 

@@ -18,7 +18,12 @@ class Turns(NamedTuple):
 
 
 def turns(
-    index_BxS: Int[Array, "#B S"], grid: tuple[int, int, int], head_width: int, patch: int, layout: Layout
+    index_BxS: Int[Array, "#B S"],
+    grid: tuple[int, int, int],
+    head_width: int,
+    patch: int,
+    layout: Layout,
+    scaled: bool | None = None,
 ) -> Turns:
     """Returns the rotation of each token's channels.
 
@@ -30,14 +35,15 @@ def turns(
         grid: number of tokens in time, height and width.
         head_width: channels of a head (G), even.
         patch: side of a patch in pixels.
-        layout: `interleaved`: channels 2i and 2i+1 are rotated with frequency i, and positions in height and width are
-            scaled to the grid of a 256-pixel frame. `tiled`: channel j is rotated with frequency j mod d/2, and
-            positions are not scaled (V-JEPA 2 weights).
+        layout: `interleaved`: channels 2i and 2i+1 are rotated with frequency i. `tiled`: channel j is rotated with
+            frequency j mod d/2 (V-JEPA 2 weights).
+        scaled: whether positions in height and width are scaled to the grid of a 256-pixel frame; by default those of
+            the interleaved layout are.
     """
     _, height, width = grid
     t, within_frame = jnp.divmod(index_BxS, height * width)
     t, y, x = (position.astype(jnp.float32) for position in (t, *jnp.divmod(within_frame, width)))
-    if layout == "interleaved":
+    if layout == "interleaved" if scaled is None else scaled:
         last = REFERENCE_PIXELS // patch - 1
         y, x = y * (last / max(height - 1, 1)), x * (last / max(width - 1, 1))
 

@@ -25,6 +25,16 @@ class Size:
         """Channels of a head."""
         return self.width // self.heads
 
+    @property
+    def hidden(self) -> int:
+        """Hidden width of the MLP."""
+        return round(self.width * self.mlp_ratio)
+
+    def __str__(self) -> str:
+        """In numbers, as `parse_size` reads them."""
+        hidden = "" if self.hidden == 4 * self.width else f"x{self.hidden}"
+        return f"{self.width}x{self.depth}x{self.heads}{hidden}"
+
 
 ENCODERS = {
     "vit_tiny": Size(192, 12, 3),
@@ -34,11 +44,14 @@ ENCODERS = {
     "vit_huge": Size(1280, 32, 16),
     "vit_giant": Size(1408, 40, 16, 48 / 11),
     "vit_giant_xformers": Size(1408, 40, 22, 48 / 11),
+    "vit_gigantic": Size(1664, 48, 26, 64 / 13),
 }
 
 
 def parse_size(text: str) -> Size:
-    """Parses a name in `ENCODERS`, or WIDTHxDEPTHxHEADS, as in `192x12x3`.
+    """Parses a name in `ENCODERS`, WIDTHxDEPTHxHEADS (`192x12x3`) or WIDTHxDEPTHxHEADSxHIDDEN (`1408x40x22x6144`).
+
+    HIDDEN is the hidden width of the MLP; by default it is 4 · WIDTH.
 
     Raises:
         ValueError: the text is neither, or the heads do not have an even number of channels. Rotary positions rotate
@@ -46,10 +59,14 @@ def parse_size(text: str) -> Size:
     """
     if text in ENCODERS:
         return ENCODERS[text]
-    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)(?:x(\d+))?", text)
     if not match:
         raise ValueError(f"size {text!r} is neither WIDTHxDEPTHxHEADS (192x12x3) nor one of {', '.join(ENCODERS)}")
-    width, depth, heads = map(int, match.groups())
-    if not (depth and heads) or width % (2 * heads):
+    width, depth, heads = map(int, match.groups()[:3])
+    if not (width and depth and heads) or width % (2 * heads):
         raise ValueError(f"size {text!r}: the width must be a positive even multiple of the heads, the depth positive")
-    return Size(width, depth, heads)
+    if match[4] is None:
+        return Size(width, depth, heads)
+    if not int(match[4]):
+        raise ValueError(f"size {text!r}: the hidden width of the MLP must be positive")
+    return Size(width, depth, heads, int(match[4]) / width)

@@ -4,13 +4,11 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-
-from jepa_jax import models
 
 LEVELS = 4
 LOSS, ARRAY, PARAMETER, QKV_BIAS_NORM = 2e-6, 1e-5, 2e-5, 1e-4
@@ -35,11 +33,6 @@ class Folder:
         time, height, width = self.meta["grid"]
         return time, height, width
 
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """Number of blocks at the end of each of the four levels."""
-        return tuple(models.level_ends(self.meta["depth"], LEVELS))
-
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """Returns all arrays of NAME.npz."""
         return _arrays(self.path / f"{name}.npz")
@@ -53,6 +46,11 @@ class Folder:
 def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     with np.load(path) as arrays:
         return dict(arrays)
+
+
+def linear(arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """Returns the parameters of a Linear of PyTorch: [out, in] becomes [in, out]."""
+    return {"kernel": arrays[f"{name}.weight"].T, "bias": arrays[f"{name}.bias"]}
 
 
 @dataclasses.dataclass(frozen=True)

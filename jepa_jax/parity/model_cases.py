@@ -13,8 +13,12 @@ import optax
 from jepa_jax import models
 from jepa_jax.config import EncoderConfig, PredictorConfig
 from jepa_jax.models import encoder as encoder_module
-from jepa_jax.models import pixels, probe_heads, torch_weights
-from jepa_jax.parity.comparison import LEVELS, LOSS, Case, Comparison, Folder
+from jepa_jax.models import pixels, probe_heads
+from jepa_jax.parity.comparison import LEVELS, LOSS, Case, Comparison, Folder, linear
+from jepa_jax.weights import assemble, formats, tensors
+from jepa_jax.weights.assemble import Params
+from jepa_jax.weights.entries import Module
+from jepa_jax.weights.formats import transformers_config
 
 ENCODER = {  # output: mask, all levels, image path
     "out_all_levels": (None, True, False),
@@ -56,26 +60,40 @@ def encoder_config(folder: Folder) -> EncoderConfig:
     )
 
 
+def predictor_config(folder: Folder) -> PredictorConfig:
+    """Returns the predictor settings of meta.json."""
+    meta = folder.meta
+    return PredictorConfig(size=f"{meta['pred_embed']}x{meta['pred_depth']}x{meta['pred_heads']}")
+
+
+def modules(folder: Folder) -> dict[str, Module]:
+    """Returns where the arrays of weights.npz belong in the parameters of encoder and predictor."""
+    return formats.modules("vjepa2.1", encoder_config(folder), predictor_config(folder))
+
+
+def params(folder: Folder) -> dict[str, Params]:
+    """Returns the parameters of encoder and predictor."""
+    weights = tensors.of_arrays(folder.arrays("weights"))
+    return {name: assemble.params(module, weights) for name, module in modules(folder).items()}
+
+
 def _compare_encoder(folder: Folder, name: str) -> Iterator[Comparison]:
     mask, all_levels, image = ENCODER[name]
     data = folder.arrays("encoder")
     clips = pixels.normalise(data["video_uint8"][:, :1] if image else data["video_uint8"])
     index = None if mask is None else jnp.asarray(data[mask])
     encoder = models.build_encoder(encoder_config(folder), folder.dtype)
-    params = torch_weights.vjepa_encoder(folder.arrays("weights"), folder.ends)
     encode = jax.jit(functools.partial(encoder.apply, all_levels=all_levels))
-    yield Comparison(name, encode({"params": params}, clips, index), data[name])
+    yield Comparison(name, encode({"params": params(folder)["encoder"]}, clips, index), data[name])
 
 
 def _compare_predictor(folder: Folder, name: str) -> Iterator[Comparison]:
     masks, mask_token, image = PREDICTOR[name]
-    data, meta = folder.arrays("predictor"), folder.meta
-    size = PredictorConfig(size=f"{meta['pred_embed']}x{meta['pred_depth']}x{meta['pred_heads']}")
-    predictor = models.build_predictor(size, encoder_config(folder), folder.dtype)
-    params = torch_weights.vjepa_predictor(folder.arrays("weights"), meta["pred_depth"])
+    data = folder.arrays("predictor")
+    predictor = models.build_predictor(predictor_config(folder), encoder_config(folder), folder.dtype)
     predict = functools.partial(predictor.apply, grid=folder.grid, mask_token=mask_token, image=image)
     predicted, context = jax.jit(predict)(
-        {"params": params},
+        {"params": params(folder)["predictor"]},
         jnp.asarray(data[f"z_{masks}"]),
         jnp.asarray(data[f"masks_context_{masks}"]),
         jnp.asarray(data[f"masks_target_{masks}"]),
@@ -91,9 +109,9 @@ def probe_params(data: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
         "query": get["cls_token"][0, 0],
         "qkv_kernel": get["attn.in_proj_weight"].T,
         "qkv_bias": get["attn.in_proj_bias"],
-        "out": torch_weights.linear(get, "attn.out_proj"),
-        "norm": torch_weights.layer_norm(get, "norm"),
-        "head": torch_weights.linear(get, "head"),
+        "out": linear(get, "attn.out_proj"),
+        "norm": {"scale": get["norm.weight"], "bias": get["norm.bias"]},
+        "head": linear(get, "head"),
     }
 
 
@@ -121,27 +139,22 @@ def _compare_probe(folder: Folder) -> Iterator[Comparison]:
 def _compare_transformers(folder: Folder) -> Iterator[Comparison]:
     """Compares with Transformers: tiled rotary layout, one level, one Linear into the predictor, mask token 1."""
     data = folder.arrays("vjepa2_transformers")
-    config = json.loads(str(data["config"]))
-    weights = {name.removeprefix("param."): value for name, value in data.items() if name.startswith("param.")}
-    depth, predictor_depth = config["num_hidden_layers"], config["pred_num_hidden_layers"]
-    size = EncoderConfig(
-        size=f"{config['hidden_size']}x{depth}x{config['num_attention_heads']}", levels=1, rotary="tiled"
+    config = transformers_config.read(json.loads(str(data["config"])), "vjepa2_transformers.npz")
+    weights = tensors.of_arrays(
+        {name.removeprefix("param."): value for name, value in data.items() if name.startswith("param.")}
     )
-    encoder = models.build_encoder(size, folder.dtype)
+    found = {
+        name: assemble.params(module, weights)
+        for name, module in formats.modules("transformers", config.encoder, config.predictor).items()
+    }
+    encoder = models.build_encoder(config.encoder, folder.dtype)
     clips = pixels.normalise(data["video_uint8"])
-    params = torch_weights.transformers_encoder(weights, depth)
-    hidden = jax.jit(encoder.apply)({"params": params}, clips, None)
+    hidden = jax.jit(encoder.apply)({"params": found["encoder"]}, clips, None)
     yield Comparison("last_hidden_state", hidden, data["last_hidden_state"])
 
-    width, heads = config["pred_hidden_size"], config["pred_num_attention_heads"]
-    predictor = models.build_predictor(
-        PredictorConfig(size=f"{width}x{predictor_depth}x{heads}"),
-        size,
-        folder.dtype,
-        mask_tokens=config["pred_num_mask_tokens"],
-    )
+    predictor = models.build_predictor(config.predictor, config.encoder, folder.dtype)
     context, target = jnp.asarray(data["context_mask"]), jnp.asarray(data["target_mask"])
     predict = jax.jit(functools.partial(predictor.apply, grid=encoder.grid(clips), mask_token=1))
-    params = torch_weights.transformers_predictor(weights, predictor_depth)
-    out, _ = predict({"params": params}, encoder_module.gather_tokens(hidden, context), context, target)  # pyright: ignore[reportArgumentType]
+    tokens_BxKxE = encoder_module.gather_tokens(hidden, context)  # pyright: ignore[reportArgumentType]
+    out, _ = predict({"params": found["predictor"]}, tokens_BxKxE, context, target)
     yield Comparison("predictor_last_hidden_state", out, data["predictor_last_hidden_state"])

@@ -12,11 +12,11 @@ from jaxtyping import Array, Float
 
 from jepa_jax import models
 from jepa_jax.config import EncoderConfig
-from jepa_jax.models import pixels, torch_weights
+from jepa_jax.models import pixels
 from jepa_jax.objectives import CLASSES, base, prediction, sigreg
 from jepa_jax.objectives.base import Schedule
 from jepa_jax.objectives.channel_split import ChannelSplit, HeadChannels
-from jepa_jax.parity.comparison import ARRAY, LEVELS, LOSS, Case, Comparison, Folder
+from jepa_jax.parity.comparison import ARRAY, LEVELS, LOSS, Case, Comparison, Folder, linear
 
 # PyTorch's names of each head and, in order, of its Linears.
 HEADS = {
@@ -106,7 +106,7 @@ def head_params(data: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
     for head, (objective, layers) in HEADS.items():
         if any(name.startswith(f"{prefix}/{head}.") for name in data):
             heads[objective] = {
-                f"fc{i + 1}": torch_weights.linear(data, f"{prefix}/{head}.{layer}") for i, layer in enumerate(layers)
+                f"fc{i + 1}": linear(data, f"{prefix}/{head}.{layer}") for i, layer in enumerate(layers)
             }
     return heads
 

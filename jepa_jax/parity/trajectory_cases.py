@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jepa_jax.config import Config
-from jepa_jax.models import pixels, torch_weights
+from jepa_jax.models import pixels
+from jepa_jax.parity import model_cases
 from jepa_jax.parity.comparison import PARAMETER, QKV_BIAS_NORM, TRAJECTORY_LOSS, Case, Comparison, Folder
 from jepa_jax.parity.objective_cases import head_arrays, head_params
 from jepa_jax.settings import parse
 from jepa_jax.training import step
 from jepa_jax.training.setup import TrainState, build_setup
+from jepa_jax.weights import assemble
 
 # PyTorch does not decay parameters without a gradient; this package's optimizer does.
 UNUSED = ("img_mod_embed", "patch_embed_img", "mask_tokens.1")
@@ -74,16 +76,8 @@ def _config(folder: Folder, name: str) -> Config:
 def _compare(folder: Folder, name: str) -> Iterator[Comparison]:
     data = folder.arrays(f"trajectory_{name}")
     setup = build_setup(_config(folder, name))
-    weights = folder.arrays("weights")
-    of_encoder, of_predictor = (
-        {name: value for name, value in weights.items() if name.startswith(f"{part}.")}
-        for part in ("encoder", "predictor")
-    )
-    encoder = functools.partial(torch_weights.vjepa_encoder, ends=folder.ends)
-    predictor = functools.partial(torch_weights.vjepa_predictor, depth=folder.meta["pred_depth"])
     heads = {name: {} for name in setup.config.objectives} | head_params(data, "init")
-    params = {"encoder": encoder(of_encoder), "predictor": predictor(of_predictor), "heads": heads}
-    params = jax.tree.map(jnp.asarray, params)
+    params = jax.tree.map(jnp.asarray, {**model_cases.params(folder), "heads": heads})
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -104,11 +98,12 @@ def _compare(folder: Folder, name: str) -> Iterator[Comparison]:
         yield Comparison(f"loss of step {i}", metrics["loss"], loss, TRAJECTORY_LOSS)
         yield Comparison(f"learning rate of step {i}", metrics["learning_rate"], rate, share=1e-6)
 
-    final = to_torch(state.params["encoder"], of_encoder, encoder)
+    modules = model_cases.modules(folder)
+    final = assemble.tensors(modules["encoder"], state.params["encoder"])
     if state.target_params:
-        target = to_torch(state.target_params, of_encoder, encoder)
+        target = assemble.tensors(modules["encoder"], state.target_params)
         final |= {f"target_{name}": value for name, value in target.items()}
-    final |= to_torch(state.params["predictor"], of_predictor, predictor)
+    final |= assemble.tensors(modules["predictor"], state.params["predictor"])
     if name != HEAD_WITHOUT_GRADIENT:
         final |= {name: np.asarray(value) for name, value in head_arrays(state.params["heads"]).items()}
     yield from _compare_parameters(final, data)
@@ -122,21 +117,3 @@ def _compare_parameters(final: Mapping[str, np.ndarray], data: Mapping[str, np.n
         norm_tolerance = QKV_BIAS_NORM if name.endswith("qkv.bias") else PARAMETER
         yield Comparison(f"norm of {name}", np.linalg.norm(value), data[f"final_norm/{name}"], norm_tolerance)
         yield Comparison(f"head of {name}", value.ravel()[:8], data[f"final_head/{name}"], PARAMETER)
-
-
-def to_torch(
-    params: Any, weights: Mapping[str, np.ndarray], convert: Callable[[Mapping[str, np.ndarray]], Any]
-) -> dict[str, np.ndarray]:
-    """Inverts `convert`: returns parameters under PyTorch's names.
-
-    Runs `convert` on arrays of indices to find where it puts each number.
-    """
-    sizes = [value.size for value in weights.values()]
-    starts = np.cumsum([0, *sizes[:-1]])
-    indices = {
-        name: (start + np.arange(value.size)).reshape(value.shape)
-        for start, (name, value) in zip(starts, weights.items(), strict=True)
-    }
-    flat = np.full(sum(sizes), np.nan)
-    jax.tree.map(lambda index, value: flat.__setitem__(index, np.asarray(value)), convert(indices), params)
-    return {name: flat[index] for name, index in indices.items()}

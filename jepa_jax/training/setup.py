@@ -77,6 +77,11 @@ def _setup_of(config: Config, frames: int, target: EncoderConfig | None) -> Trai
         _require_same_tokens(encoder, target_encoder)
     with error_prefix("config.predictor"):
         predictor = models.build_predictor(config.predictor, config.encoder, dtype)
+        features = encoder.size.width * encoder.levels
+        if config.predictor.output not in (0, features):
+            raise ValueError(
+                f"output is {config.predictor.output}; training needs 0 or the {features} channels of all levels"
+            )
     with error_prefix("config.clip"):
         shape = (1, frames, *config.clip.shape[1:])
         grid = encoder.grid(jax.ShapeDtypeStruct(shape, jnp.float32))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from jepa_jax import models
-from jepa_jax.config import EncoderConfig
 from jepa_jax.data import sprites
 from jepa_jax.evaluation import eval_config as probing_config
 from jepa_jax.evaluation.probes import fitting
-from jepa_jax.models import pixels, torch_weights
+from jepa_jax.models import pixels
+from jepa_jax.parity import comparison, model_cases
 
 ProbeConfig = functools.partial(probing_config.ProbeConfig, seeds=1)
 KEY = jax.random.key(0)
@@ -203,12 +203,12 @@ def test_one_probe_predicts_several_test_sets():
 
 
 @pytest.mark.slow
-def test_linear_probe_matches_scikit_learn_on_features_of_the_golden_encoder(golden, golden_meta):
+def test_linear_probe_matches_scikit_learn_on_features_of_the_golden_encoder(golden_folder, golden_meta):
     """Without regularization, both have the same unique optimum."""
     linear_model = pytest.importorskip("sklearn.linear_model")
-    size = f"{golden_meta['embed']}x{golden_meta['depth']}x{golden_meta['heads']}"
-    encoder = models.build_encoder(EncoderConfig(size=size, patch=golden_meta["patch"]))
-    params = torch_weights.vjepa_encoder(golden("weights"), models.level_ends(golden_meta["depth"], 4))
+    folder = comparison.Folder(golden_folder)
+    encoder = models.build_encoder(model_cases.encoder_config(folder))
+    params = model_cases.params(folder)["encoder"]
     spec = sprites.SpriteSpec(golden_meta["frames"], golden_meta["crop"], "easy")
 
     @jax.jit

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jepa_jax import models
-from jepa_jax.models import pixels, torch_weights
+from jepa_jax.models import pixels
 from jepa_jax.parity import comparison, model_cases
 
 FOLDER = comparison.Folder(pathlib.Path(__file__).parent.parent / "golden")
@@ -28,7 +28,7 @@ def test_all_ten_outputs_are_compared():
 def test_unrolled_and_recomputed_blocks_match_the_golden_output(change):
     data = FOLDER.arrays("encoder")
     encoder = models.build_encoder(dataclasses.replace(model_cases.encoder_config(FOLDER), **change))
-    params = torch_weights.vjepa_encoder(FOLDER.arrays("weights"), FOLDER.ends)
+    params = model_cases.params(FOLDER)["encoder"]
     out = jax.jit(encoder.apply)({"params": params}, pixels.normalise(data["video_uint8"]))
     np.testing.assert_allclose(out, data["out_last"], atol=comparison.ARRAY, rtol=0)
 
@@ -37,7 +37,7 @@ def test_features_of_a_bfloat16_encoder_are_float32():
     """Like the output of the study's LayerNorm under autocast, they are not rounded to bfloat16."""
     data = FOLDER.arrays("encoder")
     encoder = models.build_encoder(model_cases.encoder_config(FOLDER), jax.numpy.bfloat16)
-    params = torch_weights.vjepa_encoder(FOLDER.arrays("weights"), FOLDER.ends)
+    params = model_cases.params(FOLDER)["encoder"]
     encode = jax.jit(encoder.apply, static_argnames="all_levels")
     clips = pixels.normalise(data["video_uint8"])
     for all_levels in (False, True):
