@@ -33,7 +33,7 @@ def radial_spectrum(frame_BxYxXxC):
     frequency = np.fft.fftfreq(SIZE) * SIZE
     radius = np.rint(np.hypot(frequency[:, None], frequency)).astype(int)
     by_radius = np.stack([power[:, radius == value].sum(1) for value in range(SIZE // 2 + 1)], -1)
-    return np.round(by_radius / power.sum((1, 2))[:, None], 6)
+    return np.round(by_radius / np.maximum(power.sum((1, 2)), 1)[:, None], 6)
 
 
 def statistics(video):
