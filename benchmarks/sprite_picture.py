@@ -27,7 +27,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=48)
     arguments = parser.parse_args()
     video, labels = samples(arguments.size)
-    rows = [("appearance: 16 classes, a frame each", video[first_of(labels["appearance"], 16), 0])]
+    looks = len(sprites.CLASSES["appearance"])
+    rows = [(f"appearance: {looks} classes, a frame each", video[first_of(labels["appearance"], looks), 0])]
     rows += [
         (f"{task}: {name}", video[clip])
         for task in ("motion", "order")

@@ -16,16 +16,16 @@ from jepa_jax.settings import to_config_dict
 
 def get_config(recipe: str = "baseline") -> ml_collections.ConfigDict:
     config = defaults(Config)
-    config.steps = 600
+    config.steps = 320
     config.dtype = "float32"
     config.clip.frames, config.clip.size = 8, 32
     config.encoder.size, config.encoder.patch = "128x4x4", 8
     config.predictor.size = "64x2x2"
-    config.optim.peak_lr = config.optim.final_lr = 1e-3
-    config.optim.warmup_steps = 100
+    config.optim.peak_lr = config.optim.final_lr = 4e-3
+    config.optim.warmup_steps = 80
     config.ema.decay = 0.97
     config.data.sources.sprites = to_config_dict(SourceConfig(kind="sprites", difficulty="easy"))
-    config.log.features_every = 50
-    config.checkpoint.every = 200
+    config.log.features_every = 40
+    config.checkpoint.every = 160
     config.probe = "configs/eval/sprites.py"
     return recipes.apply(config, recipe)

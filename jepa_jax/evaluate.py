@@ -97,6 +97,8 @@ def run(config: EvalConfig, checkpoint: str) -> int:
         print(f"Error: {write_errors.explain(error, folder) or error}", file=sys.stderr)
         return 1
     print(table.table(evaluation.results))
+    if evaluation.velocity:
+        print(f"\n{table.velocity_table(evaluation.velocity)}")
     if evaluation.record["representation"]:
         print(f"\n{table.representation_table(evaluation.record['representation'])}")
     if OUT.value:

@@ -32,6 +32,15 @@ def get_config(size: str = "") -> ml_collections.ConfigDict:
             raise LookupError(f"configs/eval/sprites.py:{size}: expected one of {', '.join(sprites.SIZES)}.")
         config.frames, config.size = sprites.SIZES[size]
     config.probes = to_config_dict({"linear": logistic_probe(folds=3)})
-    config.controls = ("reversed", "shuffled", "one frame", "frame differences", "raw pixels")
+    config.controls = (
+        "reversed",
+        "shuffled",
+        "one frame",
+        "frame differences",
+        "raw pixels",
+        "frame means",
+        "difference energy",
+    )
+    config.velocity = True
     config.representation = True
     return config

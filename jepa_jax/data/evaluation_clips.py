@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Int32
 
 from jepa_jax import config
 from jepa_jax.data import augment, faults, sampling, skipped_files, sources
@@ -105,6 +106,10 @@ class EvaluationSet:
     def skipped(self) -> list[skipped_files.Skip]:
         """The undecodable clips found so far; complete once `batches` is exhausted."""
         return self._ledger.skips
+
+    def velocities(self, item_B: Int32[np.ndarray, "B"]) -> Float32[np.ndarray, "B F XY"]:
+        """The velocity in each frame of clips of a `tracked` source, in frame sides per frame; y points down."""
+        return self.source.velocities(self.clip, self._seed, item_B)
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:

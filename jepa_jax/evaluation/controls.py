@@ -24,7 +24,8 @@ def encoder(control: Control, trained: FeatureExtractor, seed: int) -> FeatureEx
     """Returns the feature extractor of a control.
 
     Args:
-        control: pixels: "raw pixels" (one frame, at a uniformly random time), "first frame" or "frame differences".
+        control: pixels: "raw pixels" (one frame, at a uniformly random time), "first frame", "frame differences",
+            "frame means" (mean colour of each frame) or "difference energy" (mean squared change from frame to frame).
             Trained encoder: "one frame" (repeated, at a uniformly random time), "shuffled" or "reversed" frames.
         trained: the trained encoder.
         seed: of random times and orders.
@@ -36,6 +37,10 @@ def encoder(control: Control, trained: FeatureExtractor, seed: int) -> FeatureEx
             return _pixels(FramePixels(), {"pixels": "first frame"})
         case "frame differences":
             return _pixels(FrameDifferences(), {"pixels": "frame differences"})
+        case "frame means":
+            return _pixels(FrameMeans(), {"pixels": "frame means"})
+        case "difference energy":
+            return _pixels(DifferenceEnergy(), {"pixels": "difference energy"})
         case "one frame":
             return trained.after(f"one frame, seed {seed}", OneFrame(seed))
         case "shuffled":
@@ -102,6 +107,25 @@ class FrameDifferences:
         """Features [B, (F − 1)·V], and with one token per pair of frames [B, F − 1, V]; V = pixels, in 0…1."""
         difference = jnp.abs(jnp.diff(video.astype(jnp.float32), axis=1)).mean(-1, keepdims=True)
         return _as_tokens(coarse(difference).reshape(*difference.shape[:2], -1))
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameMeans:
+    """The mean colour of each frame."""
+
+    def __call__(self, params: Any, video: Video, row: Row) -> dict[str, Float[Array, "B ..."]]:
+        """Features [B, F·3], and with one token per frame [B, F, 3], in 0…1."""
+        return _as_tokens(video.astype(jnp.float32).mean((2, 3)) / 255)
+
+
+@dataclasses.dataclass(frozen=True)
+class DifferenceEnergy:
+    """The mean squared change of pixels between successive frames."""
+
+    def __call__(self, params: Any, video: Video, row: Row) -> dict[str, Float[Array, "B ..."]]:
+        """Features [B, F − 1], and with one token per pair of frames [B, F − 1, 1], in 0…1."""
+        change = jnp.diff(video.astype(jnp.float32) / 255, axis=1)
+        return _as_tokens(jnp.square(change).mean((2, 3, 4))[..., None])
 
 
 def random_frame(seed: int, video: Video, row: Row) -> Num[Array, "B 1 Y X 3"]:

@@ -11,7 +11,16 @@ from jepa_jax.settings import ConfigError
 # Tokens, and the encoder's level that they are from; the default is the last level.
 TOKENS = re.compile(r"(mean|frames|all)(?: level [1-9]\d*| levels| stacked levels)?")
 _SHORT = re.compile(r"level [1-9]\d*|(?:stacked )?levels")
-Control = Literal["raw pixels", "first frame", "frame differences", "one frame", "shuffled", "reversed"]
+Control = Literal[
+    "raw pixels",
+    "first frame",
+    "frame differences",
+    "frame means",
+    "difference energy",
+    "one frame",
+    "shuffled",
+    "reversed",
+]
 Setting = Mapping[str, float | int]  # one point of a grid
 
 
@@ -140,6 +149,9 @@ class EvalConfig:
     beside_untrained: bool = True  # also probe the untrained encoder, as a control
     controls: tuple[Control, ...] = ()  # further controls: see evaluation/controls.py
     representation: bool = False  # also compute label-free measures, and probe appearance and dynamics channels
+    # Also regress the velocity at a random frame of each clip; sprites only. With the control "reversed", also tell the
+    # frame from the same frame with the opposite velocity.
+    velocity: bool = False
     # Leave-groups-out: a clip's group is the match of this regular expression (or of its first group) in its path. Each
     # group of `train` is test data once, in `folds` folds (0: one fold per group). `test` is not read.
     fold_by: str = ""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
 from jepa_jax import models
@@ -22,8 +23,9 @@ from jepa_jax.evaluation.eval_config import EvalConfig, ProbeConfig
 from jepa_jax.evaluation.features import extractor, feature_set
 from jepa_jax.evaluation.features.cache import Cache
 from jepa_jax.evaluation.probe_runs import TRAINED, UNTRAINED
-from jepa_jax.evaluation.probes import splits
+from jepa_jax.evaluation.probes import splits, velocity
 from jepa_jax.evaluation.results import clip_predictions, probe_result, results_file
+from jepa_jax.evaluation.results.velocity_result import VelocityResult
 from jepa_jax.files import ownership
 from jepa_jax.files.paths import is_remote, reachable, require_local
 from jepa_jax.run_dir import workdir
@@ -35,6 +37,7 @@ class Evaluation:
     """Results for the table, the content of results.json and that of predictions.csv."""
 
     results: list[probe_result.ProbeResult]
+    velocity: list[VelocityResult]
     record: dict[str, Any]
     predictions: list[clip_predictions.ClipPredictions]
 
@@ -129,8 +132,14 @@ def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, 
     if config.representation:
         halves = representation.channel_halves(trained)
         views = {f"{n} views": representation.masked_views(e, encoder.config, clip, dtype) for n, e in encoders.items()}
-    probed = config.kinds_of_features
-    kinds = dict.fromkeys(others, probed) | dict.fromkeys(views, ("frames",))
+    backwards = {}
+    if config.velocity:
+        check_velocity(config, clip)
+        if UNTRAINED in encoders and controls.REVERSED in others:
+            backwards[UNTRAINED] = controls.encoder(controls.REVERSED, encoders[UNTRAINED], config.seed)
+    reversed_names = {name: f"{name} {controls.REVERSED}" for name in backwards}
+    probed = config.kinds_of_features + (velocity.KIND,) * config.velocity
+    kinds = dict.fromkeys(others, probed) | dict.fromkeys([*views, *reversed_names.values()], ("frames",))
     measured = representation.KINDS if halves else ()
     store = Cache(cache, config.feature_dtype, config.memory_limit, config.keep_features)
     options = {"batch_size": config.batch_size, "workers": config.workers}
@@ -144,7 +153,7 @@ def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, 
         **options,
     )
     test = feature_set.extract(
-        encoders | others | views,
+        encoders | others | views | {reversed_names[name]: encode for name, encode in backwards.items()},
         test_set,
         kinds | dict.fromkeys(encoders, (*probed, *measured)),
         store,
@@ -155,12 +164,22 @@ def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, 
     results, predictions = probe_runs.run_probes(
         config, pairs, probe_inputs, train_set.classes, test_set.names, test_set.views, groups
     )
+    velocity_results = []
+    if config.velocity:
+        reversed_features = {name: test[key] for name, key in reversed_names.items()}
+        if controls.REVERSED in test:
+            reversed_features[TRAINED] = test[controls.REVERSED]
+        train_IxFxXY, test_IxFxXY = (
+            clips.velocities(np.arange(clips.size, dtype=np.int32)) for clips in (train_set, test_set)
+        )
+        velocity_results = velocity.run(train, test, reversed_features, train_IxFxXY, test_IxFxXY, config.seed)
     measures = {}
     if config.representation:
         measures = {name: representation.measure(test[name], test[f"{name} views"], halves) for name in encoders}
     skipped = {"train": train_set.skipped, "test": test_set.skipped}
     content = {
         "results": [dataclasses.asdict(result) for result in results],
+        "velocity": [dataclasses.asdict(result) for result in velocity_results],
         "representation": measures,
         "checkpoint": {
             "source": encoder.source,
@@ -178,7 +197,7 @@ def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, 
         "training_settings": to_dict(trained),
         "versions": workdir.versions(),
     }
-    return Evaluation(results, content, predictions)
+    return Evaluation(results, velocity_results, content, predictions)
 
 
 def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:
@@ -203,6 +222,22 @@ def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:
                 f"config.probes.{name}.heads is {probe.heads}, which does not divide the width of its tokens, "
                 f"{_width(probe, encoder)}."
             )
+
+
+def check_velocity(config: EvalConfig, clip: ClipConfig) -> None:
+    """Checks that velocities can be regressed.
+
+    Raises:
+        ConfigError: clips with unknown velocities, or of fewer than three frames.
+    """
+    for part, settings in (("train", config.train), ("test", config.test)):
+        if not sources.kind_of(settings).tracked:
+            raise ConfigError(
+                "config.velocity needs clips with known velocities, which only sprites have; "
+                f"config.{part}.kind is {settings.kind!r}."
+            )
+    if clip.frames < 3:
+        raise ConfigError(f"config.velocity needs clips of at least 3 frames; they have {clip.frames}.")
 
 
 def _width(probe: ProbeConfig, encoder: models.Encoder) -> int:

@@ -46,8 +46,8 @@ def pictures(split, frames, item_B):
     def at(values_BxFx):
         return jax.vmap(lambda values, time: values[time])(values_BxFx, time_BxS)
 
-    sprite, distractor, events = jax.tree.map(at, (scenes.sprite, scenes.distractor, scenes.events))
-    some = scenes._replace(sprite=sprite, distractor=distractor, events=events)
+    sprite, distractor, event = jax.tree.map(at, (scenes.sprite, scenes.distractor, scenes.event))
+    some = scenes._replace(sprite=sprite, distractor=distractor, event=event)
     return sprites.draw(SPEC, some), time_BxS, scenes.labels
 
 

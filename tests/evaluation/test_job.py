@@ -128,7 +128,7 @@ def test_clips_in_both_training_and_test_set_raise(evaluation, training_run, pic
         shared = f"12 clips, such as {pictures}/train/blue/0.png"
     else:
         train, test = (SourceConfig(kind="sprites", clips=count) for count in (20, 5))
-        shared = "5 clips, such as sprites-2/easy/train/0/0"
+        shared = "5 clips, such as sprites-3/easy/train/0/0"
     with pytest.raises(ConfigError, match=re.escape(f"config.train and config.test share {shared}: a probe must not")):
         evaluate(dataclasses.replace(evaluation, train=train, test=test), f"random:{training_run}")
 

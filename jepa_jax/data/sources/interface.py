@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Int32, Shaped, UInt8
+from jaxtyping import Float32, Int32, Shaped, UInt8
 
 from jepa_jax import config
 from jepa_jax.data.decode import videos
@@ -45,6 +45,7 @@ class Source(abc.ABC):
     rendered: ClassVar[bool] = False  # items have no files; the process that owns the device renders them
     renders_in_step: ClassVar[bool] = False  # the training step can render them
     reversible: ClassVar[bool] = False  # labels of clips played backwards are known
+    tracked: ClassVar[bool] = False  # velocities are known
 
     @classmethod
     def task_classes(cls) -> Mapping[str, Sequence[str]]:
@@ -117,6 +118,12 @@ class Source(abc.ABC):
     ) -> tuple[UInt8[np.ndarray, "B F Y X 3"], dict[str, np.ndarray]]:
         """Renders clips of a `rendered` source; also returns the labels of each task."""
         raise NotImplementedError(f"{type(self).__name__} is not rendered.")
+
+    def velocities(
+        self, clip: config.ClipConfig, seed: int, item_B: Int32[np.ndarray, "B"]
+    ) -> Float32[np.ndarray, "B F XY"]:
+        """Returns the velocities in clips of a `tracked` source, in frame sides per frame; y points down."""
+        raise NotImplementedError(f"{type(self).__name__} does not know velocities.")
 
     @classmethod
     def renderer(cls, settings: config.SourceConfig, clip: config.ClipConfig) -> Render:

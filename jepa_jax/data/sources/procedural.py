@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Float32, Int32, UInt8
 
 from jepa_jax import config
 from jepa_jax.data.sources import fingerprints, interface
@@ -90,6 +90,7 @@ class Sprites(Procedural):
     noun: ClassVar[str] = "sprites"
     set_name: ClassVar[str] = "sprites"
     reversible: ClassVar[bool] = True
+    tracked: ClassVar[bool] = True
 
     @classmethod
     def version(cls) -> Any:
@@ -117,6 +118,15 @@ class Sprites(Procedural):
 
         spec = sprites.spec_of(clip, settings.difficulty)
         return lambda seed, item_B: sprites.render(spec, seed, settings.split, item_B)
+
+    def velocities(
+        self, clip: config.ClipConfig, seed: int, item_B: Int32[np.ndarray, "B"]
+    ) -> Float32[np.ndarray, "B F XY"]:
+        """The velocity of the glyph in each frame."""
+        from jepa_jax.data import sprites
+
+        spec = sprites.spec_of(clip, self.settings.difficulty)
+        return np.asarray(sprites.velocities(spec, seed, self.settings.split, item_B))
 
     @classmethod
     def reverse_labels(cls, labels: Mapping[str, Any]) -> Mapping[str, Any]:

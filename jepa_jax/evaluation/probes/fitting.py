@@ -171,7 +171,8 @@ def _fitter(
     """Returns a function that fits every setting of the probe to a subset of the rows."""
     if config.kind == "ridge":
         return lambda config, fit_R: _ClosedForm(
-            ridge.fit(source, fit_R, labels, classes, config.penalty, standardizer), np.zeros(len(config.penalty), bool)
+            ridge.fit(source, fit_R, ridge.class_indicators(labels, classes), config.penalty, standardizer),
+            np.zeros(len(config.penalty), bool),
         )
     if config.kind == "knn":
         return lambda config, fit_R: _ClosedForm(

@@ -42,11 +42,13 @@ def compare(paths: Sequence[str | pathlib.Path]) -> str:
     Rows are matched by task, probe and features. The difference is paired if both have the same test items.
 
     Raises:
-        ResultsError: fewer than two files, one that cannot be read, or no row in common.
+        ResultsError: fewer than two files, one that cannot be read, rendered test sets of different versions, or no row
+            in common.
     """
     if len(paths) < 2:
         raise ResultsError(f"--compare needs two or more results files; found {len(paths)}.")
     records = [results_file.read(path) for path in paths]
+    _check_versions(paths, records)
     results = [_by_row(record) for record in records]
     rows = [row for row in results[0] if any(row in other for other in results[1:])]
     if not rows:
@@ -85,6 +87,22 @@ def compare(paths: Sequence[str | pathlib.Path]) -> str:
     if missing:
         notes.append(f"{missing} results without a counterpart are left out.")
     return "\n".join([*files, "", tables.align(table, left=3), "", *notes])
+
+
+def _check_versions(paths: Sequence[str | pathlib.Path], records: Sequence[dict[str, Any]]) -> None:
+    """Raises ResultsError if the files are of different versions of the same rendered set."""
+    first: dict[str, tuple[Any, str | pathlib.Path]] = {}
+    for path, record in zip(paths, records, strict=True):
+        kind = record["settings"].get("test", {}).get("kind")
+        version = record.get("versions", {}).get(kind)
+        if version is None:
+            continue
+        other, there = first.setdefault(kind, (version, path))
+        if version != other:
+            raise ResultsError(
+                f"{there} has results of version {other} of {kind}, {path} of version {version}: their clips and "
+                "labels differ, so accuracies are not comparable. Evaluate both with one version."
+            )
 
 
 def _cell(first: ProbeResult, other: ProbeResult, same_settings: bool) -> Cell:

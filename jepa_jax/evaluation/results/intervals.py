@@ -62,11 +62,32 @@ def interval(correct_SxI: Bool[np.ndarray, "seeds items"]) -> Interval:
             answers = accuracy * (1 - accuracy) / variance.value
             answers *= (_quantile(float(items - 1)) / _quantile(variance.freedom)) ** 2
             answers = min(answers, items)
-    right, wrong = accuracy * answers, (1 - accuracy) * answers
+    return of_share(accuracy, answers)
+
+
+def of_share(share: float, answers: float) -> Interval:
+    """Clopper and Pearson's 95 % confidence interval of a share of so many independent answers."""
+    right, wrong = share * answers, (1 - share) * answers
     tail = (1 - LEVEL) / 2
-    low = stats.beta.ppf(tail, right, wrong + 1) if accuracy > 0 else 0.0
-    high = stats.beta.isf(tail, right + 1, wrong) if accuracy < 1 else 1.0
+    low = stats.beta.ppf(tail, right, wrong + 1) if share > 0 else 0.0
+    high = stats.beta.isf(tail, right + 1, wrong) if share < 1 else 1.0
     return Interval(float(low), float(high))
+
+
+def r_squared(error_I: Float[np.ndarray, "items"], deviation_I: Float[np.ndarray, "items"]) -> tuple[float, Interval]:
+    """R² = 1 − Σ error / Σ deviation and its 95 % confidence interval over items.
+
+    The ratio of two means is linearized, as in Cochran (1977), section 6.4: its variance is that of the mean of
+    (error − ratio · deviation) / mean deviation. The distribution is Student's t.
+
+    Args:
+        error_I: squared error of each item.
+        deviation_I: squared deviation of each item from the mean of all; not all are 0.
+    """
+    mean = deviation_I.mean()
+    ratio = error_I.mean() / mean
+    half = _quantile(len(error_I) - 1.0) * np.sqrt(_of_mean((error_I - ratio * deviation_I) / mean).value)
+    return float(1 - ratio), Interval(float(1 - ratio - half), float(min(1 - ratio + half, 1.0)))
 
 
 def paired_difference(

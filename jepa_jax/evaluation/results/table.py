@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from jepa_jax.evaluation.results.probe_result import ProbeResult
+from jepa_jax.evaluation.results.velocity_result import VelocityResult
 
 
 def table(results: Sequence[ProbeResult]) -> str:
@@ -27,6 +28,19 @@ def table(results: Sequence[ProbeResult]) -> str:
         probe = r.probe + " (not converged)" * (r.converged is False)
         rows.append((r.task, probe, r.features, *shares, str(r.train), str(r.test)))
     return align(rows, left=3)
+
+
+def velocity_table(results: Sequence[VelocityResult]) -> str:
+    """A line for each velocity probe: R² and the accuracy on pairs in percent, with 95 % confidence intervals."""
+    head = ("velocity", "R²", "95 % interval", "opposite pairs %", "95 % interval", "pairs", "train", "test")
+    rows: list[tuple[str, ...]] = [head]
+    for r in results:
+        pairs = ("–", "–")
+        if r.pair_accuracy is not None and r.pair_interval is not None:
+            pairs = percent(r.pair_accuracy), f"{percent(r.pair_interval[0])} – {percent(r.pair_interval[1])}"
+        span = f"{r.interval[0]:.3f} – {r.interval[1]:.3f}"
+        rows.append((r.features, f"{r.r_squared:.3f}", span, *pairs, str(r.pairs), str(r.train), str(r.test)))
+    return align(rows, left=1)
 
 
 def representation_table(measures: Mapping[str, Mapping[str, float | None]]) -> str:
