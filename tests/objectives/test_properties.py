@@ -1,5 +1,6 @@
 """Properties of all objectives for any features: invariances, bounds, and inputs with nothing to average."""
 
+import dataclasses
 import functools
 import operator
 
@@ -92,6 +93,21 @@ def test_temporal_objectives_are_zero_without_pairs_of_tokens(objective, make_la
     if name_of(objective) in TEMPORAL:
         assert float(loss) == 0
         assert is_zero(gradients)
+
+
+@pytest.mark.parametrize("factor", [1e-2, 1.0, 1e2])
+def test_relative_static_loss_does_not_depend_on_the_scale_or_offset_of_a_channel(make_latents, evaluate, factor):
+    relative, absolute = factorization.Static(relative=True), factorization.Static()
+    latents = make_latents(grid=GRID)
+    scale_D = jnp.asarray([factor, 1.0] * (latents.target_BxNxD.shape[-1] // 2))
+    views = tuple(
+        dataclasses.replace(view, context_BxKxD=view.context_BxKxD * scale_D + scale_D) for view in latents.views
+    )
+    scaled = dataclasses.replace(latents, views=views)
+    np.testing.assert_allclose(evaluate(relative, scaled)[0], evaluate(relative, latents)[0], rtol=1e-3)
+    changes = float(evaluate(absolute, scaled)[0] / evaluate(absolute, latents)[0])
+    assert (changes < 0.7) == (factor < 1)
+    assert (changes > 2) == (factor > 1)
 
 
 def test_orthogonality_of_a_single_token_is_zero(make_latents, evaluate):

@@ -61,7 +61,7 @@ def interval(correct_SxI: Bool[np.ndarray, "seeds items"]) -> Interval:
         if variance.value > 0:
             answers = accuracy * (1 - accuracy) / variance.value
             answers *= (_quantile(float(items - 1)) / _quantile(variance.freedom)) ** 2
-            answers = min(answers, items)
+            answers = min(answers, float(items))
     return of_share(accuracy, answers)
 
 

@@ -71,7 +71,7 @@ def score(
         r_squared=r_squared,
         interval=interval,
         pair_accuracy=float(told.mean()) if len(told) else None,
-        pair_interval=intervals.of_share(float(told.mean()), len(told)) if len(told) else None,
+        pair_interval=intervals.of_share(float(told.mean()), float(len(told))) if len(told) else None,
         pairs=len(told),
         train=train,
         test=len(true_IxXY),
