@@ -44,11 +44,9 @@ def main(arguments: list[str]) -> int:
         raise app.UsageError(f"Unexpected argument {arguments[1]!r}; settings are given as --config.key=value.")
     logging.set_verbosity(logging.WARNING)  # hides the INFO messages of orbax and jax
     exit_codes.raise_on_sigterm()
-    folder = WORKDIR.value
+    folder = WORKDIR.value or ""
     try:
-        study = parse(StudyConfig, CONFIG.value)
-        folder = reachable(WORKDIR.value)
-        return run(study, folder)
+        return run(parse(StudyConfig, CONFIG.value), reachable(folder))
     except KeyboardInterrupt as request:
         print("Stopped. Run the same command again to continue.", file=sys.stderr)
         return exit_codes.exit_code(request)
@@ -96,11 +94,9 @@ def run(study: StudyConfig, folder: epath.Path) -> int:
         worker.work()
     except StoppedError as stopped:
         return exit_codes.CODES[signal.Signals[stopped.signal]]
-    failed = [
-        f"{r.recipe}, seed {r.seed}: {r.error}" for r in results_folder.read_runs(results) if r.status == "failed"
-    ]
-    for line in failed:
-        print(f"Failed: {line}", file=sys.stderr)
+    failed = [record for record in results_folder.read_runs(results) if record.status == "failed"]
+    for record in failed:
+        print(f"Failed: {record.recipe}, seed {record.seed}: {record.error}", file=sys.stderr)
     print(f"All {len(plan.runs)} runs have a record in {results}; {len(failed)} failed.")
     write_report(folder)
     return 0

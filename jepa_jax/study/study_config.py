@@ -45,8 +45,8 @@ class StudyConfig:
         for pair in self.contrasts:
             if missing := [name for name in pair if name not in recipes]:
                 raise ValueError(
-                    f"contrasts has {pair}, but {missing[0]!r} is neither in primary nor in secondary; add it there, or "
-                    "leave the contrast out"
+                    f"contrasts has {pair}, but neither primary nor secondary has {missing[0]!r}; add it to one of "
+                    "them, or leave the contrast out"
                 )
         for name in ("clip_fractions", "label_fractions"):
             values = getattr(self, name)

@@ -1,0 +1,112 @@
+"""A minimal study, and a runner that trains nothing."""
+
+import dataclasses
+import json
+import time
+from typing import ClassVar
+
+import tiny_run
+
+from jepa_jax.config import Config, SourceConfig
+from jepa_jax.evaluation.eval_config import EvalConfig, logistic_probe
+from jepa_jax.settings import parse
+from jepa_jax.study.plan import Plan
+from jepa_jax.study.run_record import Accuracy, Label, Machine, Software, Training
+from jepa_jax.study.study_config import StudyConfig
+
+SPRITES = EvalConfig(
+    train=SourceConfig(kind="sprites", clips=48),
+    test=SourceConfig(kind="sprites", split="test", clips=24),
+    probes={"linear": logistic_probe(folds=2)},
+    controls=("raw pixels",),
+    representation=True,
+    workers=0,
+)
+STUDY = StudyConfig(
+    name="tiny",
+    train=parse(Config, tiny_run.SETTINGS | {"audit": {"every": 3}}),
+    evaluations={"sprites": SPRITES},
+    primary=("baseline", "fwm"),
+    primary_seeds=3,
+    secondary=("ld",),
+    secondary_seeds=1,
+    contrasts=(("fwm", "baseline"),),
+    clip_fractions=(0.5, 1.0),
+    label_fractions=(0.5, 1.0),
+)
+
+
+def plan(**changes):
+    return Plan(dataclasses.replace(STUDY, **changes))
+
+
+def accuracy(correct, row=""):
+    values = {"clips_seen": 48, "label_fraction": 1.0, "features": "all", "label": "order", "probe": "linear"}
+    return Accuracy(**values, correct=correct, total=24, accuracy=correct / 24, row=row)
+
+
+class FakeProber:
+    """Has the results of the controls without an encoder."""
+
+    labels: ClassVar = {"order": Label(classes=6, test=24, train=48)}
+
+    @staticmethod
+    def probe_controls(config):
+        del config
+
+        @dataclasses.dataclass
+        class Probed:
+            accuracies: tuple
+            representation: dict
+
+        return {"untrained": Probed((accuracy(4, "untrained"),), {"rankme": 2.0})}
+
+
+@dataclasses.dataclass
+class FakeRunner:
+    """Counts to STEPS in a file of the run's folder instead of training, and notes each finished run in a log.
+
+    Attributes:
+        plan: of the study.
+        folder: for the runs' folders.
+        pause: seconds of a step.
+        errors: exceptions that runs raise, by name.
+    """
+
+    plan: Plan
+    folder: object
+    pause: float = 0.0
+    errors: dict = dataclasses.field(default_factory=dict)
+    prober = FakeProber
+    software, machine = Software(), Machine()
+
+    STEPS = 5
+
+    def workdir(self, run):
+        return self.folder / run.recipe / str(run.seed)
+
+    def run(self, run):
+        from jepa_jax.study.engine.runner import Runner
+
+        workdir = self.workdir(run)
+        workdir.mkdir(parents=True, exist_ok=True)
+        for step in range(self.STEPS):
+            if not (workdir / str(step)).exists():
+                time.sleep(self.pause)
+                (workdir / str(step)).write_text(json.dumps(run.seed * 10 + step))
+        if run.name in self.errors:
+            raise self.errors[run.name]
+        total = sum(json.loads((workdir / str(step)).read_text()) for step in range(self.STEPS))
+        with open(self.folder / "finished.log", "a") as log:
+            log.write(f"{run.name}\n")
+        record = Runner.blank(self, run)  # pyright: ignore[reportArgumentType]
+        training = Training(steps=self.STEPS, clips=8 * self.STEPS)
+        return dataclasses.replace(record, training=training, accuracies=(accuracy(total % 24),))
+
+    def blank(self, run):
+        from jepa_jax.study.engine.runner import Runner
+
+        return Runner.blank(self, run)  # pyright: ignore[reportArgumentType]
+
+    def finished(self):
+        return (self.folder / "finished.log").read_text().split()
