@@ -3,13 +3,16 @@
 import dataclasses
 import json
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tiny_run
 
 from jepa_jax.config import Config, SourceConfig
 from jepa_jax.evaluation.eval_config import EvalConfig, logistic_probe
+from jepa_jax.files.paths import write_text
 from jepa_jax.settings import parse
+from jepa_jax.study.engine.prober import Probed, Prober
+from jepa_jax.study.engine.runner import Runner
 from jepa_jax.study.plan import Plan
 from jepa_jax.study.run_record import Accuracy, Label, Machine, Software, Training
 from jepa_jax.study.study_config import StudyConfig
@@ -45,68 +48,55 @@ def accuracy(correct, row=""):
     return Accuracy(**values, correct=correct, total=24, accuracy=correct / 24, row=row)
 
 
-class FakeProber:
+class FakeProber(Prober):
     """Has the results of the controls without an encoder."""
 
     labels: ClassVar = {"order": Label(classes=6, test=24, train=48)}
 
-    @staticmethod
-    def probe_controls(config):
+    def __init__(self):
+        pass
+
+    def probe_controls(self, config):
         del config
-
-        @dataclasses.dataclass
-        class Probed:
-            accuracies: tuple
-            representation: dict
-
         return {"untrained": Probed((accuracy(4, "untrained"),), {"rankme": 2.0})}
 
 
-@dataclasses.dataclass
-class FakeRunner:
-    """Counts to STEPS in a file of the run's folder instead of training, and notes each finished run in a log.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FakeRunner(Runner):
+    """Counts to STEPS in files of the run's folder instead of training, and notes each finished run in a log.
 
     Attributes:
-        plan: of the study.
-        folder: for the runs' folders.
         pause: seconds of a step.
         errors: exceptions that runs raise, by name.
+        before: called with each run.
     """
 
-    plan: Plan
-    folder: object
+    prober: Prober = dataclasses.field(default_factory=FakeProber)
+    software: Software = dataclasses.field(default_factory=Software)
+    machine: Machine = dataclasses.field(default_factory=Machine)
     pause: float = 0.0
     errors: dict = dataclasses.field(default_factory=dict)
-    prober = FakeProber
-    software, machine = Software(), Machine()
+    before: Any = None
 
-    STEPS = 5
-
-    def workdir(self, run):
-        return self.folder / run.recipe / str(run.seed)
+    STEPS: ClassVar = 5
 
     def run(self, run):
-        from jepa_jax.study.engine.runner import Runner
-
+        if self.before is not None:
+            self.before(run)
         workdir = self.workdir(run)
         workdir.mkdir(parents=True, exist_ok=True)
         for step in range(self.STEPS):
             if not (workdir / str(step)).exists():
                 time.sleep(self.pause)
-                (workdir / str(step)).write_text(json.dumps(run.seed * 10 + step))
+                write_text(workdir / str(step), json.dumps(run.seed * 10 + step))
         if run.name in self.errors:
             raise self.errors[run.name]
         total = sum(json.loads((workdir / str(step)).read_text()) for step in range(self.STEPS))
         with open(self.folder / "finished.log", "a") as log:
             log.write(f"{run.name}\n")
-        record = Runner.blank(self, run)  # pyright: ignore[reportArgumentType]
         training = Training(steps=self.STEPS, clips=8 * self.STEPS)
-        return dataclasses.replace(record, training=training, accuracies=(accuracy(total % 24),))
-
-    def blank(self, run):
-        from jepa_jax.study.engine.runner import Runner
-
-        return Runner.blank(self, run)  # pyright: ignore[reportArgumentType]
+        return dataclasses.replace(self.blank(run), training=training, accuracies=(accuracy(total % 24),))
 
     def finished(self):
+        """Names of the runs that have ended, in order."""
         return (self.folder / "finished.log").read_text().split()

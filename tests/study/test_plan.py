@@ -155,13 +155,13 @@ def test_study_config_is_complete(name):
 
 def test_estimate_counts_what_remains():
     plan = tiny_study.plan()
-    measured = estimate.Measured(start=10, step=2, state_bytes=2**30, probe=4, final_probe=8)
+    measured = estimate.Measured(start=10.0, step=2.0, state_bytes=2**30, probe=4.0, final_probe=8.0)
     text = estimate.describe(plan, list(plan.runs[2:]), 1, measured, "cpu", 2)
     assert "7 runs of 6 steps of 8 clips" in text
     assert "Done: 1. Failed: 1. Remaining: 5." in text
     assert "A run takes 34 s; what remains takes 0.0 hours" in text
     assert "Disk: 24.00 GiB at most" in text  # two runs of two probed and ten recent checkpoints
-    alone = estimate.Measured(start=10, step=2000, state_bytes=0, reason="no clips")
+    alone = estimate.Measured(start=10.0, step=2000.0, state_bytes=0, reason="no clips")
     text = estimate.describe(plan, list(plan.runs), 0, alone, "cpu", 1)
     assert "probes not measured: no clips" in text
     assert "what remains takes 23.4 hours." in text

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import unittest.mock
 
 import pytest
 import tiny_study
@@ -27,8 +28,8 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 
 def worker(folder, plan=None, **options):
     plan = plan or tiny_study.plan()
-    runner = tiny_study.FakeRunner(plan, locate(folder / "runs"), **options)
-    return Worker(plan, locate(folder), runner, sleep=lambda _: time.sleep(0.01))  # pyright: ignore
+    runner = tiny_study.FakeRunner(plan=plan, folder=locate(folder / "runs"), **options)
+    return Worker(plan, locate(folder), runner, sleep=lambda _: time.sleep(0.01))
 
 
 def names(plan):
@@ -48,9 +49,9 @@ def test_every_run_gets_a_record_and_its_folder_is_deleted(tmp_path):
     assert controls.representation == {"untrained": {"rankme": 2.0}}
     assert not [path for path in (tmp_path / "runs").rglob("*") if path.name.isdecimal()]
     assert not list((tmp_path / "claims").iterdir())
-    before = one.runner.finished()  # pyright: ignore
+    before = one.runner.finished()
     worker(tmp_path).work()
-    assert worker(tmp_path).runner.finished() == before  # pyright: ignore
+    assert worker(tmp_path).runner.finished() == before
 
 
 def test_checkpoints_are_kept_if_asked_for(tmp_path):
@@ -80,7 +81,7 @@ def test_run_that_is_not_to_blame_has_no_record_and_its_claim_is_released(tmp_pa
     assert [f"{r.recipe}-{r.seed}" for r in results_folder.read_runs(one.results)] == ["baseline-239"]
     assert not list((tmp_path / "claims").iterdir())
     worker(tmp_path).work()
-    assert sorted(worker(tmp_path).runner.finished()) == names(one.plan)  # pyright: ignore
+    assert sorted(worker(tmp_path).runner.finished()) == names(one.plan)
 
 
 def test_workers_divide_the_runs_among_them(tmp_path):
@@ -88,20 +89,17 @@ def test_workers_divide_the_runs_among_them(tmp_path):
         for done in [threads.submit(worker(tmp_path, pause=0.005).work) for _ in range(4)]:
             done.result()
     one = worker(tmp_path)
-    assert sorted(one.runner.finished()) == names(one.plan)  # pyright: ignore
+    assert sorted(one.runner.finished()) == names(one.plan)
     assert len(results_folder.read_runs(one.results)) == len(one.plan.runs)
 
 
 def test_run_whose_claim_was_taken_over_writes_no_record(tmp_path, capsys):
-    one = worker(tmp_path)
-    run, blank = one.runner.run, one.runner.blank
+    def take_over(run):
+        (tmp_path / "claims" / f"{run.name}.lock").unlink()
+        file = results_folder.run_file(tmp_path / "results", run.recipe, run.seed)
+        results_folder.write(file, worker(tmp_path).runner.blank(run))
 
-    def lose_the_claim(which):
-        (tmp_path / "claims" / f"{which.name}.lock").unlink(missing_ok=True)
-        results_folder.write(results_folder.run_file(one.results, which.recipe, which.seed), blank(which))
-        return run(which)
-
-    one.runner.run = lose_the_claim  # pyright: ignore
+    one = worker(tmp_path, before=take_over)
     one.work()
     assert "Its new owner makes this record." in capsys.readouterr().err
     assert all(not record.accuracies for record in results_folder.read_runs(one.results))
@@ -138,8 +136,8 @@ def test_claim_of_another_machine_is_free_once_it_is_not_renewed(tmp_path, monke
     now = [0.0]
     claims = Claims(tmp_path, clock=lambda: now[0])
     claim_of(tmp_path, "a", machine="elsewhere")
-    taken = []
-    monkeypatch.setattr(ownership, "acquire", lambda file, *_: taken.append(file.name) or "lock")
+    taken, lock = [], unittest.mock.Mock(spec=ownership.Lock)
+    monkeypatch.setattr(ownership, "acquire", lambda file, *_: taken.append(file.name) or lock)
     assert claims.take("a") is None
     now[0] = ownership.STALE_S - 1
     os.utime(tmp_path / "a.lock", (5, 5))  # renewed
@@ -148,7 +146,7 @@ def test_claim_of_another_machine_is_free_once_it_is_not_renewed(tmp_path, monke
     assert claims.take("a") is None
     assert not taken
     now[0] += 1
-    assert claims.take("a") == "lock"
+    assert claims.take("a") is lock
     assert taken == ["a.lock"]
 
 
@@ -166,7 +164,9 @@ while True:
     for _ in range(int(sys.stdin.readline() or 0)):
         pid = os.fork()
         if not pid:
-            Worker(plan, folder, tiny_study.FakeRunner(plan, folder / "runs", 0.03), lambda _: time.sleep(0.05)).work()
+            os.dup2(2, 1)
+            runner = tiny_study.FakeRunner(plan=plan, folder=folder / "runs", pause=0.03)
+            Worker(plan, folder, runner, lambda _: time.sleep(0.05)).work()
             os._exit(0)
         pids.append(pid)
     if not pids:
@@ -197,7 +197,7 @@ def test_four_processes_of_which_some_are_killed_do_every_run_once(tmp_path):
         process.stdin.write("0\n")
         process.stdin.flush()
     assert codes == [-signal.SIGKILL] * 3 + [0]
-    finished = worker(folder, plan).runner.finished()  # pyright: ignore
+    finished = worker(folder, plan).runner.finished()
     assert sorted(set(finished)) == names(plan)
     assert len(finished) <= len(plan.runs) + 3  # a run killed between its end and its record ends again
 
