@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import tiny_run
 
 from jepa_jax.config import Config, SourceConfig
-from jepa_jax.evaluation.eval_config import EvalConfig, logistic_probe
+from jepa_jax.evaluation.eval_config import EvalConfig, ProbeConfig
 from jepa_jax.files.paths import write_text
 from jepa_jax.settings import parse
 from jepa_jax.study.engine.prober import Probed, Prober
@@ -20,7 +20,7 @@ from jepa_jax.study.study_config import StudyConfig
 SPRITES = EvalConfig(
     train=SourceConfig(kind="sprites", clips=48),
     test=SourceConfig(kind="sprites", split="test", clips=24),
-    probes={"linear": logistic_probe(folds=2)},
+    probes={"linear": ProbeConfig(kind="ridge", penalty=(1.0,))},  # compiles nothing
     controls=("raw pixels",),
     representation=True,
     workers=0,
