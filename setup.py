@@ -2,7 +2,13 @@
 
 import setuptools
 
+CONFIGS = {
+    "jepa_jax.configs": "configs",
+    "jepa_jax.configs.eval": "configs/eval",
+    "jepa_jax.configs.study": "configs/study",
+}
+
 setuptools.setup(
-    packages=[*setuptools.find_packages(include=["jepa_jax*"]), "jepa_jax.configs", "jepa_jax.configs.eval"],
-    package_dir={"jepa_jax.configs": "configs", "jepa_jax.configs.eval": "configs/eval"},
+    packages=[*setuptools.find_packages(include=["jepa_jax*"]), *CONFIGS],
+    package_dir=CONFIGS,
 )

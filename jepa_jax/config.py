@@ -264,9 +264,12 @@ class CheckpointConfig:
 
     every: int = 1000
     keep: int = 2
+    at: tuple[int, ...] = ()  # further steps after which a checkpoint is saved; these are always kept
 
     def __post_init__(self) -> None:
         at_least(self, 1, "every", "keep")
+        if min(self.at, default=1) < 1:
+            raise ValueError(f"at is {self.at}; expected numbers of steps, at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -353,8 +356,12 @@ def defaults(cls: type) -> Any:
     flags and recipes can set any of them. `Config` drops objectives with coefficient 0.
     """
     config = to_config_dict(cls())
-    if cls is Config:
-        for name, kind in OBJECTIVES.classes.items():
-            if name not in config.objectives:
-                config.objectives[name] = to_config_dict(kind(coefficient=0.0))
+    return with_every_objective(config) if cls is Config else config
+
+
+def with_every_objective(config: Any) -> Any:
+    """Adds the built-in objectives that a run's ConfigDict lacks, with coefficient 0, and returns the ConfigDict."""
+    for name, kind in OBJECTIVES.classes.items():
+        if name not in config.objectives:
+            config.objectives[name] = to_config_dict(kind(coefficient=0.0))
     return config

@@ -81,6 +81,12 @@ def load(reference: str) -> Any:
         return get_config(*arguments)
 
 
+def load_named(name: str) -> Any:
+    """Returns the ConfigDict of a config of this package, NAME[:ARGUMENT], for configs that start from another one."""
+    path, colon, argument = name.partition(":")
+    return load(f"{CONFIGS / path}.py{colon}{argument}")
+
+
 @contextlib.contextmanager
 def _errors_located(path: str) -> Iterator[None]:
     """Converts other errors to ConfigError with the line of the config file."""

@@ -23,6 +23,13 @@ def test_missing_file_has_no_lines(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_appended_lines_are_read_back(tmp_path):
+    file = tmp_path / "lines.jsonl"
+    for line in ("1", "2"):
+        jsonl.append(file, line)
+    assert jsonl.whole_lines(file) == [b"1", b"2"]
+
+
 @pytest.mark.parametrize("shape", [(), (7,), (3, 5)])
 def test_aligned_empty_returns_aligned_memory(shape):
     array = aligned_empty(shape, np.float16)

@@ -20,7 +20,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from logging import LogRecord
 from typing import Any, TypeVar
 
@@ -63,12 +63,15 @@ class Checkpointer:
         last_good: the newest step known to be undamaged because it was saved here or verified by `restore`; else None.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, keep: int, lock: RunLock | None = None):
+    def __init__(
+        self, workdir: epath.PathLike, *, keep: int, always: Collection[int] = (), lock: RunLock | None = None
+    ):
         """Opens WORKDIR/checkpoints and removes unfinished checkpoints with a warning.
 
         Args:
             workdir: of the training run.
             keep: number of checkpoints to keep, at least 1, not counting damaged ones.
+            always: steps whose checkpoints are kept in any case.
             lock: checked in process 0 before a checkpoint is renamed to its final name, and again before it counts as
                 saved and older ones are deleted. None if nothing else writes to the folder.
 
@@ -78,7 +81,7 @@ class Checkpointer:
         if keep < 1:
             raise ValueError(f"keep is {keep}; expected at least 1.")
         self.last_good: int | None = None
-        self._keep, self._lock = keep, lock
+        self._keep, self._always, self._lock = keep, always, lock
         self._folder = checkpoint_folder(workdir)
         self._damaged: dict[int, str] = {}
         self._pending: concurrent.futures.Future[int] | None = None
@@ -216,13 +219,13 @@ class Checkpointer:
                 path.rmtree()
 
     def _delete_old(self, saved: int) -> None:
-        """Deletes checkpoints older than the newest `keep` that are not known to be damaged.
+        """Deletes checkpoints older than the newest `keep` that are not known to be damaged, except those in `always`.
 
         A damaged checkpoint newer than these stays until it is saved again or is old enough to be deleted.
         """
         good = [step for step in self.saved_steps if step == saved or step not in self._damaged]
         for step in self.saved_steps:
-            if step < good[-self._keep :][0]:
+            if step < good[-self._keep :][0] and step not in self._always:
                 (self._folder / str(step)).rmtree()
 
 

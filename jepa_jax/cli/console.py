@@ -7,6 +7,7 @@ COMMANDS = {
     "train": "train a Video-JEPA",
     "evaluate": "probe a frozen encoder",
     "features": "write features of videos or images",
+    "study": "train and probe many recipes with many seeds, and report what is clear",
     "prepare": "prepare a dataset for fast reading",
     "compile": "report cost and memory of a training step on hardware that need not be present",
     "parity": "compare this package with golden numbers on the default device",

@@ -46,6 +46,7 @@ class EvaluationSet:
         max_skip_fraction: float = 0.0,
         classes: Mapping[str, Sequence[str]] | None = None,
         labelled: bool = True,
+        keep_bytes: int = 0,
     ):
         """Reads file names only; decodes nothing.
 
@@ -59,6 +60,7 @@ class EvaluationSet:
             max_skip_fraction: the share of files that may be undecodable.
             classes: class names of the probes' training set, so that labels agree with it; default the source's own.
             labelled: whether every clip must have a class; otherwise clips without one are `sources.UNLABELLED`.
+            keep_bytes: the first pass over all clips keeps them in memory if they take at most this, for later passes.
 
         Raises:
             ConfigError: as `sources.open_source`; or a clip has no class or one that is not in `classes`; or `views` is
@@ -71,7 +73,8 @@ class EvaluationSet:
         self.source = sources.open_source(settings, name, setting)
         self.clip = clip
         self.clip_shape = clip.shape
-        self._seed = seed
+        self._seed, self._keep_bytes = seed, keep_bytes
+        self._kept: dict[int, list[dict[str, Any]]] = {}  # batches of a whole pass, by batch size
         self.size = self.source.size
         self.views = self._views.clips * self._views.crops
         self.rows = self.size * self.views
@@ -145,9 +148,28 @@ class EvaluationSet:
             TooManySkippedError: more clips are undecodable than `max_skip_fraction` allows.
         """
         wanted = np.arange(self.rows, dtype=np.int32) if rows is None else np.asarray(rows, np.int32)
-        if self.source.rendered:
-            yield from self._rendered(batch_size, wanted)
+        whole = np.array_equal(wanted, np.arange(self.rows))
+        if whole and batch_size in self._kept:
+            yield from map(self._at_full_length, self._kept[batch_size])
             return
+        made = (
+            self._rendered(batch_size, wanted) if self.source.rendered else self._decoded(batch_size, workers, wanted)
+        )
+        kept, free = [], self._keep_bytes if whole else -1
+        for batch in made:
+            free -= batch["video"].nbytes
+            if free >= 0:  # a copy: the buffers of workers are used again
+                kept.append(batch | {"video": np.array(batch["video"])})
+            yield self._at_full_length(batch)
+        if free >= 0:
+            self._kept[batch_size] = kept
+
+    def _at_full_length(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch; images, of which it has one frame, as still clips."""
+        frames = self.clip.frames // batch["video"].shape[1]
+        return batch if frames == 1 else batch | {"video": np.repeat(batch["video"], frames, axis=1)}
+
+    def _decoded(self, batch_size: int, workers: int, wanted: np.ndarray) -> Iterator[dict[str, Any]]:
         import grain  # slow to import, and rendered clips do not need it
 
         positions = grain.MapDataset.range(_padded(len(wanted), batch_size))
@@ -157,9 +179,8 @@ class EvaluationSet:
         try:
             for batch in batches:
                 self._ledger.add(batch["skips"])
-                frames = self.clip.frames // batch["video"].shape[1]  # a still clip is transferred as one frame
                 yield {
-                    "video": batch["video"] if frames == 1 else np.repeat(batch["video"], frames, axis=1),
+                    "video": batch["video"],  # a still clip is transferred as one frame
                     "labels": {FILE_TASK: self._labels[batch["item"]]},
                     "row": batch["row"],
                     "item": batch["item"],

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     import jax  # slow to import: preparing a dataset imports this package without needing JAX
 
 Batch = dict[str, np.ndarray]
-"""`video` uint8 [B, F, Y, X, C] (absent if the training step renders it; F is 1 in a batch of single frames),
-`source` and `item` int32 [B].
+"""`video` uint8 [B, F, Y, X, C] (F is 1 in a batch of single frames), `source` and `item` int32 [B].
+
+If the training step renders the video, the batch has `seed` int32 [B] instead: the run's, in every row. As an input, it
+leaves the compiled step the same for all seeds.
 """
 
 # Rendered clips of a mixed batch are drawn in calls of this many, so that one compiled function serves any number.
@@ -93,7 +95,9 @@ class TrainBatches(Iterator[Batch]):
         batch = next(self._batches)
         self._ledger.add(batch.pop("skips"))
         self._throughput.add_seconds(batch.pop("seconds") | {timing.RECEIVE: self._batches.copy_seconds})
-        if not self._in_step:
+        if self._in_step:
+            batch["seed"] = np.full_like(batch["item"], self._settings.seed)
+        else:
             watch = timing.Stopwatch(timing.RENDER)
             if self._render(batch):
                 self._throughput.add_seconds(watch.stop())
@@ -124,8 +128,10 @@ def batch_shapes(settings: config.Config) -> dict[str, "jax.ShapeDtypeStruct"]:
     import jax
 
     rows, clip = settings.batch_size, settings.clip
-    shapes = {name: jax.ShapeDtypeStruct((rows,), np.int32) for name in ("source", "item")}
-    if not renders_in_step(settings.data):
+    in_step = renders_in_step(settings.data)
+    names = ("source", "item", "seed") if in_step else ("source", "item")
+    shapes = {name: jax.ShapeDtypeStruct((rows,), np.int32) for name in names}
+    if not in_step:
         shapes["video"] = jax.ShapeDtypeStruct((rows, *clip.shape), np.uint8)
     return shapes
 

@@ -17,6 +17,7 @@ from jepa_jax.evaluation.eval_config import Control
 from jepa_jax.evaluation.features.extractor import Apply, FeatureExtractor, Row, Video
 
 REVERSED: Control = "reversed"
+OF_ENCODER: tuple[Control, ...] = ("one frame", "shuffled", REVERSED)  # the others are of pixels and need no encoder
 SIDE = 16  # pixels per side to which clips are averaged for controls of pixels
 
 

@@ -6,24 +6,21 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jepa_jax import models
-from jepa_jax.config import ClipConfig, Config
 from jepa_jax.data import sources
-from jepa_jax.data.evaluation_clips import EvaluationSet
-from jepa_jax.evaluation import controls, frozen_encoder, probe_runs, representation
-from jepa_jax.evaluation.eval_config import EvalConfig, ProbeConfig
+from jepa_jax.evaluation import controls, frozen_encoder, labelled_clips, probe_runs, representation
+from jepa_jax.evaluation.eval_config import EvalConfig
 from jepa_jax.evaluation.features import extractor, feature_set
 from jepa_jax.evaluation.features.cache import Cache
+from jepa_jax.evaluation.labelled_clips import LabelledClips
 from jepa_jax.evaluation.probe_runs import TRAINED, UNTRAINED
-from jepa_jax.evaluation.probes import splits, velocity
+from jepa_jax.evaluation.probes import velocity
 from jepa_jax.evaluation.results import clip_predictions, probe_result, results_file
 from jepa_jax.evaluation.results.velocity_result import VelocityResult
 from jepa_jax.files import ownership
@@ -115,13 +112,68 @@ def cache_folder(out: epath.Path | None, cache: str | os.PathLike[str] | None) -
 def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, cache: pathlib.Path) -> Evaluation:
     """Probes an encoder; `cache` is the folder of features. Raises the errors of `evaluate`."""
     started = time.monotonic()
-    trained = encoder.config
-    clip = ClipConfig(frames=config.frames or trained.clip.frames, size=config.size or trained.clip.size)
-    check_fit(config, trained, clip)
-    train_set, test_set = open_sets(config, clip)
-    pairs = probe_runs.pair_probes(config, train_set.classes)
-    groups = splits.training_groups(config, train_set.names)
+    opened = labelled_clips.open_clips(config, encoder.config)
+    extracted = extract(config, opened, encoder, cache)
+    results, predictions = probe_runs.run_probes(
+        config,
+        opened.pairs,
+        extracted.probe_inputs,
+        opened.train.classes,
+        opened.test.names,
+        opened.test.views,
+        opened.groups,
+    )
+    skipped = {"train": opened.train.skipped, "test": opened.test.skipped}
+    content = {
+        "results": [dataclasses.asdict(result) for result in results],
+        "velocity": [dataclasses.asdict(result) for result in extracted.velocity],
+        "representation": extracted.measures,
+        "checkpoint": {
+            "source": encoder.source,
+            "step": encoder.step,
+            "weights": encoder.weights,
+            "parameters_sha256": encoder.fingerprint,
+        },
+        "clip": to_dict(opened.clip),
+        "dtype": extracted.dtype,
+        "skipped": {name: [skip.path for skip in skips] for name, skips in skipped.items()},
+        "feature_seconds": extracted.seconds,
+        "seconds": round(time.monotonic() - started, 2),
+        "device": jax.devices()[0].device_kind,
+        "settings": to_dict(config),
+        "training_settings": to_dict(encoder.config),
+        "versions": workdir.versions(),
+    }
+    return Evaluation(results, extracted.velocity, content, predictions)
 
+
+@dataclasses.dataclass(frozen=True)
+class Extracted:
+    """The features of an encoder and of the controls.
+
+    Attributes:
+        probe_inputs: in the order of the results.
+        velocity: regressions of velocities; empty unless config.velocity.
+        measures: label-free measures by encoder; empty unless config.representation.
+        dtype: of the encoder's computation.
+        seconds: of the extraction, by set.
+    """
+
+    probe_inputs: list[probe_runs.ProbeInput]
+    velocity: list[VelocityResult]
+    measures: dict[str, dict[str, float | None]]
+    dtype: str
+    seconds: dict[str, float]
+
+
+def extract(
+    config: EvalConfig, opened: LabelledClips, encoder: frozen_encoder.FrozenEncoder, cache: pathlib.Path
+) -> Extracted:
+    """The features of all clips by an encoder and the controls of the config; `cache` is their folder.
+
+    Raises the errors of `feature_set.extract`.
+    """
+    trained, clip = encoder.config, opened.clip
     dtype = trained.dtype if config.dtype == "trained" else config.dtype
     encoder = frozen_encoder.resolve_attention(encoder, clip, dtype)
     encoders = {TRAINED: extractor.of_encoder(encoder, dtype)}
@@ -133,10 +185,8 @@ def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, 
         halves = representation.channel_halves(trained)
         views = {f"{n} views": representation.masked_views(e, encoder.config, clip, dtype) for n, e in encoders.items()}
     backwards = {}
-    if config.velocity:
-        check_velocity(config, clip)
-        if UNTRAINED in encoders and controls.REVERSED in others:
-            backwards[UNTRAINED] = controls.encoder(controls.REVERSED, encoders[UNTRAINED], config.seed)
+    if config.velocity and UNTRAINED in encoders and controls.REVERSED in others:
+        backwards[UNTRAINED] = controls.encoder(controls.REVERSED, encoders[UNTRAINED], config.seed)
     reversed_names = {name: f"{name} {controls.REVERSED}" for name in backwards}
     probed = config.kinds_of_features + (velocity.KIND,) * config.velocity
     kinds = dict.fromkeys(others, probed) | dict.fromkeys([*views, *reversed_names.values()], ("frames",))
@@ -146,7 +196,7 @@ def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, 
     # One call for each set, so that every clip is decoded once.
     train = feature_set.extract(
         encoders | {name: encode for name, encode in others.items() if name != controls.REVERSED},
-        train_set,
+        opened.train,
         kinds | dict.fromkeys(encoders, (*probed, "mean_levels") if halves else probed),
         store,
         name="train",
@@ -154,132 +204,24 @@ def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, 
     )
     test = feature_set.extract(
         encoders | others | views | {reversed_names[name]: encode for name, encode in backwards.items()},
-        test_set,
+        opened.test,
         kinds | dict.fromkeys(encoders, (*probed, *measured)),
         store,
         name="test",
         **options,
     )
     probe_inputs = probe_runs.make_probe_inputs(train, test, halves, sources.kind_of(config.test))
-    results, predictions = probe_runs.run_probes(
-        config, pairs, probe_inputs, train_set.classes, test_set.names, test_set.views, groups
-    )
-    velocity_results = []
+    velocities = []
     if config.velocity:
         reversed_features = {name: test[key] for name, key in reversed_names.items()}
         if controls.REVERSED in test:
             reversed_features[TRAINED] = test[controls.REVERSED]
         train_IxFxXY, test_IxFxXY = (
-            clips.velocities(np.arange(clips.size, dtype=np.int32)) for clips in (train_set, test_set)
+            clips.velocities(np.arange(clips.size, dtype=np.int32)) for clips in (opened.train, opened.test)
         )
-        velocity_results = velocity.run(train, test, reversed_features, train_IxFxXY, test_IxFxXY, config.seed)
+        velocities = velocity.run(train, test, reversed_features, train_IxFxXY, test_IxFxXY, config.seed)
     measures = {}
     if config.representation:
         measures = {name: representation.measure(test[name], test[f"{name} views"], halves) for name in encoders}
-    skipped = {"train": train_set.skipped, "test": test_set.skipped}
-    content = {
-        "results": [dataclasses.asdict(result) for result in results],
-        "velocity": [dataclasses.asdict(result) for result in velocity_results],
-        "representation": measures,
-        "checkpoint": {
-            "source": encoder.source,
-            "step": encoder.step,
-            "weights": encoder.weights,
-            "parameters_sha256": encoder.fingerprint,
-        },
-        "clip": to_dict(clip),
-        "dtype": dtype,
-        "skipped": {name: [skip.path for skip in skips] for name, skips in skipped.items()},
-        "feature_seconds": {"train": round(train[TRAINED].seconds, 2), "test": round(test[TRAINED].seconds, 2)},
-        "seconds": round(time.monotonic() - started, 2),
-        "device": jax.devices()[0].device_kind,
-        "settings": to_dict(config),
-        "training_settings": to_dict(trained),
-        "versions": workdir.versions(),
-    }
-    return Evaluation(results, velocity_results, content, predictions)
-
-
-def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:
-    """Checks clips and probes against the encoder before any clip is decoded.
-
-    Raises:
-        ConfigError: clips that the encoder cannot split into tokens, a level that it lacks, or heads that do not divide
-            its width.
-    """
-    encoder = models.build_encoder(trained.encoder)
-    try:
-        encoder.grid(jax.ShapeDtypeStruct((1, *clip.shape), jnp.float32))
-    except ValueError as error:
-        raise ConfigError(f"config.frames, config.size: {error}.") from error
-    for name, probe in config.probes.items():
-        if probe.level is not None and probe.level > encoder.levels:
-            raise ConfigError(
-                f"config.probes.{name}.tokens is {probe.tokens!r}; the encoder has levels 1 to {encoder.levels}."
-            )
-        if probe.attends and _width(probe, encoder) % probe.heads:
-            raise ConfigError(
-                f"config.probes.{name}.heads is {probe.heads}, which does not divide the width of its tokens, "
-                f"{_width(probe, encoder)}."
-            )
-
-
-def check_velocity(config: EvalConfig, clip: ClipConfig) -> None:
-    """Checks that velocities can be regressed.
-
-    Raises:
-        ConfigError: clips with unknown velocities, or of fewer than three frames.
-    """
-    for part, settings in (("train", config.train), ("test", config.test)):
-        if not sources.kind_of(settings).tracked:
-            raise ConfigError(
-                "config.velocity needs clips with known velocities, which only sprites have; "
-                f"config.{part}.kind is {settings.kind!r}."
-            )
-    if clip.frames < 3:
-        raise ConfigError(f"config.velocity needs clips of at least 3 frames; they have {clip.frames}.")
-
-
-def _width(probe: ProbeConfig, encoder: models.Encoder) -> int:
-    return encoder.size.width * (
-        encoder.levels if probe.tokens.endswith(" levels") and "stacked" not in probe.tokens else 1
-    )
-
-
-@contextlib.contextmanager
-def _name_setting(config: EvalConfig, part: Literal["train", "test"], of_holdout: Sequence[str]) -> Iterator[None]:
-    """Errors about a source name the setting that the user gave, from which the source's own setting is derived."""
-    try:
-        path = getattr(config, part).path
-        with sources.explain_path(f"config.{part}.path", path, config.data.root):
-            yield
-    except sources.NothingLeftError as error:
-        if not config.holdout or error.key not in of_holdout:
-            raise
-        raise sources.NothingLeftError("config.holdout", error.key, config.holdout, error.paths) from error
-
-
-def open_sets(config: EvalConfig, clip: ClipConfig) -> tuple[EvaluationSet, EvaluationSet]:
-    """Opens the training and test clips; reads only their names.
-
-    Raises:
-        ConfigError: sources that cannot be used, or clips that are in both.
-    """
-    train_source, test_source = config.split_sources()
-    # Training videos have one view; the views of a test video are averaged.
-    single = dataclasses.replace(config.views, clips=1, crops=1)
-    options = {"clip": clip, "seed": config.seed, "max_skip_fraction": config.max_skip_fraction}
-    with _name_setting(config, "train", ("exclude",)):
-        train = EvaluationSet(train_source, name="train", setting="config.train", views=single, **options)
-    part = "train" if config.holdout else "test"
-    with _name_setting(config, part, ("include", "exclude")):
-        test = EvaluationSet(
-            test_source, name="test", setting=f"config.{part}", views=config.views, classes=train.classes, **options
-        )
-    shared = [] if config.fold_by else train.shared_with(test)
-    if shared:
-        raise ConfigError(
-            f"config.train and config.test share {len(shared):,} clips, such as {shared[0]}: a probe must not be "
-            "scored on clips that it was trained on. Exclude them from one of the two, or name another path or split."
-        )
-    return train, test
+    seconds = {"train": round(train[TRAINED].seconds, 2), "test": round(test[TRAINED].seconds, 2)}
+    return Extracted(probe_inputs, velocities, measures, dtype, seconds)

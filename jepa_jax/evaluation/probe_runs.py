@@ -86,12 +86,13 @@ def hold_out(probe_input: ProbeInput, items: np.ndarray, views: int = 1) -> Prob
     Test items have `views` rows each, training items one.
     """
     return ProbeInput(
-        _select(probe_input.train, ~np.isin(probe_input.train.items, items)),
-        {name: _select(test, np.isin(test.items // views, items)) for name, test in probe_input.tests.items()},
+        select(probe_input.train, ~np.isin(probe_input.train.items, items)),
+        {name: select(test, np.isin(test.items // views, items)) for name, test in probe_input.tests.items()},
     )
 
 
-def _select(features: Features, selected: np.ndarray) -> Features:
+def select(features: Features, selected: np.ndarray) -> Features:
+    """The rows of features where `selected`, a bool for each, is true; copied into memory."""
     rows = np.flatnonzero(selected)
     return dataclasses.replace(
         features,

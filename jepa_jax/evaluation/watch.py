@@ -18,7 +18,7 @@ from jepa_jax.evaluation.eval_config import EvalConfig
 from jepa_jax.evaluation.features.cache import Cache
 from jepa_jax.evaluation.results import results_file, table
 from jepa_jax.files import jsonl
-from jepa_jax.files.paths import is_remote, reachable, write_text
+from jepa_jax.files.paths import reachable
 from jepa_jax.run_dir import workdir
 from jepa_jax.settings import ConfigError, difference, to_dict
 
@@ -198,16 +198,8 @@ def _read(out: epath.Path, config: EvalConfig) -> dict[int, Record]:
 
 
 def _append(out: epath.Path, record: Mapping[str, Any]) -> None:
-    """Appends a line and writes it to disk (fsync)."""
     content = {"schema": results_file.SCHEMA, "version": results_file.VERSION, **record}
-    line = json.dumps(content, allow_nan=False) + "\n"
-    if is_remote(out):  # objects cannot be appended to
-        write_text(out, (out.read_text() if out.exists() else "") + line)
-        return
-    with open(out, "a", encoding="utf-8") as file:
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+    jsonl.append(out, json.dumps(content, allow_nan=False))
 
 
 def _show(records: Mapping[int, Record], step: int | None = None) -> None:

@@ -107,7 +107,8 @@ def train(
             folder = processes.from_main(lambda: open_workdir(workdir, config, overwrite=overwrite, extend=extending))
         recorded = processes.from_main(lambda: load_config(folder))
         changed_data = _check_inputs(job, folder, extending)
-        checkpointer = stack.enter_context(Checkpointer(folder, keep=config.checkpoint.keep, lock=lock))
+        saving = config.checkpoint
+        checkpointer = stack.enter_context(Checkpointer(folder, keep=saving.keep, always=saving.at, lock=lock))
         stop = stack.enter_context(stop_on_signal())
         restored = checkpointer.restore(job.abstract)
         start = 0 if restored is None else restored[0]
@@ -285,7 +286,7 @@ def _iterate(
             jax.block_until_ready(metrics)
             jax.profiler.stop_trace()
             profile = None
-        if last or done % config.checkpoint.every == 0:
+        if last or done % config.checkpoint.every == 0 or done in config.checkpoint.at:
             monitor.read_pending()
             monitor.save(done, state)
         monitor.report_saved()

@@ -28,8 +28,8 @@ def train_step(setup: TrainSetup, state: TrainState, batch: Batch) -> tuple[Trai
     Args:
         setup: modules, masks and optimizer (static under jit).
         state: before the step; may be donated.
-        batch: `video` uint8 [B, F, Y, X, C] (F = 1 for single frames, see `TrainSetup.images`), or `item` [B] for
-            clips rendered in the step.
+        batch: `video` uint8 [B, F, Y, X, C] (F = 1 for single frames, see `TrainSetup.images`), or `item` [B] and
+            `seed` [B] for clips rendered in the step.
 
     Returns:
         The new state, and metrics: scalars, and a dict `features` with samples of target and context features.
@@ -189,7 +189,7 @@ def _clips(setup: TrainSetup, batch: Batch) -> Float[Array, "B F Y X C"]:
     if "video" in batch:
         return pixels.normalise(batch["video"])
     assert setup.render is not None
-    return pixels.normalise(setup.render(setup.config.seed, batch["item"])[0])
+    return pixels.normalise(setup.render(batch["seed"][0], batch["item"])[0])
 
 
 def _sample(features_BxSxD: jax.Array) -> jax.Array:

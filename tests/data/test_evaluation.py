@@ -16,7 +16,9 @@ CLIP = config.ClipConfig(frames=4, size=16)
 
 
 def opened(clip=CLIP, **settings):
-    arguments = {key: settings.pop(key) for key in ("classes", "max_skip_fraction", "seed") if key in settings}
+    arguments = {
+        key: settings.pop(key) for key in ("classes", "max_skip_fraction", "seed", "keep_bytes") if key in settings
+    }
     return data.EvaluationSet(SourceConfig(**settings), clip=clip, **arguments)
 
 
@@ -103,6 +105,28 @@ def test_batches_do_not_depend_on_workers(clips):
     for a, b in zip(wanted, got, strict=True):
         for key in ("video", "item", "valid"):
             np.testing.assert_array_equal(a[key], b[key])
+
+
+@pytest.mark.parametrize("kind", ["videos", "images", "sprites"])
+def test_clips_that_are_kept_in_memory_are_read_once(kind, clips, pictures, monkeypatch):
+    options = {"kind": kind, "path": {"videos": str(clips), "images": str(pictures)}.get(kind, ""), "clips": 5}
+    kept, read_each_time = opened(keep_bytes=2**20, **options), opened(keep_bytes=1, **options)
+    wanted = read(read_each_time)
+    first = read(kept)
+    part = next(kept.batches(4, rows=[1, 2]))
+    np.testing.assert_array_equal(part["row"][:2], [1, 2])
+
+    def fail(*_):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(type(kept), "_decoded", fail)
+    monkeypatch.setattr(type(kept), "_rendered", fail)
+    for batches in (first, read(kept)):
+        for batch, expected in zip(batches, wanted, strict=True):
+            for name in ("video", "row", "valid"):
+                np.testing.assert_array_equal(batch[name], expected[name])
+    with pytest.raises(AssertionError, match="read again"):
+        read(read_each_time)
 
 
 def test_undecodable_clips_are_skipped_and_counted(clips, tmp_path):

@@ -150,7 +150,7 @@ def test_sprites_are_rendered_in_the_main_process(mixed):
 def test_sprites_alone_are_rendered_in_the_step(clips):
     only = {"s": SourceConfig(kind="sprites", clips=10)}
     batches = read(run(only, steps=5))
-    assert [batch.keys() for batch in batches] == [{"source", "item"}] * 5
+    assert [batch.keys() for batch in batches] == [{"source", "item", "seed"}] * 5
     items = np.concatenate([batch["item"] for batch in batches])
     assert np.bincount(items).tolist() == [2] * 10
     assert "video" in read(run(only, steps=1, render_in_step=False))[0]

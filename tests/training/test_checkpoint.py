@@ -155,6 +155,14 @@ def test_state_may_be_donated_right_after_save(tmp_path, devices):
             shutil.rmtree(tmp_path / "checkpoints" / str(step))
 
 
+def test_some_steps_are_always_kept(tmp_path):
+    with Checkpointer(tmp_path, keep=1, always=(2, 9)) as checkpointer:
+        for step in range(1, 5):
+            checkpointer.save(step, {"a": jnp.zeros(1)})
+        checkpointer.wait()
+        assert checkpointer.saved_steps == [2, 4]
+
+
 def test_only_finished_saves_are_reported(tmp_path, monkeypatch):
     with Checkpointer(tmp_path, keep=2) as checkpointer:
         write, allowed = integrity.write, threading.Event()

@@ -79,7 +79,7 @@ def test_state_names_match_those_of_older_checkpoints():
 
 @pytest.mark.slow
 def test_gradient_accumulation_matches_the_full_batch():
-    batch = {"item": jnp.arange(8, dtype=jnp.int32)}
+    batch = {"item": jnp.arange(8, dtype=jnp.int32), "seed": jnp.zeros(8, jnp.int32)}
 
     def run(parts):
         optim = {"name": "sgd", "warmup_steps": 0, "accumulate": parts}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jepa_jax import data
 from jepa_jax.config import Config
 from jepa_jax.settings import parse
 from jepa_jax.training import optimizer, step
@@ -178,6 +179,17 @@ def test_bfloat16_keeps_float32_parameters(jitted, state, batch):
     assert {x.dtype for x in jax.tree.leaves(after.params)} == {jnp.dtype("float32")}
     reference = jitted(state, batch)[1]
     assert float(metrics["loss"]) == pytest.approx(float(reference["loss"]), rel=0.02)
+
+
+def test_all_seeds_share_one_compiled_step():
+    def lowered(seed):
+        setup = build(seed=seed, data={"sources": {"sprites": {"kind": "sprites"}}})
+        state = jax.eval_shape(functools.partial(init_state, setup), seed)
+        return (
+            jax.jit(functools.partial(step.train_step, setup)).lower(state, data.batch_shapes(setup.config)).as_text()
+        )
+
+    assert lowered(1) == lowered(2)
 
 
 def test_training_lowers_the_loss(jitted, state, batch):
