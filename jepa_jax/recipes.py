@@ -81,6 +81,12 @@ RECIPES: dict[str, Recipe] = {
     "hw": _mixed("hard-region weighting 0.3", {"objectives": _weigh(hard_region=0.3)}),
     "delta": _mixed("delta 0.5", {"objectives": _weigh(delta=0.5)}),
     "fwm": _mixed("factorization: static 0.05, orthogonality 0.01", {"objectives": FWM}),
+    "fwm_relative": Recipe(
+        "fwm, its static term relative to the standard deviation of each channel: shrinking features do not lower it",
+        {"objectives": FWM | {"factorization_static": {"coefficient": 0.05, "relative": True}}},
+        (),
+        "ours",
+    ),
     "ld": _mixed("latent dynamics 1", {"objectives": _weigh(latent_dynamics=1.0)}),
     "fwm_ld": _mixed("factorization, latent dynamics 1 of the dynamics channels", {"objectives": FWM | LD_DYNAMICS}),
     "hw_ld": Recipe(

@@ -10,19 +10,29 @@ from jepa_jax.objectives import base, temporal_pairs
 from jepa_jax.objectives.channel_split import ChannelSplit
 from jepa_jax.settings import Inline
 
+EPSILON = 1e-8  # of a variance; without it, equal features have no gradient
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Static(base.Objective):
-    """Mean over temporal pairs of |z_appearance(t+1) − z_appearance(t)| (arXiv:2605.17165)."""
+    """Mean over temporal pairs of |z_appearance(t+1) − z_appearance(t)| (arXiv:2605.17165).
+
+    Features that shrink lower this loss, and at the end all are equal. A relative loss has not this way out: it divides
+    the change of each channel by the channel's standard deviation over the visible tokens of the batch (ours).
+    """
 
     coefficient: float = 0.05
+    relative: bool = False
     channel_split: Annotated[ChannelSplit, Inline] = dataclasses.field(default_factory=ChannelSplit)
 
     def view_value(self, head: base.Params, view: base.View, latents: base.Latents) -> Float[Array, ""]:
         """Returns the mean change over the temporal pairs."""
         pairs = temporal_pairs.pairs(view, latents.grid)
         appearance_BxKxR, _ = self.channel_split.parts(view.context_BxKxD, latents.levels)
-        return pairs.mean(jnp.abs(pairs.change(appearance_BxKxR)))
+        change_BxKxR = jnp.abs(pairs.change(appearance_BxKxR))
+        if self.relative:
+            change_BxKxR /= jnp.sqrt(appearance_BxKxR.astype(jnp.float32).var((0, 1)) + EPSILON)
+        return pairs.mean(change_BxKxR)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -95,6 +95,7 @@ def _every_objective():
     variants = {name: kind() for name, kind in objectives.CLASSES.items()}
     variants["context_prediction"] = objectives.CLASSES["context_prediction"](schedule=base.Schedule())
     for name, kind, settings in (
+        ("factorization_static_relative", "factorization_static", {"relative": True}),
         ("latent_dynamics_hard", "latent_dynamics", {"weighting": "hard", "channels": "dynamics"}),
         ("latent_dynamics_code", "latent_dynamics", {"weighting": "hard_without_gradient"}),
         ("action_dynamics", "action", {"channels": "dynamics", "split": "per_level"}),
