@@ -223,10 +223,8 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _keys(cls: type) -> list[str]:
     """The settings of a group, including those of inline fields."""
-    keys = []
-    for name, hint in _hints(cls).items():
-        keys += _keys(typing.get_args(hint)[0]) if _note(hint, Inline) else [name]
-    return keys
+    parts = (_keys(typing.get_args(hint)[0]) if _note(hint, Inline) else [name] for name, hint in _hints(cls).items())
+    return list(itertools.chain.from_iterable(parts))
 
 
 def _note(hint: Any, kind: type) -> Any:
@@ -254,6 +252,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:
             raise ConfigError(f"{path} is {value!r}; expected one of {', '.join(map(repr, arguments))}.")
         return value
     if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping | ml_collections.ConfigDict):
+            raise ConfigError(f"{path} is {value!r}; expected a group of settings.")
         return {name: _value(arguments[1], item, f"{path}.{name}") for name, item in value.items()}
     if origin is tuple:
         values = value if isinstance(value, list | tuple) else [value]  # a single value is a tuple of one

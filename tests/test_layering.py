@@ -23,7 +23,7 @@ LAYERS = (
     {"training"},
     {"evaluation", "cost_model", "parity"},
     {"cli"},
-    {"train", "evaluate", "prepare", "compile", "features"},
+    {"train", "evaluate", "prepare", "compile", "features", "study"},
 )
 ENTRY_POINTS = LAYERS[-1]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
