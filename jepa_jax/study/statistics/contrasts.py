@@ -7,6 +7,8 @@ and are never called clear.
 """
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -17,6 +19,8 @@ from jepa_jax.study.statistics.evidence import BASELINE, BASELINE_NO_EMA, Curve,
 from jepa_jax.study.statistics.inference import ALPHA, Difference, Ratio
 
 GOAL = 0.05  # the difference that the study wants to see, as a share
+
+_UNKNOWN = inference.paired_difference({}, {})
 
 Verdict = Literal["gain", "loss", "unclear", "exploratory", "few seeds", "not run"]
 
@@ -34,6 +38,7 @@ class Comparison:
         clips: clips needed to reach the reference's final accuracy, as a share of the reference's clips; None if it
             was not measured.
         labels: labels needed to reach the reference's accuracy with all labels; None if it was not measured.
+        average: difference in accuracy averaged over the logarithm of the clips seen.
         clips_of_reference: clips that the reference needs to reach the recipe's final accuracy.
     """
 
@@ -47,6 +52,7 @@ class Comparison:
     clips: Ratio | None = None
     labels: Ratio | None = None
     clips_of_reference: Ratio | None = None
+    average: Difference = _UNKNOWN
 
     @property
     def verdict(self) -> Verdict:
@@ -65,6 +71,11 @@ class Comparison:
     def clear(self) -> bool:
         """Whether the difference is clear."""
         return self.verdict in ("gain", "loss")
+
+    @property
+    def known(self) -> bool:
+        """Whether the difference has an interval."""
+        return not math.isnan(self.difference.low)
 
     @property
     def smallest(self) -> float:
@@ -124,8 +135,21 @@ def _comparison(evidence: Evidence, recipe: str, reference: str, endpoint: Endpo
         inference.paired_difference(evidence.final(recipe, endpoint), evidence.final(reference, endpoint)),
         clips=_ratio(ours, theirs),
         clips_of_reference=_ratio(theirs, ours),
+        average=inference.paired_difference(*_averages(ours, theirs)),
         labels=_ratio(evidence.by_labels(recipe, endpoint), evidence.by_labels(reference, endpoint)),
     )
+
+
+def _averages(*curves: Curve) -> Iterator[dict[int, float]]:
+    """Accuracy averaged over the logarithm of the clips that all curves have, by seed."""
+    common = sorted(set.intersection(*(set(curve.x_P) for curve in curves)))
+    for curve in curves:
+        if len(common) < 2:
+            yield {}
+            continue
+        rows = curve.accuracy_SxP[:, [curve.x_P.index(x) for x in common]]
+        average_S = np.trapezoid(rows, np.log(common), axis=1) / np.log(common[-1] / common[0])
+        yield dict(zip(curve.seeds, average_S.tolist(), strict=True))
 
 
 def _ratio(ours: Curve, theirs: Curve) -> Ratio | None:
