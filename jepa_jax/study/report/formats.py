@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from jepa_jax.study.report.document import Span, Text, Tone, text
+from jepa_jax.study.run_record import Number
 from jepa_jax.study.statistics.contrasts import Comparison
 from jepa_jax.study.statistics.inference import Difference, Estimate, Ratio
 
@@ -23,7 +24,7 @@ def percent(share: float, digits: int = 1) -> str:
     return fixed(100 * share, digits)
 
 
-def fixed(value: float | None, digits: int = 1) -> str:
+def fixed(value: Number, digits: int = 1) -> str:
     """A number with fixed decimals; a dash if it is unknown."""
     if value is None or math.isnan(value):
         return "–"
@@ -31,10 +32,12 @@ def fixed(value: float | None, digits: int = 1) -> str:
     return (MINUS if value < 0 and float(shown) else "") + shown
 
 
-def significant(value: float | None, digits: int = 3) -> str:
-    """A number with significant digits; a dash if it is unknown."""
+def significant(value: Number, digits: int = 3) -> str:
+    """A number with significant digits, at least all of its integer ones; a dash if it is unknown."""
     if value is None or math.isnan(value):
         return "–"
+    if abs(value) >= 10**digits:
+        return f"{value:,.0f}".replace("-", MINUS)
     return f"{value:.{digits}g}".replace("-", MINUS)
 
 

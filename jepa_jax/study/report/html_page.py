@@ -71,8 +71,9 @@ def _table(table: Table) -> str:
         f'<tr><th scope="row">{_cell(row[0])}</th>' + "".join(f"<td>{_cell(one)}</td>" for one in row[1:]) + "</tr>"
         for row in table.rows
     )
+    label = _escape(table.caption or table.header[0])
     return (
-        f'{caption}<div class="scroll" tabindex="0" role="region" aria-label="{_escape(table.caption or table.header[0])}">'
+        f'{caption}<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
         f"<table>\n<thead><tr>{header}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
     )
 

@@ -30,9 +30,9 @@ def _block(block: Block) -> Iterator[str]:
         case Heading(title, level):
             yield f"{'#' * level} {_escape(title)}"
         case Paragraph(content):
-            yield _text(content)
+            yield line(content)
         case Bullets(items):
-            yield "\n".join(f"* {_text(item)}" for item in items)
+            yield "\n".join(f"* {line(item)}" for item in items)
         case Table():
             if block.caption:
                 yield _escape(block.caption)
@@ -54,10 +54,11 @@ def _table(table: Table) -> str:
 
 
 def _cell(content: Cell) -> str:
-    return "<br>".join(_text(line) for line in content.lines)
+    return "<br>".join(map(line, content.lines))
 
 
-def _text(content: Text) -> str:
+def line(content: Text) -> str:
+    """One line of text; clear differences are bold."""
     return "".join(
         _bold(span.text) if span.tone in ("gain", "loss", "strong") else _escape(span.text) for span in content
     )

@@ -8,7 +8,7 @@ import numpy as np
 from jepa_jax.study.report import formats
 from jepa_jax.study.report.document import Figure, Figures, Tone, text
 from jepa_jax.study.report.svg import SHAPES, Axis, Panel, linear, logarithmic
-from jepa_jax.study.run_record import AuditTerm, RunRecord
+from jepa_jax.study.run_record import AuditTerm, Number, RunRecord
 from jepa_jax.study.statistics import inference
 from jepa_jax.study.statistics.contrasts import Comparison
 from jepa_jax.study.statistics.evidence import UNTRAINED, Curve, Endpoint, Evidence
@@ -16,7 +16,7 @@ from jepa_jax.study.statistics.evidence import UNTRAINED, Curve, Endpoint, Evide
 MARK_OF: Mapping[Tone, str] = {"gain": "triangle", "loss": "down", "unclear": "circle"}
 REFERENCE_MARK = "square"
 KEY = (
-    "▲ blue: clear gain. ▼ orange: clear loss. ● grey: not clear. ■ black: reference. Bands and ellipses are 95 % "
+    "▲ blue: clear gain. ▼ orange: clear loss. ● grey: not clear. ■ reference, dashed. Bands and ellipses are 95 % "
     "confidence regions of the mean over seeds."
 )
 
@@ -60,8 +60,8 @@ def _trade_off(
     every = np.concatenate([*points.values()]) if points else np.zeros((0, 2))
     panel = Panel(
         f"{evidence.title(x)} × {evidence.title(y)}",
-        linear(every[:, 0].tolist(), f"{evidence.title(x)}, %", scale=100),
-        linear(every[:, 1].tolist(), f"{evidence.title(y)}, %", scale=100),
+        linear(every[:, 0].tolist(), f"{evidence.title(x)}, %", scale=100.0),
+        linear(every[:, 1].tolist(), f"{evidence.title(y)}, %", scale=100.0),
         f"Mean accuracy of each recipe in {evidence.title(x)} and {evidence.title(y)}",
         height=320,
     )
@@ -115,7 +115,7 @@ def _curves(evidence: Evidence, one: Comparison, ours: Curve, theirs: Curve, by:
         levels["untrained"] = untrained.accuracy
     title, tone = f"{one.recipe}: {evidence.title(one.endpoint)}", formats.tone(one)
     values = [*ours.accuracy_SxP.ravel(), *theirs.accuracy_SxP.ravel(), *levels.values()]
-    panel = Panel(title, x, linear(values, "accuracy, %", scale=100), f"{title} against {by}, beside {one.reference}")
+    panel = Panel(title, x, linear(values, "accuracy, %", scale=100.0), f"{title} against {by}, beside {one.reference}")
     for name, value in levels.items():
         panel.level(value, name, left=name == "chance")
     _mean_line(panel, theirs, "reference", "d2", REFERENCE_MARK)
@@ -147,7 +147,7 @@ def collapse(evidence: Evidence, recipes: Sequence[str], name: str, title: str) 
     for recipe, found in runs.items():
         if not found:
             continue
-        steps = [step for run in found for step in run.curves["step"] if step is not None]
+        steps = [step for run in found for step in _numbers(run.curves["step"])]
         panel = Panel(
             recipe, linear(steps, "step", zero=True), linear(every, title, zero=True), f"{title} of {recipe} by step"
         )
@@ -165,11 +165,11 @@ def _with_curve(evidence: Evidence, recipe: str, name: str) -> list[RunRecord]:
     return [run for run in evidence.done.get(recipe, {}).values() if run.curves.get(name)]
 
 
-def _numbers(values: Sequence[int | float | None]) -> list[float]:
+def _numbers(values: Sequence[Number]) -> list[float]:
     return [float("nan") if value is None else float(value) for value in values]
 
 
-def _mean(rows: Sequence[Sequence[int | float | None]]) -> list[float | None]:
+def _mean(rows: Sequence[Sequence[Number]]) -> list[float | None]:
     columns = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
     return [sum(column) / len(column) if column else None for column in columns]
 
@@ -199,7 +199,7 @@ def _mean_term(runs: Sequence[RunRecord], name: str, field: str) -> list[float |
 def _terms(
     title: str,
     steps: Sequence[float],
-    terms: Mapping[str, Sequence[float | None]],
+    terms: Mapping[str, Sequence[Number]],
     axis: str,
     names: Sequence[str],
     *,

@@ -19,7 +19,7 @@ from jepa_jax.study.report.document import (
     cell,
     text,
 )
-from jepa_jax.study.run_record import ALL, AuditTerm, RunRecord, Software
+from jepa_jax.study.run_record import ALL, AuditTerm, Number, RunRecord, Software
 from jepa_jax.study.statistics import inference
 from jepa_jax.study.statistics.evidence import UNTRAINED, Evidence
 
@@ -67,7 +67,7 @@ def _representation(evidence: Evidence) -> Table | None:
     return Table(header, tuple(rows), "Label-free measures of the final encoder, mean over seeds.")
 
 
-def _mean(values: Sequence[float | None]) -> str:
+def _mean(values: Sequence[Number]) -> str:
     known = [value for value in values if value is not None]
     return formats.significant(sum(known) / len(known)) if known else "–"
 
@@ -192,8 +192,8 @@ def cost(evidence: Evidence) -> list[Block]:
 
 def _machine(run: RunRecord) -> str:
     speed = run.machine.matmul_gflops
-    # Rounded: the speed is measured again for each process.
-    return run.machine.device + (f" ({formats.significant(speed, 1)} GFLOP/s)" if speed else "")
+    # Rounded to tens: each process measures its speed.
+    return run.machine.device + (f" (about {round(speed, -1):.0f} GFLOP/s)" if speed else "")
 
 
 def failures(evidence: Evidence) -> list[Block]:

@@ -8,6 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jepa_jax.study.run_record import Number
+
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 26, 38
 SHAPES = ("circle", "square", "triangle", "diamond", "down")
@@ -85,7 +87,7 @@ class Panel:
             f"{html.escape(self._y.title)}</text>"
         )
 
-    def line(self, xs: Sequence[float], ys: Sequence[float | None], style: str) -> None:
+    def line(self, xs: Sequence[float], ys: Sequence[Number], style: str) -> None:
         """A line that is interrupted where a value is missing."""
         path, pen = [], "M"
         for x, y in zip(xs, ys, strict=True):
@@ -106,7 +108,7 @@ class Panel:
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in there + back)
         self._parts.append(f'<path class="band {style}" d="M{path}Z"/>')
 
-    def marks(self, xs: Sequence[float], ys: Sequence[float | None], style: str, shape: str = "circle") -> None:
+    def marks(self, xs: Sequence[float], ys: Sequence[Number], style: str, shape: str = "circle") -> None:
         """A mark at each point."""
         for x, y in zip(xs, ys, strict=True):
             if y is not None and math.isfinite(y):

@@ -125,14 +125,14 @@ class Evidence:
         return self.controls.labels.get(endpoint.label) if self.controls else None
 
     @functools.cached_property
-    def _index(self) -> dict[tuple[str, int, str, Endpoint], dict[tuple[float, float], float]]:
+    def _index(self) -> dict[tuple[str, int, str, Endpoint], dict[tuple[int, float], float]]:
         """Accuracies by (clips seen, share of labels)."""
-        index: dict[tuple[str, int, str, Endpoint], dict[tuple[float, float], float]] = {}
+        index: dict[tuple[str, int, str, Endpoint], dict[tuple[int, float], float]] = {}
         for recipe, runs in self.done.items():
             for seed, run in runs.items():
                 for row in run.accuracies:
                     key = recipe, seed, row.features, Endpoint(row.label, row.probe)
-                    index.setdefault(key, {})[row.clips_seen, row.label_fraction] = row.accuracy
+                    index.setdefault(key, {})[row.clips_seen, float(row.label_fraction)] = row.accuracy
         return index
 
     def _clips(self, run: RunRecord) -> int:
@@ -150,11 +150,11 @@ class Evidence:
 
     def by_clips(self, recipe: str, endpoint: Endpoint) -> Curve:
         """Accuracy with all labels against clips seen."""
-        seeds = self.final(recipe, endpoint)
-        rows = {seed: self._index[recipe, seed, ALL, endpoint] for seed in seeds}
-        return _curve(
-            {seed: {clips: a for (clips, share), a in row.items() if share == 1} for seed, row in rows.items()}
-        )
+        values = {}
+        for seed in self.final(recipe, endpoint):
+            rows = self._index[recipe, seed, ALL, endpoint]
+            values[seed] = {float(clips): accuracy for (clips, share), accuracy in rows.items() if share == 1}
+        return _curve(values)
 
     def by_labels(self, recipe: str, endpoint: Endpoint) -> Curve:
         """Accuracy of the final encoder against the share of labels."""

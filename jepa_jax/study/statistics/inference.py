@@ -76,6 +76,23 @@ def quantile(seeds: int, alpha: float = ALPHA) -> float:
     return float(stats.t.isf(alpha / 2, seeds - 1))
 
 
+class TTest(NamedTuple):
+    """Student's t-test of each column: its mean, half of the width of its 95 % interval, and the two-sided p."""
+
+    mean_N: Float[np.ndarray, "N"]
+    half_N: Float[np.ndarray, "N"]
+    p_N: Float[np.ndarray, "N"]
+
+
+def t_test(values_SxN: Float[np.ndarray, "S N"]) -> TTest:
+    """Tests whether the mean over seeds is 0. Without spread, the interval has width 0 and p is 0 or nan."""
+    seeds = len(values_SxN)
+    mean_N, error_N = values_SxN.mean(axis=0), values_SxN.std(axis=0, ddof=1) / seeds**0.5
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_N = 2 * special.stdtr(seeds - 1, -np.abs(mean_N) / error_N)
+    return TTest(mean_N, quantile(seeds) * error_N, p_N)
+
+
 def mean_interval(values_S: Sequence[float] | Float[np.ndarray, "S"]) -> Estimate:
     """The mean over seeds with its t-interval."""
     values = np.asarray(values_S, np.float64)
@@ -84,7 +101,7 @@ def mean_interval(values_S: Sequence[float] | Float[np.ndarray, "S"]) -> Estimat
     mean = float(values.mean())
     if len(values) == 1:
         return Estimate(mean, np.nan, np.nan, 1)
-    half = quantile(len(values)) * float(values.std(ddof=1)) / len(values) ** 0.5
+    half = float(t_test(values[:, None]).half_N[0])
     return Estimate(mean, mean - half, mean + half, len(values))
 
 
@@ -101,11 +118,9 @@ def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) ->
     mean = float(differences.mean())
     if len(seeds) == 1 or np.ptp(differences) < 1e-12:
         return Difference(mean, np.nan, np.nan, len(seeds), np.nan, 1.0)
-    deviation = float(differences.std(ddof=1))
-    error = deviation / len(seeds) ** 0.5
-    half = quantile(len(seeds)) * error
-    p = float(2 * special.stdtr(len(seeds) - 1, -abs(mean) / error))
-    return Difference(mean, mean - half, mean + half, len(seeds), deviation, p)
+    found = t_test(differences[:, None])
+    half, p = float(found.half_N[0]), float(found.p_N[0])
+    return Difference(mean, mean - half, mean + half, len(seeds), float(differences.std(ddof=1)), p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -194,8 +209,7 @@ def share_needed(
     if seeds < 2:
         return Ratio(value, 0.0, np.inf, first, last, seeds)
     ahead_SxG = np.asarray(curve_SxG) - goal_S[:, None]
-    mean_G = ahead_SxG.mean(axis=0)
-    half_G = quantile(seeds) * ahead_SxG.std(axis=0, ddof=1) / seeds**0.5
+    mean_G, half_G, _ = t_test(ahead_SxG)
     low, high = 0.0, np.inf
     if (behind_G := mean_G + half_G < 0)[0]:
         low = last if behind_G.all() else float(np.exp(log_G[np.argmin(behind_G)]))

@@ -44,7 +44,7 @@ def accuracy(label, share, **where):
     return Accuracy(label=label, probe="linear", correct=correct, total=total, accuracy=correct / total, **where)
 
 
-def run(recipe, seed, *, noise=0.012, collapsed=False, **changes):
+def run(recipe, seed, *, noise=0.012, collapsed=False, name="", **changes):
     """The record of one run. Runs with the same seed share a part of their noise."""
     finals, speed = TRUTH[recipe]
     shared = np.random.default_rng(seed).normal(0, noise, 3)
@@ -67,7 +67,7 @@ def run(recipe, seed, *, noise=0.012, collapsed=False, **changes):
     rank = [60 * np.exp(-step / (60 if collapsed else 2000)) + 1.2 for step in steps]
     record = RunRecord(
         study="synthetic",
-        recipe=recipe,
+        recipe=name or recipe,
         seed=seed,
         settings_sha256="5" * 64,
         status="done",
