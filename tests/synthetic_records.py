@@ -133,7 +133,7 @@ def study(seeds=range(239, 245), recipes=tuple(TRUTH), contrasts=CONTRASTS):
     plans = {
         recipe: RecipePlan(
             summary=f"{recipe} & what <it> changes",
-            primary=True,
+            primary=recipe not in ("hw", "combo"),
             seeds=tuple(seeds),
             changes=("config.target: 'ema' → 'online'",) if recipe == "kinematic" else (),
         )

@@ -198,6 +198,14 @@ def test_incomplete_records_give_a_report(given, tmp_path):
         assert "study.json is missing" in document
 
 
+def test_missing_runs_are_counted(tmp_path):
+    _, few = write(tmp_path / "few", synthetic.whole(), plan=synthetic.study())
+    assert "Missing or failed: 1 run of 1 recipe (hw 1)." in few
+    plan = synthetic.study(recipes=tuple(synthetic.TRUTH) + tuple(f"other_{number}" for number in range(9)))
+    _, many = write(tmp_path / "many", [synthetic.run("baseline", 239)], plan=plan)
+    assert "Missing or failed: 95 runs of 16 recipes (baseline 5, " in many
+
+
 def test_unreadable_record_is_named(tmp_path):
     results = synthetic.write(tmp_path / "results", [synthetic.run("ld", 239)])
     (results / "ld" / "240.json").write_text("{")

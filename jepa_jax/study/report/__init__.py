@@ -38,6 +38,7 @@ def _blocks(evidence: Evidence) -> list[Block]:
     done = sum(len(runs) for runs in evidence.done.values())
     planned = sum(len(evidence.planned_seeds(recipe)) for recipe in evidence.recipes)
     sentences = answer.answer(evidence, comparisons)
+    rest = tuple(dict.fromkeys([*(one.reference for one in comparisons), *evidence.other_recipes]))
     blocks: list[Block] = [
         Heading(f"Study {evidence.name}".strip(), 1),
         Paragraph(text(Span(answer.QUESTION, "strong"))),
@@ -53,8 +54,10 @@ def _blocks(evidence: Evidence) -> list[Block]:
     else:
         blocks.append(Paragraph(text("No run has ended yet.")))
     blocks += [table for table in (main_tables.controls(evidence),) if table]
-    if done and (figures := plots.trade_offs(evidence, comparisons)):
+    if figures := plots.trade_offs(evidence, comparisons, evidence.main_recipes):
         blocks += [Heading("Trade-offs"), figures]
+        if evidence.other_recipes and (others := plots.trade_offs(evidence, comparisons, rest)):
+            blocks.append(Details("Trade-offs: other recipes", (others,)))
     if table := main_tables.planned_comparisons(evidence, comparisons):
         blocks += [Heading("Planned comparisons"), table]
     blocks += [Heading("Sample efficiency"), *_efficiency(evidence, comparisons)]

@@ -14,6 +14,7 @@ QUESTION = (
     "Do auxiliary objectives with factorized latent dynamics make small-scale Video-JEPA training more "
     "sample-efficient than the standard joint-embedding objective, and for which capability?"
 )
+MAX_NAMED = 10  # recipes in a list
 _LIMITS = {"target_std": LEAST_STD, "target_rank": LEAST_RANK}
 
 
@@ -183,8 +184,10 @@ def _warnings(evidence: Evidence) -> list[Text]:
         if len(evidence.planned_seeds(recipe)) > len(evidence.done[recipe])
     }
     if missing:
-        names = listed([f"{recipe} ({count})" for recipe, count in missing.items()])
-        warnings.append(("Runs not done. ", f"Missing or failed runs, by recipe: {names}."))
+        words = plural(sum(missing.values()), "run") + " of " + plural(len(missing), "recipe")
+        named = [recipe for recipe in missing if len(missing) <= MAX_NAMED or recipe in evidence.main_recipes]
+        some = [f"{recipe} {missing[recipe]}" for recipe in named] + ["others"] * (len(named) < len(missing))
+        warnings.append(("Runs not done. ", f"Missing or failed: {words} ({', '.join(some)})."))
     if evidence.failed:
         warnings.append(("Failures. ", f"{plural(len(evidence.failed), 'run')} failed; their errors are below."))
     if evidence.study is None:

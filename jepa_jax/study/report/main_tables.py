@@ -17,7 +17,8 @@ def accuracies(evidence: Evidence, comparisons: Sequence[Comparison]) -> Table:
     """Recipes × probes: mean, interval, differences to the reference, published figures."""
     rows = []
     for number, recipe in enumerate(evidence.recipes, start=1):
-        seeds = len(evidence.done[recipe])
+        if not (seeds := len(evidence.done[recipe])):
+            continue
         planned = len(evidence.planned_seeds(recipe))
         count = formats.plural(seeds, "seed") if seeds == planned else f"{seeds} of {planned} seeds"
         cells = [cell(text(f"{number} {recipe}"), text(Span(count, "unclear")))]

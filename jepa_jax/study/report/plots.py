@@ -21,16 +21,17 @@ KEY = (
 )
 
 
-def trade_offs(evidence: Evidence, comparisons: Sequence[Comparison]) -> Figures | None:
-    """Mean accuracies of two labels against each other, for each pair of labels; None with fewer than two labels."""
+def trade_offs(evidence: Evidence, comparisons: Sequence[Comparison], recipes: Sequence[str]) -> Figures | None:
+    """Mean accuracies of two labels against each other, for each pair of labels; None without runs or pairs."""
+    recipes = [recipe for recipe in recipes if evidence.done[recipe]]
     numbers = {recipe: number for number, recipe in enumerate(evidence.recipes, start=1)}
     figures = [
-        _trade_off(evidence, comparisons, x, y, numbers)
+        _trade_off(evidence, comparisons, x, y, {recipe: numbers[recipe] for recipe in recipes})
         for x, y in itertools.combinations(_one_probe_a_label(evidence), 2)
     ]
-    if not figures:
+    if not figures or not recipes:
         return None
-    names = "; ".join(f"{number} {recipe}" for recipe, number in numbers.items() if evidence.done[recipe])
+    names = "; ".join(f"{numbers[recipe]} {recipe}" for recipe in recipes)
     return Figures(
         tuple(figures),
         text(
@@ -53,7 +54,7 @@ def _trade_off(
     numbers: Mapping[str, int],
 ) -> Figure:
     points = {}
-    for recipe in evidence.recipes:
+    for recipe in numbers:
         xs, ys = evidence.final(recipe, x), evidence.final(recipe, y)
         if seeds := sorted(xs.keys() & ys.keys()):
             points[recipe] = np.array([(xs[seed], ys[seed]) for seed in seeds])

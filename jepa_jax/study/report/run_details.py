@@ -9,7 +9,6 @@ from jepa_jax.study.report.answer import collapsed
 from jepa_jax.study.report.document import (
     Block,
     Bullets,
-    Cell,
     Code,
     Details,
     Figures,
@@ -26,19 +25,13 @@ from jepa_jax.study.statistics.evidence import UNTRAINED, Evidence
 HALVES = ("appearance half", "dynamics half")
 
 
-def _main_recipes(evidence: Evidence) -> tuple[str, ...]:
-    named = {name for pair in evidence.contrasts for name in pair}
-    return tuple(recipe for recipe in evidence.recipes if recipe in named) or evidence.recipes
-
-
 def collapse(evidence: Evidence) -> list[Block]:
     """Spread and effective rank of the target features over training, and label-free measures of the final encoder."""
     blocks: list[Block] = []
     if found := collapsed(evidence):
         lines = [f"{recipe}: seeds {formats.seed_range(seeds)}" for recipe, seeds in found.items()]
         blocks.append(Paragraph(text(Span("Collapsed at the end: ", "strong"), "; ".join(lines), ".")))
-    main = _main_recipes(evidence)
-    others = [recipe for recipe in evidence.recipes if recipe not in main]
+    main, others = evidence.main_recipes, evidence.other_recipes
     for name, title in (("target_rank", "effective rank of targets"), ("target_std", "deviation of targets")):
         note = text(f"{title.capitalize()} over training: mean over seeds, single runs thin.")
         if figures := plots.collapse(evidence, main, name, title):
@@ -74,9 +67,8 @@ def _mean(values: Sequence[Number]) -> str:
 
 def gradient_audit(evidence: Evidence) -> list[Block]:
     """Size and direction of each objective's gradient on the encoder."""
-    main = _main_recipes(evidence)
+    main, others = evidence.main_recipes, evidence.other_recipes
     figures = tuple(figure for recipe in main for figure in plots.audit(evidence, recipe))
-    others = [recipe for recipe in evidence.recipes if recipe not in main]
     more = tuple(figure for recipe in others for figure in plots.audit(evidence, recipe))
     if not figures + more:
         return [Paragraph(text("No run was audited."))]
@@ -132,12 +124,11 @@ def halves(evidence: Evidence) -> list[Block]:
     """Probes of the appearance and dynamics halves of the channels, and of other features."""
     blocks: list[Block] = []
     names = [name for name in evidence.features() if name in HALVES]
-    if names:
-        header = ("recipe", "features", *(f"{evidence.title(endpoint)}, %" for endpoint in evidence.endpoints))
-        blocks.append(Table(header, _feature_rows(evidence, (ALL, *names)), _HALVES_CAPTION))
-    if names := [name for name in evidence.features() if name not in HALVES]:
-        header = ("recipe", "features", *(f"{evidence.title(endpoint)}, %" for endpoint in evidence.endpoints))
-        table = Table(header, _feature_rows(evidence, (ALL, *names)), "Controls of the trained encoder.")
+    for recipes, summary in ((evidence.main_recipes, ""), (evidence.other_recipes, "Halves: other recipes")):
+        if table := _features(evidence, recipes, names, _HALVES_CAPTION):
+            blocks.append(Details(summary, (table,)) if summary else table)
+    names = [name for name in evidence.features() if name not in HALVES]
+    if table := _features(evidence, evidence.recipes, names, "Controls of the trained encoder."):
         blocks.append(Details("Controls of trained encoders", (table,)))
     return blocks or [Paragraph(text("No run was probed on the halves of its channels."))]
 
@@ -148,15 +139,17 @@ _HALVES_CAPTION = (
 )
 
 
-def _feature_rows(evidence: Evidence, names: Sequence[str]) -> tuple[tuple[Cell, ...], ...]:
+def _features(evidence: Evidence, recipes: Sequence[str], names: Sequence[str], caption: str) -> Table | None:
+    """Probes of these features beside those of the encoder's output."""
     rows = []
-    for recipe in evidence.recipes:
-        for name in names:
+    for recipe in recipes:
+        for name in (ALL, *names):
             values = [evidence.final(recipe, endpoint, name) for endpoint in evidence.endpoints]
-            if any(values):
+            if any(values) and names:
                 means = (formats.estimate(inference.mean_interval(list(found.values()))) for found in values)
                 rows.append((cell(recipe), cell("all" if name == ALL else name), *map(cell, means)))
-    return tuple(rows)
+    header = ("recipe", "features", *(f"{evidence.title(endpoint)}, %" for endpoint in evidence.endpoints))
+    return Table(header, tuple(rows), caption) if rows else None
 
 
 def cost(evidence: Evidence) -> list[Block]:

@@ -103,6 +103,19 @@ class Evidence:
         return self.study.contrasts if self.study else ()
 
     @functools.cached_property
+    def main_recipes(self) -> tuple[str, ...]:
+        """Primary recipes and those of contrasts, in order; all recipes if there are none."""
+        named = {name for pair in self.contrasts for name in pair}
+        plans = self.study.recipes if self.study else {}
+        primary = {recipe for recipe, plan in plans.items() if plan.primary}
+        return tuple(recipe for recipe in self.recipes if recipe in named | primary) or self.recipes
+
+    @property
+    def other_recipes(self) -> tuple[str, ...]:
+        """Recipes that are not main ones."""
+        return tuple(recipe for recipe in self.recipes if recipe not in self.main_recipes)
+
+    @functools.cached_property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """What was measured: labels in the order of the controls, each with its probes."""
         found = dict.fromkeys(Endpoint(row.label, row.probe) for row in self._accuracies())
