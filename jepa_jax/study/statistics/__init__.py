@@ -1,0 +1,1 @@
+"""From records to tests: evidence (accuracies by recipe and seed) → inference (intervals, tests) → contrasts."""
