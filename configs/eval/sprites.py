@@ -2,12 +2,12 @@
 
     python -m jepa_jax.evaluate --config configs/eval/sprites.py --checkpoint WORKDIR --out results.json
 
-Argument: `tiny` (8 frames of 64×64), `small` (16 of 112×112) or `full` (16 of 224×224), as in
+Argument: `tiny` (8 frames of 32×32), `small` (16 of 112×112) or `full` (16 of 224×224), as in
 configs/eval/sprites.py:small; default: the clip size of training. The flags --config.train.difficulty=standard
 --config.test.difficulty=standard select the set with a distractor and nuisances.
 
-Expected score (order, motion, appearance) of configs/quickstart.py, seed 239: 57.8 / 7.0 / 32.0 % trained,
-16.8 / 7.0 / 27.5 % untrained, chance 16.7 / 8.3 / 6.2 %.
+Expected score (motion, order, appearance) of configs/quickstart.py, seed 239: 63.7 / 28.9 / 27.1 % trained,
+41.5 / 14.6 / 11.9 % untrained, chance 12.5 / 16.7 / 12.5 %.
 Hardware: two CPU cores. They encode 5 `small` clips/s with that model (1,568 tokens per clip; 3,072 clips, each encoded
 four times with all controls). `full` clips need an accelerator.
 Source: our own set. Its three labels correspond to ImageNet-100, Diving-48 and Something-Something V2 in

@@ -29,12 +29,15 @@ def row(share, seed=0, item_names=NAMES, **changes):
 
 @pytest.fixture
 def write(tmp_path):
-    def write(name, *rows, epochs=3):
+    def write(name, *rows, epochs=3, sprites=None):
         record = {
             "results": [dataclasses.asdict(found) for found in rows],
             "checkpoint": {"source": f"runs/{name}", "step": 5, "weights": "ema"},
             "settings": {"probes": {"linear": {"epochs": epochs}}},
         }
+        if sprites:
+            record["settings"]["test"] = {"kind": "sprites"}
+            record["versions"] = {"sprites": sprites}
         results_file.write(tmp_path / f"{name}.json", record)
         return tmp_path / f"{name}.json"
 
@@ -84,3 +87,10 @@ def test_files_that_cannot_be_compared_raise(write):
         compare.compare([write("a", row(0.5))])
     with pytest.raises(results_file.ResultsError, match="in common with the others; it has order linear trained"):
         compare.compare([write("a", row(0.5)), write("b", row(0.5, task="motion"))])
+
+
+def test_results_of_different_versions_of_sprites_are_refused(write):
+    old, new = (write(f"v{version}", row(0.5), sprites=version) for version in (2, 3))
+    with pytest.raises(results_file.ResultsError, match=r"v2.json has results of version 2 of sprites.*v3.json of"):
+        compare.compare([old, new])
+    assert "order" in compare.compare([new, write("same", row(0.6), sprites=3), write("files", row(0.5))])

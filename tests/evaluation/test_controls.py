@@ -93,6 +93,17 @@ def test_frame_differences_encode_change_but_not_appearance():
     np.testing.assert_allclose(change[1:, 3, 5], 0.2, rtol=1e-5)
 
 
+def test_frame_means_and_difference_energy_are_global():
+    video = np.random.default_rng(0).integers(0, 256, (3, 4, 8, 8, 3)).astype(np.uint8)
+    means = controls.FrameMeans()({}, jnp.asarray(video), ROW[:3])
+    np.testing.assert_allclose(means["frames"], video.mean((2, 3)) / 255, rtol=1e-5)
+    np.testing.assert_array_equal(means["mean"], np.asarray(means["frames"]).reshape(3, -1))
+    energy = controls.DifferenceEnergy()({}, jnp.asarray(video), ROW[:3])
+    expected = np.square(np.diff(video / 255, axis=1)).mean((2, 3, 4))
+    np.testing.assert_allclose(energy["mean"], expected, rtol=1e-5)
+    assert energy["frames"].shape == (3, 3, 1)
+
+
 def look(params, video, row):
     return {"mean": video.mean((2, 3, 4))}
 
@@ -100,16 +111,17 @@ def look(params, video, row):
 def test_control_encoders_transform_clips_and_have_distinct_identities():
     trained = FeatureExtractor(look, {}, {"params": "abc"}, "here")
     video = counting(4)
-    names = ("raw pixels", "first frame", "frame differences", "one frame", "shuffled", "reversed")
+    pixels = ("raw pixels", "first frame", "frame differences", "frame means", "difference energy")
+    names = (*pixels, "one frame", "shuffled", "reversed")
     encoders = {name: controls.encoder(name, trained, 0) for name in names}
     reverse = extractor.Device().bind(encoders["reversed"], (("mean", "float16"),))
     rows = {name: jnp.concatenate([x[:4], x[:4]]) for name, x in {"video": video, "row": ROW}.items()}  # 8 devices
     np.testing.assert_allclose(reverse(rows)["mean"]["features"][:4], video[:, ::-1, 0, 0, 0], atol=2e-3)
     assert all(encoders[name].apply is trained.apply for name in ("one frame", "shuffled", "reversed"))
-    assert len({str(encode.identity) for encode in [trained, *encoders.values()]}) == 7
+    assert len({str(encode.identity) for encode in [trained, *encoders.values()]}) == 9
     other_seed = controls.encoder("shuffled", trained, 1)
     assert other_seed.identity != encoders["shuffled"].identity
     for name in ("one frame", "shuffled", "reversed"):
         assert encoders[name].identity["params"] == "abc"
-    for name in names[:3]:
+    for name in pixels:
         assert "params" not in encoders[name].identity  # these do not use the encoder
