@@ -172,7 +172,7 @@ def test_audit_is_logged_when_due_and_does_not_change_training(whole, tmp_path):
         ({"clip": {"frames": 4, "size": 18}}, "do not divide into tubelets"),
         ({"encoder": {"size": "vit_bse"}}, "vit_base"),
         ({"encoder": {"size": "16x2x1", "levels": 3}}, "levels is 3; expected between 1"),
-        ({"clip": {"frames": 4, "size": 8}}, "at least two positions in a frame"),
+        ({"clip": {"frames": 4, "size": 16}, "encoder": {"patch": 16}}, "at least two positions in a frame"),
         ({"seed": -1}, "seed is -1; expected at least 0"),
         ({"seed": 2**32}, "less than 2\\^31"),
         ({"batch_size": 9}, r"batch_size is 9, not a multiple of the 8 devices"),
@@ -249,7 +249,7 @@ def run(folder, settings, *flags):
         (["--schedules=stretch"], "--schedules=stretch needs --resume=extend"),
         (["--resume=extend"], "run to extend. Check --workdir"),
         (["--config.probe=nowhere.py"], "config.probe is nowhere.py, which is neither a file"),
-        (["--config.probe=eval/sprits"], "Did you mean 'eval/sprites'? Known here: eval/diving48, "),
+        (["--config.probe=eval/sprits"], "Did you mean 'eval/sprites'? Known here: directions, eval/directions, "),
         (
             ["--config.learning_rate=0.5"],
             "not a setting. Did you mean --config.optim.peak_lr? Known in config: aud",

@@ -184,9 +184,9 @@ def test_sprites_have_three_tasks(training_run):
     )
     found = evaluate(config, f"random:{training_run}")
     assert [(result.task, result.probe, len(result.class_names)) for result in found] == [
-        ("appearance", "linear", 16),
-        ("motion", "linear", 12),
-        ("motion", "motion_knn", 12),
+        ("appearance", "linear", 8),
+        ("motion", "linear", 8),
+        ("motion", "motion_knn", 8),
         ("order", "linear", 6),
     ]
 
