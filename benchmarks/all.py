@@ -45,6 +45,7 @@ BENCHMARKS = (
     Benchmark("step", 2),
     Benchmark("objectives", 15),
     Benchmark("sprites", 1),
+    Benchmark("supervised_sprites", 5),
     Benchmark("direction_leak", 1),
     Benchmark("start", 4),
     Benchmark("data", 5, videos=True),

@@ -105,7 +105,10 @@ def test_compare_prints_results_side_by_side(flags, tmp_path):
         ([f"--config={SPRITES}", "--checkpoint=random", "--config.batchsize=3"], 'Did you mean "batch_size"'),
         ([f"--config={SPRITES}", "--checkpoint=/nowhere"], "Error: /nowhere does not exist"),
         (["--config=configs/eval/sprits.py", "--checkpoint=random"], "No such file or directory"),
-        (["--config=eval/sprits", "--checkpoint=random"], "Did you mean 'eval/sprites'? Known here: eval/diving48, "),
+        (
+            ["--config=eval/sprits", "--checkpoint=random"],
+            "Did you mean 'eval/sprites'? Known here: directions, eval/directions, ",
+        ),
         ([f"--config={SPRITES}"], "--checkpoint"),
         (["--compare=true"], "Error: --compare needs two or more results files; found 0."),
         (["--compare=false", "--checkpoint=random"], "--config is missing"),
