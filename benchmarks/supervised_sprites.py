@@ -8,6 +8,7 @@ seconds are processor time of all threads, which other programs on the machine c
 """
 
 import argparse
+import sys
 import time
 from typing import cast
 
@@ -106,7 +107,7 @@ def train(arguments: argparse.Namespace) -> list[tuple[str, ...]]:
         correct = percent_correct(params)
         accuracies = [f"{float(correct[task]):.1f}" for task in sprites.CLASSES]
         rows.append((f"{done:,}", f"{done * arguments.batch:,}", f"{seconds:.0f}", f"{core_seconds:.0f}", *accuracies))
-        print(*rows[-1], flush=True)
+        print(*rows[-1], file=sys.stderr, flush=True)
     return rows
 
 

@@ -12,16 +12,8 @@
 # --workdir must be in a bucket (gs://BUCKET/PATH). After a preemption the run is restarted and resumes from it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-
-usage() {
-  sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p;}' "$0"
-  exit "$1"
-}
-
-fail() {
-  echo "jobset.sh: $*" >&2
-  exit 2
-}
+# shellcheck source=jobset_common.sh
+source "$here/jobset_common.sh"
 
 name='' image='' topology='' delete='' dry_run=''
 train=()
@@ -41,20 +33,10 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$name" ] || fail "--name is missing (see --help)"
 
-if [ -n "$delete" ]; then
-  command=(kubectl delete jobset "$name")
-  if [ -n "$dry_run" ]; then
-    printf '%q ' "${command[@]}"
-    echo
-    exit 0
-  fi
-  exec "${command[@]}"
-fi
+[ -z "$delete" ] || delete_jobset "$name" "$dry_run"
 
 [ -n "$image" ] || fail "--image is missing (see --help)"
-given=" ${train[*]+"${train[*]}"} "
-[[ $given == *" --config"[\ =]* ]] || fail "--config is missing (see --help)"
-[[ $given == *" --workdir"[\ =]gs://* ]] || fail "--workdir=gs://BUCKET/PATH is missing: machines share no disk"
+require_flags "${train[*]-}"
 case "$topology" in
   v4:*) accelerator=tpu-v4-podslice ;;
   v5e:*) accelerator=tpu-v5-lite-podslice ;;
@@ -68,31 +50,15 @@ chips=$((${shape//x/*}))
 each=$((chips < 4 ? chips : 4)) # chips per machine, in slices of several machines
 [ $((chips % each)) -eq 0 ] || fail "$topology has $chips chips, not a multiple of $each"
 
-# A YAML list of strings in single quotes; quotes inside them are doubled.
-arguments='['
-for argument in "${train[@]}"; do
-  arguments+="'${argument//\'/\'\'}', "
-done
-arguments="${arguments%, }]"
-
 jobset=$(<"$here/jobset.yaml")
-fill() {
-  jobset=${jobset//"\${$1}"/"$2"}
-}
 fill NAME "$name"
 fill IMAGE "$image"
 fill ACCELERATOR "$accelerator"
 fill TOPOLOGY "$shape"
 fill CHIPS "$each"
 fill MACHINES "$((chips / each))"
-fill ARGUMENTS "$arguments"
+fill ARGUMENTS "$(yaml_list "${train[@]}")"
 # Several pods find each other through variables that GKE sets; a single pod needs the number of processes.
 if [ "$chips" -eq "$each" ]; then fill ENVIRONMENT '[{name: JAX_NUM_PROCESSES, value: "1"}]'; else fill ENVIRONMENT '[]'; fi
 
-if [ -n "$dry_run" ]; then
-  echo "kubectl apply -f - <<'JOBSET'"
-  echo "$jobset"
-  echo JOBSET
-else
-  kubectl apply -f - <<<"$jobset"
-fi
+apply_jobset "$dry_run"

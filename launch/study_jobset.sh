@@ -16,16 +16,8 @@
 # --workdir must be in a bucket (gs://BUCKET/PATH). A pod that is preempted is started again and continues.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-
-usage() {
-  sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p;}' "$0"
-  exit "$1"
-}
-
-fail() {
-  echo "study_jobset.sh: $*" >&2
-  exit 2
-}
+# shellcheck source=jobset_common.sh
+source "$here/jobset_common.sh"
 
 name='' image='' queue='' workers='' gpus=1 cpus=8 memory=32Gi delete='' dry_run=''
 study=()
@@ -45,15 +37,7 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$name" ] || fail "--name is missing (see --help)"
 
-if [ -n "$delete" ]; then
-  command=(kubectl delete jobset "$name")
-  if [ -n "$dry_run" ]; then
-    printf '%q ' "${command[@]}"
-    echo
-    exit 0
-  fi
-  exec "${command[@]}"
-fi
+[ -z "$delete" ] || delete_jobset "$name" "$dry_run"
 
 [ -n "$image" ] || fail "--image is missing (see --help)"
 [ -n "$queue" ] || fail "--queue is missing (see --help)"
@@ -61,21 +45,9 @@ fi
 for number in gpus cpus; do
   [[ ${!number} =~ ^[0-9]+$ ]] || fail "--$number is '${!number}'; expected a number"
 done
-given=" ${study[*]+"${study[*]}"} "
-[[ $given == *" --config"[\ =]* ]] || fail "--config is missing (see --help)"
-[[ $given == *" --workdir"[\ =]gs://* ]] || fail "--workdir=gs://BUCKET/PATH is missing: machines share no disk"
-
-# A YAML list of strings in single quotes; quotes inside them are doubled.
-arguments='['
-for argument in "${study[@]}"; do
-  arguments+="'${argument//\'/\'\'}', "
-done
-arguments="${arguments%, }]"
+require_flags "${study[*]-}"
 
 jobset=$(<"$here/study_jobset.yaml")
-fill() {
-  jobset=${jobset//"\${$1}"/"$2"}
-}
 fill NAME "$name"
 fill IMAGE "$image"
 fill QUEUE "$queue"
@@ -83,12 +55,6 @@ fill WORKERS "$workers"
 fill GPUS "$gpus"
 fill CPUS "$cpus"
 fill MEMORY "$memory"
-fill ARGUMENTS "$arguments"
+fill ARGUMENTS "$(yaml_list "${study[@]}")"
 
-if [ -n "$dry_run" ]; then
-  echo "kubectl apply -f - <<'JOBSET'"
-  echo "$jobset"
-  echo JOBSET
-else
-  kubectl apply -f - <<<"$jobset"
-fi
+apply_jobset "$dry_run"

@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Int, UInt8
 
 from jepa_jax.config import ClipConfig
+from jepa_jax.data import clip_keys
 from jepa_jax.settings import ConfigError
 
 VERSION = 1
@@ -39,7 +40,6 @@ VELOCITIES = ((0, -4), (3, -3), (4, 0), (3, 3), (0, 4), (-3, 3), (-4, 0), (-3, -
 """Pixels a frame along x (right) and y (down) in each of DIRECTIONS."""
 MAX_SPEED = 4  # of `random` motion along each axis, in pixels a frame
 
-SPLITS = ("train", "test")
 _BACKGROUND = 80  # background colours are 0 … 79 in each channel
 _NOISE = 30  # plus 0 … 29, the same in all channels
 _DISC = (120, 256)  # colours of discs in each channel
@@ -93,11 +93,7 @@ def spec_of(clip: ClipConfig, motion: str) -> DiscSpec:
     Raises:
         ConfigError: the clip is not square, or too small.
     """
-    if not isinstance(clip.size, int):
-        raise ConfigError(
-            f"directions: size is {clip.size}, but clips are square; use one number, such as size={clip.height}."
-        )
-    return DiscSpec(clip.frames, clip.size, motion)
+    return DiscSpec(clip.frames, clip_keys.square_side("directions", "clips", clip), motion)
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "split"))
@@ -144,11 +140,7 @@ def disc(spec: DiscSpec, seed: int | Array, split: str, item: int | Array) -> Di
     Raises:
         ConfigError: the split does not exist.
     """
-    if split not in SPLITS:
-        raise ConfigError(f"directions: split is {split!r}; expected one of {', '.join(map(repr, SPLITS))}.")
-    # The generator is explicit: with another default (rbg), clips would depend on their batch.
-    key = jax.random.key(seed, impl="threefry2x32")
-    key = jax.random.fold_in(jax.random.fold_in(key, SPLITS.index(split)), item)
+    key = clip_keys.clip_key("directions", seed, split, item)
     look_key, noise_key = jax.random.split(key)
     words = jax.random.bits(look_key, (11,), jnp.uint32)
 

@@ -40,6 +40,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from jepa_jax.config import ClipConfig
+from jepa_jax.data import clip_keys
 from jepa_jax.data.sprites.drawing import draw_frame
 from jepa_jax.data.sprites.scene import (
     CLASSES,
@@ -54,7 +55,6 @@ from jepa_jax.data.sprites.scene import (
     scene,
     velocity,
 )
-from jepa_jax.settings import ConfigError
 
 __all__ = [
     "CLASSES",
@@ -80,11 +80,7 @@ def spec_of(clip: ClipConfig, difficulty: str) -> SpriteSpec:
     Raises:
         ConfigError: the clip is not square, or its size or number of frames is not one of sprites.
     """
-    if not isinstance(clip.size, int):
-        raise ConfigError(
-            f"sprites: size is {clip.size}, but sprites are square; use one number, such as size={clip.height}."
-        )
-    return SpriteSpec(clip.frames, clip.size, difficulty)
+    return SpriteSpec(clip.frames, clip_keys.square_side("sprites", "sprites", clip), difficulty)
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "split"))

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jepa_jax.data import clip_keys
 from jepa_jax.data.sprites.glyphs import GLYPHS, SIDE
 from jepa_jax.settings import ConfigError
 
@@ -31,7 +32,6 @@ VERSION = 3
 """
 
 DIFFICULTIES = ("easy", "standard")
-SPLITS = ("train", "test")
 SIZES = {"tiny": (8, 32), "small": (16, 112), "full": (16, 224)}
 """The benchmark's three sizes: frames, and pixels a side."""
 DIRECTIONS = {"right": (1, 0), "up": (0, -1), "left": (-1, 0), "down": (0, 1)}  # x right, y down
@@ -69,7 +69,8 @@ class SpriteSpec:
     vary, and the background has a pattern and a moving distractor.
 
     Raises:
-        ConfigError: fewer than 4 frames, a size that is no multiple of 16 pixels, or a difficulty that does not exist.
+        ConfigError: fewer than 4 frames, a size that is not a multiple of 16 pixels, or a difficulty that does not
+            exist.
     """
 
     frames: int = 8
@@ -142,11 +143,7 @@ def scene(spec: SpriteSpec, seed: int | Array, split: str, item: int | Array) ->
     Raises:
         ConfigError: the split does not exist.
     """
-    if split not in SPLITS:
-        raise ConfigError(f"sprites: split is {split!r}; expected one of {', '.join(map(repr, SPLITS))}.")
-    # The generator is explicit: with another default (rbg), clips would depend on their batch.
-    key = jax.random.key(seed, impl="threefry2x32")
-    key = jax.random.fold_in(jax.random.fold_in(key, SPLITS.index(split)), item)
+    key = clip_keys.clip_key("sprites", seed, split, item)
     # 3 words choose the labels, 6 the starts and the distractor's motion, 16 the look, 1 when the events happen.
     words = jax.random.bits(key, (26,), jnp.uint32)
     label_words, start_words, look_words, event_words = jnp.split(words, [3, 9, 25])

@@ -15,7 +15,7 @@ class VelocityResult:
     Attributes:
         features: the features that were probed, as in `probe_result.ProbeResult`.
         r_squared: 1 − Σ(error²)/Σ(deviation from the mean²), over both components and all test clips; 1 is perfect, 0
-            is no better than the mean.
+            is as good as predicting the mean.
         interval: 95 % confidence interval of `r_squared` over test clips.
         pair_accuracy: share of pairs of a moving frame and the same frame with the opposite velocity that the
             predictions tell apart; a tie counts as half. None without clips played backwards, or if nothing moves.

@@ -30,11 +30,11 @@ def _differences(evidence: Evidence, planned: Sequence[Comparison]) -> Text:
     family = plural(len(planned), "comparison") + " named before running"
     tested = [one for one in planned if one.difference.seeds >= 2]
     if not any(one.difference.seeds for one in planned):
-        return text(f"There is no answer yet: none of the {family} has been run on a seed of its reference.")
+        return text(f"The question is not answered yet: none of the {family} has been run on a seed of its reference.")
     if not tested:
         return text(
-            f"There is no answer yet: none of the {family} has the two seeds, of the recipe and of its reference, that "
-            "a test needs."
+            f"The question is not answered yet: none of the {family} has the two seeds, of the recipe and of its "
+            "reference, that a test needs."
         )
     clear = [one for one in tested if one.clear]
     if not clear:

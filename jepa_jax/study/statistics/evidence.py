@@ -92,7 +92,7 @@ class Evidence:
         return [run for run in self.runs if run.status == "failed"]
 
     def planned_seeds(self, recipe: str) -> tuple[int, ...]:
-        """The seeds planned for a recipe; those found if there is no plan for it."""
+        """The seeds planned for a recipe; without a plan for it, those that were found."""
         if self.study and recipe in self.study.recipes:
             return self.study.recipes[recipe].seeds
         return tuple(sorted(run.seed for run in self.runs if run.recipe == recipe))

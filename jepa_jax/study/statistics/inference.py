@@ -188,8 +188,8 @@ def share_needed(
     where the mean curve, made monotone by isotonic regression, reaches the mean goal. The confidence set contains every
     share at which the paired difference, accuracy − goal on the same seeds, has a t-interval that includes 0. This
     inverts a test at each share, as Fieller's interval of a ratio does. It needs no bootstrap, which is too narrow with
-    few seeds, and no value for seeds that do not reach the goal: if the goal may not be reached, there is no upper
-    bound. Between the first two probes nothing is known of the curve's shape, so bounds there are widened to the
+    few seeds, and no value for seeds that do not reach the goal: if the goal may not be reached, the share has no
+    upper bound. Between the first two probes nothing is known of the curve's shape, so bounds there are widened to the
     probes.
 
     Args:
