@@ -23,6 +23,7 @@ SPRITES = EvalConfig(
     probes={"linear": ProbeConfig(kind="ridge", penalty=(1.0,))},  # compiles nothing
     controls=("raw pixels",),
     representation=True,
+    velocity=True,
     workers=0,
 )
 STUDY = StudyConfig(
