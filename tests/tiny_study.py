@@ -28,7 +28,7 @@ SPRITES = EvalConfig(
 )
 STUDY = StudyConfig(
     name="tiny",
-    train=parse(Config, tiny_run.SETTINGS | {"audit": {"every": 3}}),
+    train=parse(Config, tiny_run.SETTINGS | {"clip": {"frames": 8, "size": 16}, "audit": {"every": 3}}),
     evaluations={"sprites": SPRITES},
     primary=("baseline", "fwm"),
     primary_seeds=3,

@@ -41,8 +41,8 @@ def start(config_file, folder, *flags):
         "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests"))),
     }
     command = [sys.executable, "-m", "jepa_jax.study", f"--config={config_file}", f"--workdir={folder}", *flags]
-    output = (folder.parent / f"{folder.name}.log").open("a")
-    return subprocess.Popen([*command, "--compilation_cache="], env=environment, stdout=output, stderr=output)
+    with (folder.parent / f"{folder.name}.log").open("a") as output:
+        return subprocess.Popen([*command, "--compilation_cache="], env=environment, stdout=output, stderr=output)
 
 
 @pytest.fixture(scope="module")

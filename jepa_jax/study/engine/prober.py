@@ -7,6 +7,7 @@ share their compiled programs.
 import contextlib
 import dataclasses
 import functools
+import math
 import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -173,7 +174,8 @@ class Prober:
         return task if len(self._opened) == 1 else f"{name} {task}"
 
     def _measures(self, name: str, measures: Mapping[str, float | None]) -> dict[str, float | None]:
-        return {key if len(self._opened) == 1 else f"{name}/{key}": value for key, value in measures.items()}
+        finite = {key: value if value is not None and math.isfinite(value) else None for key, value in measures.items()}
+        return finite if len(self._opened) == 1 else {f"{name}/{key}": value for key, value in finite.items()}
 
 
 def labelled_rows(label_R: Int[np.ndarray, "R"], fraction: float, seed: int) -> Bool[np.ndarray, "R"]:
