@@ -23,11 +23,12 @@ SPRITES = EvalConfig(
     probes={"linear": ProbeConfig(kind="ridge", penalty=(1.0,))},  # compiles nothing
     controls=("raw pixels",),
     representation=True,
+    velocity=True,
     workers=0,
 )
 STUDY = StudyConfig(
     name="tiny",
-    train=parse(Config, tiny_run.SETTINGS | {"audit": {"every": 3}}),
+    train=parse(Config, tiny_run.SETTINGS | {"clip": {"frames": 8, "size": 16}, "audit": {"every": 3}}),
     evaluations={"sprites": SPRITES},
     primary=("baseline", "fwm"),
     primary_seeds=3,

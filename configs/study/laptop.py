@@ -21,6 +21,7 @@ PRIMARY = (
     "baseline",
     "baseline_no_ema",
     "fwm",
+    "fwm_relative",
     "ld",
     "hw",
     "hw_ld",
@@ -38,10 +39,10 @@ def get_config() -> ml_collections.ConfigDict:
     config = defaults(StudyConfig)
     config.name = "laptop"
     config.train = config_files.load_named("quickstart")
-    config.train.audit.every = 100
+    config.train.audit.every = config.train.log.features_every
     config.evaluations.sprites = config_files.load_named("eval/sprites")
     # Encoding shuffled and single-frame clips would double the time of the probes.
-    config.evaluations.sprites.controls = ("frame differences", "raw pixels")
+    config.evaluations.sprites.controls = ("frame differences", "raw pixels", "frame means", "difference energy")
     config.primary = PRIMARY
     config.secondary = tuple(recipe for recipe in recipes.RECIPES if recipe not in PRIMARY)
     config.contrasts = CONTRASTS

@@ -11,7 +11,6 @@ Exit codes: 0 once every run has a record, also if that is an error (`--retry_fa
 SIGTERM, 130 after Ctrl-C; 1 after an error that is not of a run, such as a full disk.
 """
 
-import importlib
 import signal
 import sys
 
@@ -111,11 +110,8 @@ def forget_failed(results: epath.Path) -> None:
 
 def write_report(folder: epath.Path) -> None:
     """Writes the report of the records in the folder."""
-    try:
-        report = importlib.import_module("jepa_jax.study.report")
-    except ModuleNotFoundError:
-        print("This version has no report.")
-        return
+    from jepa_jax.study import report
+
     report.write(folder / "results", folder / "report")
     print(f"Written to {folder / 'report'}.")
 

@@ -140,7 +140,7 @@ class RunRecord:
         curves: metrics over training by name, such as `loss`, `target_std` and `target_rank`, and their `step`.
         audit: the gradient audit.
         accuracies: all probes.
-        representation: label-free measures of the final encoder, by name.
+        representation: other measures of the final encoder by name: label-free ones, and `velocity_r2`.
         timing: seconds of parts of the run.
     """
 
@@ -200,7 +200,7 @@ class ControlsRecord:
         settings_sha256: fingerprint of all settings that determine the results.
         labels: what the probes of the study predict, by name.
         accuracies: all probes.
-        representation: label-free measures by name, for controls that have them.
+        representation: the measures of `RunRecord`, for controls that have them.
     """
 
     study: str

@@ -41,8 +41,8 @@ def start(config_file, folder, *flags):
         "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests"))),
     }
     command = [sys.executable, "-m", "jepa_jax.study", f"--config={config_file}", f"--workdir={folder}", *flags]
-    output = (folder.parent / f"{folder.name}.log").open("a")
-    return subprocess.Popen([*command, "--compilation_cache="], env=environment, stdout=output, stderr=output)
+    with (folder.parent / f"{folder.name}.log").open("a") as output:
+        return subprocess.Popen([*command, "--compilation_cache="], env=environment, stdout=output, stderr=output)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_records_have_all_probes_and_measures(whole):
         assert {
             (seen, share, "all", label) for seen, share in ((24, 1.0), (48, 1.0), (48, 0.5)) for label in labels
         } | {(48, 1.0, f"{half} half", label) for half in ("appearance", "dynamics") for label in labels} == found
-        assert record.representation["rankme"]
+        assert {"rankme", "lidar", "velocity_r2"} <= record.representation.keys()
     controls = results_folder.read_controls(whole)
     assert controls is not None
     assert {(row.row, row.label_fraction, row.features) for row in controls.accuracies} == {

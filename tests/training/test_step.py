@@ -181,9 +181,10 @@ def test_bfloat16_keeps_float32_parameters(jitted, state, batch):
     assert float(metrics["loss"]) == pytest.approx(float(reference["loss"]), rel=0.02)
 
 
-def test_all_seeds_share_one_compiled_step():
+@pytest.mark.parametrize("kind", ["sprites", "directions", "moving_discs"])
+def test_all_seeds_share_one_compiled_step(kind):
     def lowered(seed):
-        setup = build(seed=seed, data={"sources": {"sprites": {"kind": "sprites"}}})
+        setup = build(seed=seed, data={"sources": {"rendered": {"kind": kind}}})
         state = jax.eval_shape(functools.partial(init_state, setup), seed)
         return (
             jax.jit(functools.partial(step.train_step, setup)).lower(state, data.batch_shapes(setup.config)).as_text()

@@ -7,6 +7,7 @@ share their compiled programs.
 import contextlib
 import dataclasses
 import functools
+import math
 import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -24,11 +25,12 @@ from jepa_jax.study.study_config import StudyConfig
 
 KEPT_BYTES = 2**29  # of each set of clips: the largest that is kept in memory
 FEWEST = 2  # labelled clips of a class
+VELOCITY = "velocity_r2"  # name of the R² of the velocity regression among the measures of an encoder
 
 
 @dataclasses.dataclass(frozen=True)
 class Probed:
-    """Results of one encoder: probes, and label-free measures by name (NAME/MEASURE with several evaluations)."""
+    """Results of one encoder: probes, and other measures by name (NAME/MEASURE with several evaluations)."""
 
     accuracies: tuple[Accuracy, ...]
     representation: dict[str, float | None]
@@ -74,8 +76,9 @@ class Prober:
         accuracies, measures = [], {}
         for name, given in self._study.evaluations.items():
             kept = tuple(control for control in given.controls if control in controls.OF_ENCODER)
-            more = {"controls": kept if final else (), "representation": given.representation and final}
-            config = dataclasses.replace(given, beside_untrained=False, **more)
+            config = dataclasses.replace(given, beside_untrained=False, controls=kept)
+            if not final:
+                config = dataclasses.replace(config, controls=(), representation=False, velocity=False)
             rows, of_encoder = self._probe(
                 name, config, encoder, self._study.label_fractions if final else (1.0,), seed
             )
@@ -113,7 +116,7 @@ class Prober:
         fractions: Sequence[float],
         seed: int,
     ) -> tuple[list[tuple[float, ProbeResult]], Mapping[str, float | None]]:
-        """The results of one evaluation, each with its fraction of labels, and the encoder's label-free measures."""
+        """The results of one evaluation, each with its fraction of labels, and other measures of the encoder."""
         opened = self._opened[name]
         with _features_folder() as folder:
             extracted = job.extract(config, opened, encoder, folder)
@@ -122,7 +125,11 @@ class Prober:
                 for fraction in fractions
                 for result in self._run_probes(config, opened, extracted.probe_inputs, fraction, seed)
             ]
-        return found, extracted.measures.get(probe_runs.TRAINED, {})
+        measures = dict(extracted.measures.get(probe_runs.TRAINED, {}))
+        velocities = {row.features: row.r_squared for row in extracted.velocity}
+        if probe_runs.TRAINED in velocities:
+            measures[VELOCITY] = velocities[probe_runs.TRAINED]
+        return found, measures
 
     def _run_probes(
         self,
@@ -167,7 +174,8 @@ class Prober:
         return task if len(self._opened) == 1 else f"{name} {task}"
 
     def _measures(self, name: str, measures: Mapping[str, float | None]) -> dict[str, float | None]:
-        return {key if len(self._opened) == 1 else f"{name}/{key}": value for key, value in measures.items()}
+        finite = {key: value if value is not None and math.isfinite(value) else None for key, value in measures.items()}
+        return finite if len(self._opened) == 1 else {f"{name}/{key}": value for key, value in finite.items()}
 
 
 def labelled_rows(label_R: Int[np.ndarray, "R"], fraction: float, seed: int) -> Bool[np.ndarray, "R"]:
