@@ -73,7 +73,7 @@ def test_folder_with_the_name_of_a_config_does_not_hide_the_config(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     for name in ("quickstart", "folder"):
         (tmp_path / name).mkdir()
-    assert frozen_encoder.load("random:quickstart").config == frozen_encoder.load("random", "quickstart").config
+    assert frozen_encoder.load("random:quickstart").config == frozen_encoder.load_config_file("quickstart")
     shutil.copy(training_run / "config.json", tmp_path / "quickstart")
     assert frozen_encoder.load("random:quickstart").config == workdir.load_config(training_run)
 

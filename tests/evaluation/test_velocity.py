@@ -90,6 +90,10 @@ def test_score_counts_ties_as_half_and_leaves_out_unknown_pairs():
     result = velocity_result.score(predicted_IxXY=true, backward_IxXY=None, **settings)
     assert (result.pair_accuracy, result.pair_interval, result.pairs) == (None, None, 0)
     assert "1.000" in table.velocity_table([result])
+    settings["true_IxXY"] = np.zeros((4, 2))  # nothing moves
+    result = velocity_result.score(predicted_IxXY=true, backward_IxXY=true, **settings)
+    assert (result.r_squared, result.interval, result.pair_accuracy, result.pairs) == (None, None, None, 0)
+    assert "–" in table.velocity_table([result])
 
 
 def test_interval_of_r_squared_covers_the_truth():

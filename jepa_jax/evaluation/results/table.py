@@ -35,11 +35,12 @@ def velocity_table(results: Sequence[VelocityResult]) -> str:
     head = ("velocity", "R²", "95 % interval", "opposite pairs %", "95 % interval", "pairs", "train", "test")
     rows: list[tuple[str, ...]] = [head]
     for r in results:
-        pairs = ("–", "–")
+        explained = pairs = ("–", "–")
+        if r.r_squared is not None and r.interval is not None:
+            explained = f"{r.r_squared:.3f}", f"{r.interval[0]:.3f} – {r.interval[1]:.3f}"
         if r.pair_accuracy is not None and r.pair_interval is not None:
             pairs = percent(r.pair_accuracy), f"{percent(r.pair_interval[0])} – {percent(r.pair_interval[1])}"
-        span = f"{r.interval[0]:.3f} – {r.interval[1]:.3f}"
-        rows.append((r.features, f"{r.r_squared:.3f}", span, *pairs, str(r.pairs), str(r.train), str(r.test)))
+        rows.append((r.features, *explained, *pairs, str(r.pairs), str(r.train), str(r.test)))
     return align(rows, left=1)
 
 

@@ -15,8 +15,9 @@ class VelocityResult:
     Attributes:
         features: the features that were probed, as in `probe_result.ProbeResult`.
         r_squared: 1 − Σ(error²)/Σ(deviation from the mean²), over both components and all test clips; 1 is perfect, 0
-            is as good as predicting the mean.
-        interval: 95 % confidence interval of `r_squared` over test clips.
+            is as good as predicting the mean. None if all velocities are equal, as in clips of 4 or 5 sprite frames,
+            in which nothing moves.
+        interval: 95 % confidence interval of `r_squared` over test clips; None with `r_squared`.
         pair_accuracy: share of pairs of a moving frame and the same frame with the opposite velocity that the
             predictions tell apart; a tie counts as half. None without clips played backwards, or if nothing moves.
         pair_interval: 95 % confidence interval of `pair_accuracy` over pairs.
@@ -27,8 +28,8 @@ class VelocityResult:
     """
 
     features: str
-    r_squared: float
-    interval: tuple[float, float]
+    r_squared: float | None
+    interval: tuple[float, float] | None
     pair_accuracy: float | None
     pair_interval: tuple[float, float] | None
     pairs: int
@@ -61,7 +62,7 @@ def score(
     """
     error_I = np.square(predicted_IxXY - true_IxXY).sum(axis=-1)
     deviation_I = np.square(true_IxXY - true_IxXY.mean(axis=0)).sum(axis=-1)
-    r_squared, interval = intervals.r_squared(error_I, deviation_I)
+    r_squared, interval = intervals.r_squared(error_I, deviation_I) if deviation_I.any() else (None, None)
     told, moving = np.zeros(0), true_IxXY.any(axis=-1)
     if backward_IxXY is not None:
         along_I = ((predicted_IxXY - backward_IxXY) * true_IxXY).sum(axis=-1)[moving]
