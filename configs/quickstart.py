@@ -27,5 +27,5 @@ def get_config(recipe: str = "baseline") -> ml_collections.ConfigDict:
     config.data.sources.sprites = to_config_dict(SourceConfig(kind="sprites", difficulty="easy"))
     config.log.features_every = 40
     config.checkpoint.every = 160
-    config.probe = "configs/eval/sprites.py"
+    config.probe = "configs/eval/quickstart.py"
     return recipes.apply(config, recipe)
