@@ -87,6 +87,12 @@ RECIPES: dict[str, Recipe] = {
         (),
         "ours",
     ),
+    "fwm_sigreg": Recipe(
+        "fwm and sigreg: the static term cannot make all features equal",
+        {"objectives": FWM | _weigh(sigreg=1.0)},
+        (),
+        "ours",
+    ),
     "ld": _mixed("latent dynamics 1", {"objectives": _weigh(latent_dynamics=1.0)}),
     "fwm_ld": _mixed("factorization, latent dynamics 1 of the dynamics channels", {"objectives": FWM | LD_DYNAMICS}),
     "hw_ld": Recipe(

@@ -21,17 +21,19 @@ PRIMARY = (
     "baseline",
     "baseline_no_ema",
     "fwm",
-    "fwm_relative",
     "ld",
     "hw",
     "hw_ld",
     "fwm_hw_ld",
     "fwm_hw_ld_paper_code",
     "kinematic",
+    "sigreg",
+    "fwm_sigreg",
 )
 CONTRASTS = (
     *((recipe, "baseline") for recipe in ("fwm_hw_ld", "fwm_hw_ld_paper_code", "fwm", "ld", "hw")),
     ("kinematic", "baseline_no_ema"),
+    ("fwm_sigreg", "sigreg"),
 )
 
 
