@@ -16,6 +16,7 @@ import pathlib
 import sys
 
 from absl import app, flags, logging
+from etils import epath
 
 # Importing JAX takes seconds: it and the modules that use it are imported after the flags are checked.
 from jepa_jax.cli import command_line, config_flag
@@ -81,6 +82,7 @@ def run(config: EvalConfig, checkpoint: str) -> int:
         if WATCH.value:
             return _watch(config, checkpoint)
         evaluation = job.evaluate(config, checkpoint, OUT.value, CACHE.value)
+        picture = _draw(config, checkpoint, OUT.value) if config.picture and OUT.value else None
     except KeyboardInterrupt as request:
         print("Stopped; no results were written.", file=sys.stderr)
         return exit_codes.exit_code(request)
@@ -103,7 +105,19 @@ def run(config: EvalConfig, checkpoint: str) -> int:
         print(f"\n{table.representation_table(evaluation.record['representation'])}")
     if OUT.value:
         print(f"Written to {OUT.value}.")
+    if picture:
+        print(f"Features as colours: {picture}.")
     return 0
+
+
+def _draw(config: EvalConfig, checkpoint: str, out: str) -> epath.Path:
+    """Writes features.png beside the results and returns its path."""
+    from jepa_jax.pictures import film
+    from jepa_jax.show.kinds import features
+
+    file = locate(out).parent / "features.png"
+    file.write_bytes(film.png(features.beside_untrained(config, checkpoint)))
+    return file
 
 
 def _watch(config: EvalConfig, workdir: str) -> int:

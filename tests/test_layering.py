@@ -13,7 +13,7 @@ PACKAGE = ROOT / "jepa_jax"
 
 # From bottom to top: a package or module may import only from the layers before its own.
 LAYERS = (
-    {"settings", "progress"},
+    {"settings", "progress", "pictures"},
     {"files"},
     {"config", "config_files"},
     {"models", "masks", "objectives", "data"},
@@ -23,9 +23,10 @@ LAYERS = (
     {"training"},
     {"evaluation", "cost_model", "parity"},
     {"cli"},
+    {"show"},
     {"train", "evaluate", "prepare", "compile", "features", "study"},
 )
-ENTRY_POINTS = LAYERS[-1]
+ENTRY_POINTS = LAYERS[-1] | {"show"}
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 

@@ -6,6 +6,7 @@ import sys
 COMMANDS = {
     "train": "train a Video-JEPA",
     "evaluate": "probe a frozen encoder",
+    "show": "draw features, masks, predictions, runs and results",
     "features": "write features of videos or images",
     "study": "train and probe many recipes with many seeds, and report what is clear",
     "prepare": "prepare a dataset for fast reading",

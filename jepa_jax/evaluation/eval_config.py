@@ -148,6 +148,7 @@ class EvalConfig:
     probes: Mapping[str, ProbeConfig] = dataclasses.field(default_factory=lambda: {"linear": logistic_probe()})
     beside_untrained: bool = True  # also probe the untrained encoder, as a control
     controls: tuple[Control, ...] = ()  # further controls: see evaluation/controls.py
+    picture: bool = False  # also write features.png beside the results: principal components of tokens as colours
     representation: bool = False  # also compute label-free measures, and probe appearance and dynamics channels
     # Also regress the velocity at a random frame of each clip; sprites only. With the control "reversed", also tell the
     # frame from the same frame with the opposite velocity.

@@ -1,0 +1,24 @@
+"""The kinds of pictures. A kind is a module of this folder with `draw(request) -> files`, and a line in `KINDS`."""
+
+import importlib
+import pathlib
+from collections.abc import Sequence
+
+from jepa_jax.settings import ConfigError, nearest
+from jepa_jax.show.request import Request
+
+KINDS = {
+    "features": "principal components of the tokens as colours, beside the frames",
+}
+"""Name of the module, which is the command's WHAT, and what it shows."""
+
+
+def draw(what: str, request: Request) -> Sequence[pathlib.Path]:
+    """Draws one kind of picture and returns the files written.
+
+    Raises:
+        ConfigError: no such kind, or a request that it cannot serve.
+    """
+    if what not in KINDS:
+        raise ConfigError(f"there is no picture {what!r}.{nearest(what, KINDS)}")
+    return importlib.import_module(f"{__name__}.{what}").draw(request)
