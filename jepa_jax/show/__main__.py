@@ -7,6 +7,7 @@ WHAT is one of:
 trained on. The files are written to DIR and named on standard output. Examples:
 
     python -m jepa_jax.show features --checkpoint runs/mine --source VIDEOS --rows=output,untrained --out pictures
+    python -m jepa_jax.show source --config folder --config.data.path=VIDEOS --out pictures
 
 Exit codes: 0 after success, 130 after Ctrl-C, 1 after an error.
 """
@@ -17,8 +18,8 @@ import sys
 from absl import flags, logging
 
 # Importing JAX takes seconds: it and the modules that use it are imported after the flags are parsed.
-from jepa_jax.cli import command_line
-from jepa_jax.config import SourceConfig
+from jepa_jax.cli import command_line, config_flag
+from jepa_jax.config import Config, SourceConfig
 from jepa_jax.settings import ConfigError, nearest, parse
 from jepa_jax.show import kinds
 from jepa_jax.show.request import Request
@@ -26,6 +27,7 @@ from jepa_jax.show.request import Request
 CHECKPOINT = flags.DEFINE_string("checkpoint", "", "WORKDIR[:STEP], random:WORKDIR or random:CONFIG.")
 OUT = flags.DEFINE_string("out", None, "Folder for the pictures; created if it does not exist.")
 SOURCE = flags.DEFINE_string("source", "", "Folder, CSV file, prepared dataset, or one video or image.")
+CONFIG = config_flag.define(Config, "source: the training config (quickstart, …) whose data is shown.")
 KIND = flags.DEFINE_string("kind", "", "Kind of source: videos (the default with --source), images, sprites, …")
 SPLIT = flags.DEFINE_string("split", "", "Split of the source: train, validation or test.")
 ITEMS = flags.DEFINE_list("items", [], "Numbers of clips in the source, from 0. Default: --clips of them.")
@@ -34,6 +36,7 @@ ROWS = flags.DEFINE_list("rows", ["output"], "features: output, levels, halves, 
 FILM = flags.DEFINE_enum("film", "gif", ["gif", "mp4", "none"], "features: the format of the film.")
 FOREGROUND = flags.DEFINE_bool("foreground", False, "features: blacken what the first component calls background.")
 SMOOTH = flags.DEFINE_bool("smooth", True, "features: interpolate between tokens. --nosmooth shows each as a square.")
+STEP = flags.DEFINE_integer("step", 0, "masks, source: the training step, from 0, whose batch is shown.", lower_bound=0)
 use_compilation_cache = command_line.define_compilation_cache()
 __doc__ = (__doc__ or "").replace("{kinds}", "\n".join(f"    {name:12}{text}" for name, text in kinds.KINDS.items()))
 
@@ -85,6 +88,7 @@ def read_flags(paths: list[str]) -> Request:
     return Request(
         out=pathlib.Path(OUT.value),
         checkpoint=CHECKPOINT.value,
+        config=parse(Config, CONFIG.value) if CONFIG.value is not None else None,
         paths=tuple(paths),
         source=source,
         split=SPLIT.value,
@@ -94,6 +98,7 @@ def read_flags(paths: list[str]) -> Request:
         film=FILM.value,
         foreground=FOREGROUND.value,
         smooth=SMOOTH.value,
+        step=STEP.value,
     )
 
 

@@ -4,8 +4,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Num, UInt8
@@ -21,7 +20,7 @@ from jepa_jax.data.sources import UNLABELLED
 from jepa_jax.settings import ConfigError, parse, to_dict
 from jepa_jax.show.request import Request
 
-_BATCH = 8
+BATCH = 8  # clips decoded and encoded together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +31,13 @@ class Clips:
         video_BxFxYxXx3: values 0…255, as encoders take them.
         names: of the clips in their source.
         labels: as text; empty for none.
+        items: their numbers in the source.
     """
 
     video_BxFxYxXx3: Num[np.ndarray, "B F Y X 3"]
     names: tuple[str, ...]
     labels: tuple[str, ...]
+    items: tuple[int, ...] = (0,)
 
     @property
     def rgb(self) -> UInt8[np.ndarray, "B F Y X 3"]:
@@ -52,27 +53,47 @@ class Clips:
         )
 
 
-def read(request: Request, trained: Config, count: int | None = None) -> Clips:
-    """Reads the clips of a request: `request.items`, or `count` of the source, spread evenly.
+def read(request: Request, trained: Config) -> Clips:
+    """Reads the clips of a request: `items`, or `clips` of the source, spread evenly.
 
     Args:
         request: names the source and the items.
         trained: of the run, whose clip shape is used, and whose first source if the request names none.
-        count: number of clips; default `request.clips`. The source may have fewer.
 
     Raises:
         ConfigError: a source that cannot be read or is empty, an item it does not have, or no clip that can be decoded.
     """
-    source, seed = _source(request, trained), trained.seed
-    if file_types.suffix(source.path) in (*file_types.VIDEO_SUFFIXES, *file_types.IMAGE_SUFFIXES):
+    source = _source(request, trained)
+    if _is_media_file(source):
         return _one_file(source.path, trained.clip)
-    opened = EvaluationSet(
-        source, clip=trained.clip, seed=seed, name="source", setting="--source", max_skip_fraction=1.0, labelled=False
+    opened = open_set(request, trained)
+    wanted = request.items or spread(opened.size, request.clips)
+    parts = list(stream(opened, wanted, trained.seed))
+    if not parts:
+        skipped = "".join(f"\n  {skip}" for skip in opened.skipped)
+        raise ConfigError(f"--source: none of these clips can be decoded; name others with --items.{skipped}")
+    return Clips(
+        np.concatenate([part.video_BxFxYxXx3 for part in parts]),
+        tuple(name for part in parts for name in part.names),
+        tuple(label for part in parts for label in part.labels),
+        tuple(item for part in parts for item in part.items),
     )
+
+
+def open_set(request: Request, trained: Config) -> EvaluationSet:
+    """Opens the source of a request; decodes nothing.
+
+    Raises:
+        ConfigError: a source that cannot be used, is empty or is a single file, or an item that it does not have.
+    """
+    source = _source(request, trained)
+    if _is_media_file(source):
+        raise ConfigError(f"--source is {source.path}, a single clip; name a folder, a CSV file or a prepared dataset.")
+    options = {"name": "source", "setting": "--source", "max_skip_fraction": 1.0, "labelled": False}
+    opened = EvaluationSet(source, clip=trained.clip, seed=trained.seed, **options)
     if outside := [item for item in request.items if not 0 <= item < opened.size]:
         raise ConfigError(f"--items has {outside[0]}; the source has clips 0 to {opened.size - 1}.")
-    wanted = request.items or spread(opened.size, request.clips if count is None else count)
-    return _read_rows(opened, np.array(wanted, np.int32), seed)
+    return opened
 
 
 def _source(request: Request, trained: Config) -> SourceConfig:
@@ -89,33 +110,31 @@ def spread(size: int, count: int) -> tuple[int, ...]:
     return tuple(np.linspace(0, size - 1, min(count, size)).astype(int).tolist())
 
 
-def _read_rows(opened: EvaluationSet, rows_I: np.ndarray, seed: int) -> Clips:
-    videos_, items, labels = [], [], []
-    task_names = opened.classes
-    for batch in _batches(opened, rows_I):
-        for position in np.flatnonzero(batch["valid"]):
-            videos_.append(np.array(batch["video"][position]))
-            items.append(int(batch["item"][position]))
-            numbers = {task: int(values[position]) for task, values in batch["labels"].items()}
-            known = {task: number for task, number in numbers.items() if number != UNLABELLED}
-            labels.append(", ".join(task_names[task][number] for task, number in known.items()))
-    if not videos_:
-        skipped = "".join(f"\n  {skip}" for skip in opened.skipped)
-        raise ConfigError(f"--source: none of these clips can be decoded; name others with --items.{skipped}")
+def stream(opened: EvaluationSet, wanted: Sequence[int], seed: int) -> Iterator[Clips]:
+    """Yields the wanted clips in batches of up to BATCH. Those that cannot be decoded are left out and reported."""
+    rows_I = np.array(wanted, np.int32)
+    batches = opened.batches(min(BATCH, len(rows_I)), rows=rows_I)
+    every = () if opened.source.rendered else opened.source.item_names(seed)
+    with contextlib.suppress(TooManySkippedError):  # every clip of the source was skipped
+        for batch in batches:
+            valid = np.flatnonzero(batch["valid"])
+            if not len(valid):
+                continue
+            items = tuple(batch["item"][valid].tolist())
+            named = tuple(every[item] if every else f"{opened.source.settings.kind} {item}" for item in items)
+            labels = tuple(_label(opened, batch["labels"], position) for position in valid.tolist())
+            yield Clips(np.array(batch["video"][valid]), named, labels, items)
     for skip in opened.skipped:
         print(f"Not shown: {skip}", file=sys.stderr)
-    if opened.source.rendered:
-        named = [f"{opened.source.settings.kind} {item}" for item in items]
-    else:
-        every = opened.source.item_names(seed)
-        named = [every[item] for item in items]
-    return Clips(np.stack(videos_), tuple(named), tuple(labels))
 
 
-def _batches(opened: EvaluationSet, rows_I: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Yields batches until the end, or until every clip of the source was skipped."""
-    with contextlib.suppress(TooManySkippedError):
-        yield from opened.batches(min(_BATCH, len(rows_I)), rows=rows_I)
+def _label(opened: EvaluationSet, labels: Mapping[str, np.ndarray], position: int) -> str:
+    numbers = {task: int(values[position]) for task, values in labels.items()}
+    return ", ".join(opened.classes[task][number] for task, number in numbers.items() if number != UNLABELLED)
+
+
+def _is_media_file(source: SourceConfig) -> bool:
+    return file_types.suffix(source.path) in (*file_types.VIDEO_SUFFIXES, *file_types.IMAGE_SUFFIXES)
 
 
 def _one_file(path: str, clip: ClipConfig) -> Clips:

@@ -14,23 +14,26 @@ from jepa_jax.config import ClipConfig
 from jepa_jax.evaluation import frozen_encoder, representation
 from jepa_jax.evaluation.frozen_encoder import FrozenEncoder
 from jepa_jax.models import pixels
+from jepa_jax.show import clips
 
-BATCH = 8
 
-
-def encode(frozen: FrozenEncoder, video_BxFxYxXx3: Num[np.ndarray, "B F Y X 3"]) -> Float[np.ndarray, "B T H W D"]:
+def encode(
+    frozen: FrozenEncoder, video_BxFxYxXx3: Num[np.ndarray, "B F Y X 3"], batch: int = 0
+) -> Float[np.ndarray, "B T H W D"]:
     """Returns the tokens of all levels, concatenated along the channels, in float32.
 
     Args:
         frozen: the encoder.
         video_BxFxYxXx3: RGB, 0…255.
+        batch: clips encoded together; the last batch is padded, so that all calls share one compiled program. 0: all
+            clips, at most 8.
     """
     config = frozen.config
     _, frames, height, width, _ = video_BxFxYxXx3.shape
     frozen = frozen_encoder.resolve_attention(frozen, ClipConfig(frames=frames, size=(height, width)), config.dtype)
     encoder = models.build_encoder(frozen.config.encoder, config.dtype)
     grid = encoder.grid(jax.ShapeDtypeStruct(video_BxFxYxXx3.shape, jnp.float32))
-    size = min(BATCH, len(video_BxFxYxXx3))
+    size = batch or min(clips.BATCH, len(video_BxFxYxXx3))
     parts = []
     for start in range(0, len(video_BxFxYxXx3), size):
         video = video_BxFxYxXx3[start : start + size]

@@ -79,9 +79,7 @@ def test_undecodable_clips_are_named_and_left_out(request_of, training_run, tmp_
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a.mp4").write_bytes(b"no video")
     source = SourceConfig(path=str(tmp_path / "set"))
-    with pytest.raises(
-        ConfigError, match=r"--source: none of these clips can be decoded; name others .*\s+\S+a\.mp4: "
-    ):
+    with pytest.raises(ConfigError, match=r"--source: none of these clips .*\s+\S+a\.mp4: "):
         clips.read(request_of(source=source), config)
     (tmp_path / "set" / "b.mp4").write_bytes((videos / "walk" / "b.mp4").read_bytes())
     assert clips.read(request_of(source=source), config).names == ("b.mp4",)
@@ -121,9 +119,7 @@ def test_evaluation_ends_with_trained_beside_untrained(training_run):
 
 def test_command_says_what_is_wrong(forks, tmp_path):
     for arguments, message in [
-        ([], "Error: WHAT is missing; expected one of features"),
         (["feature"], "Error: there is no picture 'feature'. Did you mean 'features'?"),
-        (["features"], "Error: --out is missing"),
         (["features", "--out=x", "--items=a"], "Error: --items is 'a'; expected whole numbers"),
         (["features", "--out=x", "--film=avi"], "Error: --film is 'avi'"),
     ]:

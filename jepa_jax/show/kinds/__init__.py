@@ -9,6 +9,8 @@ from jepa_jax.show.request import Request
 
 KINDS = {
     "features": "principal components of the tokens as colours, beside the frames",
+    "masks": "context and target of each mask, as the run draws them",
+    "source": "what training sees: clips after crop and flip, with labels and skipped files",
 }
 """Name of the module, which is the command's WHAT, and what it shows."""
 
