@@ -21,7 +21,7 @@ class Row:
     Attributes:
         label: to the left of the images; lines are separated by newlines.
         cells: the images.
-        notes: a line below each image; empty for none.
+        notes: below each image, all with the same number of lines; empty for none.
         heading: above the row; empty for none.
     """
 
@@ -50,7 +50,7 @@ def sheet(rows: Sequence[Row], *, title: str = "", columns: Sequence[str] = (), 
     words = [title, *footer.split("\n"), *(row.heading for row in rows)]
     wide = max(right, *(MARGIN + _width(line) for line in words)) + MARGIN
     line = TEXT + 5
-    heights = [row.cells[0].shape[0] + line * bool(row.notes) + line * bool(row.heading) + GAP for row in rows]
+    heights = [row.cells[0].shape[0] + line * _lines(row.notes) + line * bool(row.heading) + GAP for row in rows]
     top = MARGIN + (line + GAP) * bool(title) + line * bool(columns)
     tall = top + sum(heights) + (line * len(footer.split("\n")) + GAP) * bool(footer) + MARGIN
     canvas = Image.new("RGB", (wide, tall), PAPER)
@@ -71,7 +71,8 @@ def sheet(rows: Sequence[Row], *, title: str = "", columns: Sequence[str] = (), 
             if number == 0 and index < len(columns):
                 draw.text((x, top - line), columns[index], fill=QUIET, font=_font())
             if index < len(row.notes):
-                draw.text((x, cell_y + cell.shape[0] + 1), row.notes[index], fill=QUIET, font=_font())
+                place = (x, cell_y + cell.shape[0] + 1)
+                draw.multiline_text(place, row.notes[index], fill=QUIET, font=_font(), spacing=5)
             x += cell.shape[1] + GAP
         y += height
     if footer:
@@ -79,11 +80,11 @@ def sheet(rows: Sequence[Row], *, title: str = "", columns: Sequence[str] = (), 
     return np.asarray(canvas)
 
 
-def side_by_side(images: Sequence[Picture]) -> Picture:
-    """Returns images of one height next to each other."""
+def side_by_side(images: Sequence[Picture], gap: int = GAP) -> Picture:
+    """Returns images of one height next to each other, `gap` pixels apart."""
     parts: list[np.ndarray] = []
     for image in images:
-        parts += [image, np.full((image.shape[0], GAP, 3), PAPER, np.uint8)]
+        parts += [image, np.full((image.shape[0], gap, 3), PAPER, np.uint8)]
     return np.concatenate(parts[:-1], axis=1)
 
 
@@ -105,6 +106,10 @@ def shorten(text: str, width: int) -> str:
     while text and _width(f"…{text}") > width:
         text = text[1:]
     return f"…{text}"
+
+
+def _lines(notes: Sequence[str]) -> int:
+    return max((note.count("\n") + 1 for note in notes), default=0)
 
 
 @functools.cache

@@ -37,6 +37,10 @@ FILM = flags.DEFINE_enum("film", "gif", ["gif", "mp4", "none"], "features: the f
 FOREGROUND = flags.DEFINE_bool("foreground", False, "features: blacken what the first component calls background.")
 SMOOTH = flags.DEFINE_bool("smooth", True, "features: interpolate between tokens. --nosmooth shows each as a square.")
 STEP = flags.DEFINE_integer("step", 0, "masks, source: the training step, from 0, whose batch is shown.", lower_bound=0)
+DRAWS = flags.DEFINE_integer("draws", 8, "surprise: how often each mask is drawn.", lower_bound=1)
+TOKEN = flags.DEFINE_list("token", [], "similarity: COLUMN,ROW,TIME of a token, from 0. Default: the centre.")
+NEIGHBOURS = flags.DEFINE_integer("neighbours", 4, "neighbours: number of clips beside each query.", lower_bound=1)
+GALLERY = flags.DEFINE_integer("gallery", 256, "neighbours: most clips to search, spread evenly.", lower_bound=2)
 use_compilation_cache = command_line.define_compilation_cache()
 __doc__ = (__doc__ or "").replace("{kinds}", "\n".join(f"    {name:12}{text}" for name, text in kinds.KINDS.items()))
 
@@ -99,6 +103,10 @@ def read_flags(paths: list[str]) -> Request:
         foreground=FOREGROUND.value,
         smooth=SMOOTH.value,
         step=STEP.value,
+        draws=DRAWS.value,
+        token=_numbers("token", TOKEN.value),
+        neighbours=NEIGHBOURS.value,
+        gallery=GALLERY.value,
     )
 
 

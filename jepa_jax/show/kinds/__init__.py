@@ -11,6 +11,9 @@ KINDS = {
     "features": "principal components of the tokens as colours, beside the frames",
     "masks": "context and target of each mask, as the run draws them",
     "source": "what training sees: clips after crop and flip, with labels and skipped files",
+    "surprise": "error of the predictor for each token and frame, and what it predicts where tokens are hidden",
+    "similarity": "cosine similarity of one token to all others of its clip",
+    "neighbours": "the clips of a set that are most similar to each query",
 }
 """Name of the module, which is the command's WHAT, and what it shows."""
 
