@@ -13,7 +13,7 @@ PACKAGE = ROOT / "jepa_jax"
 
 # From bottom to top: a package or module may import only from the layers before its own.
 LAYERS = (
-    {"settings", "progress", "pictures"},
+    {"settings", "progress", "pages", "pictures"},
     {"files"},
     {"config", "config_files"},
     {"models", "masks", "objectives", "data"},

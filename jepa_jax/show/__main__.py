@@ -7,6 +7,8 @@ WHAT is one of:
 trained on. The files are written to DIR and named on standard output. Examples:
 
     python -m jepa_jax.show features --checkpoint runs/mine --source VIDEOS --rows=output,untrained --out pictures
+    python -m jepa_jax.show curves runs/a runs/b --out pictures
+    python -m jepa_jax.show results runs/mine/results.json --out pictures
     python -m jepa_jax.show source --config folder --config.data.path=VIDEOS --out pictures
 
 Exit codes: 0 after success, 130 after Ctrl-C, 1 after an error.

@@ -89,11 +89,16 @@ def open_set(request: Request, trained: Config) -> EvaluationSet:
     source = _source(request, trained)
     if _is_media_file(source):
         raise ConfigError(f"--source is {source.path}, a single clip; name a folder, a CSV file or a prepared dataset.")
-    options = {"name": "source", "setting": "--source", "max_skip_fraction": 1.0, "labelled": False}
-    opened = EvaluationSet(source, clip=trained.clip, seed=trained.seed, **options)
+    opened = open_clips(source, trained.clip, trained.seed)
     if outside := [item for item in request.items if not 0 <= item < opened.size]:
         raise ConfigError(f"--items has {outside[0]}; the source has clips 0 to {opened.size - 1}.")
     return opened
+
+
+def open_clips(source: SourceConfig, clip: ClipConfig, seed: int) -> EvaluationSet:
+    """Opens a source whose clips need no labels and may be undecodable; `seed` is that of rendered clips."""
+    options = {"name": "source", "setting": "--source", "max_skip_fraction": 1.0, "labelled": False}
+    return EvaluationSet(source, clip=clip, seed=seed, **options)
 
 
 def _source(request: Request, trained: Config) -> SourceConfig:

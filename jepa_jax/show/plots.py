@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # not installed without the extra
 
 DPI = 100
 DASHES: Sequence[Any] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)))
+GREY = "#6b7480"
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # matplotlib brings it along
     "font.size": 9,
@@ -23,6 +24,12 @@ _STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "grid.color": "#dddddd",
     "axes.axisbelow": True,
+    # Lines are grey, which is seen on white and on black. Black text in SVG files takes the colour of the page's text.
+    "axes.edgecolor": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
     "legend.frameon": False,
     "svg.hashsalt": "jepa_jax",  # ids in SVG files are a function of the content
     "svg.fonttype": "none",

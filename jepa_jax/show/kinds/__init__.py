@@ -14,6 +14,8 @@ KINDS = {
     "surprise": "error of the predictor for each token and frame, and what it predicts where tokens are hidden",
     "similarity": "cosine similarity of one token to all others of its clip",
     "neighbours": "the clips of a set that are most similar to each query",
+    "curves": "loss, rank, learning rate, speed and probes of one or several runs",
+    "results": "results.json as one HTML page, with the most confident mistakes",
 }
 """Name of the module, which is the command's WHAT, and what it shows."""
 

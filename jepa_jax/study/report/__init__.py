@@ -7,8 +7,9 @@ html_page, markdown_page.
 from etils import epath
 
 from jepa_jax.files.paths import write_text
-from jepa_jax.study.report import answer, html_page, main_tables, markdown_page, plots, run_details
-from jepa_jax.study.report.document import Block, Bullets, Details, Figures, Heading, Paragraph, Span, text
+from jepa_jax.pages import html_page
+from jepa_jax.pages.document import Block, Bullets, Details, Figures, Heading, Paragraph, Span, text
+from jepa_jax.study.report import answer, main_tables, markdown_page, plots, run_details
 from jepa_jax.study.statistics import contrasts
 from jepa_jax.study.statistics.evidence import Evidence
 

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from jepa_jax.pages.document import Span, Text, text
 from jepa_jax.study.report import formats
-from jepa_jax.study.report.document import Span, Text, text
 from jepa_jax.study.report.formats import listed, percent, plural
 from jepa_jax.study.statistics.contrasts import Comparison
 from jepa_jax.study.statistics.evidence import Evidence

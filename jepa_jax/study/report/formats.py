@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from jepa_jax.study.report.document import Span, Text, Tone, text
+from jepa_jax.pages.document import Span, Text, Tone, text
 from jepa_jax.study.run_record import Number
 from jepa_jax.study.statistics.contrasts import Comparison
 from jepa_jax.study.statistics.inference import Difference, Estimate, Ratio

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from jepa_jax import recipes
+from jepa_jax.pages.document import Cell, Span, Table, Text, cell, text
 from jepa_jax.recipes import FIGURES
 from jepa_jax.study.report import formats
-from jepa_jax.study.report.document import Cell, Span, Table, Text, cell, text
 from jepa_jax.study.statistics import inference
 from jepa_jax.study.statistics.contrasts import Comparison
 from jepa_jax.study.statistics.evidence import Endpoint, Evidence

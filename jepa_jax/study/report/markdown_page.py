@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from jepa_jax.study.report.document import (
+from jepa_jax.pages.document import (
     Block,
     Bullets,
     Cell,

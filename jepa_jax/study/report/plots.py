@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jepa_jax.pages.document import Figure, Figures, Tone, text
 from jepa_jax.study.report import formats
-from jepa_jax.study.report.document import Figure, Figures, Tone, text
 from jepa_jax.study.report.svg import SHAPES, Axis, Panel, linear, logarithmic
 from jepa_jax.study.run_record import AuditTerm, Number, RunRecord
 from jepa_jax.study.statistics import inference

@@ -19,8 +19,8 @@ from typing import NamedTuple
 from absl import app, flags
 from etils import epath
 
+from jepa_jax.pages.document import Cell, Table, cell, text
 from jepa_jax.study.report import formats, markdown_page
-from jepa_jax.study.report.document import Cell, Table, cell, text
 from jepa_jax.study.results_folder import RecordError
 from jepa_jax.study.statistics import contrasts
 from jepa_jax.study.statistics.evidence import BASELINE, BASELINE_NO_EMA, Evidence

@@ -4,9 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from jepa_jax.study.report import formats, plots
-from jepa_jax.study.report.answer import collapsed
-from jepa_jax.study.report.document import (
+from jepa_jax.pages.document import (
     Block,
     Bullets,
     Code,
@@ -18,6 +16,8 @@ from jepa_jax.study.report.document import (
     cell,
     text,
 )
+from jepa_jax.study.report import formats, plots
+from jepa_jax.study.report.answer import collapsed
 from jepa_jax.study.run_record import ALL, AuditTerm, Number, RunRecord, Software
 from jepa_jax.study.statistics import inference
 from jepa_jax.study.statistics.evidence import UNTRAINED, Evidence

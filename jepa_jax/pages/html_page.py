@@ -1,10 +1,11 @@
-"""Renders a report as one HTML file without scripts, fonts or requests."""
+"""Renders a page as one HTML file without scripts, fonts or requests."""
 
+import base64
 import html
 import importlib.resources
 from collections.abc import Iterable
 
-from jepa_jax.study.report.document import (
+from jepa_jax.pages.document import (
     Block,
     Bullets,
     Cell,
@@ -14,14 +15,15 @@ from jepa_jax.study.report.document import (
     Figures,
     Heading,
     Paragraph,
+    Photo,
     Table,
     Text,
 )
 
 
 def render(title: str, blocks: Iterable[Block]) -> str:
-    """The report as an HTML document."""
-    style = importlib.resources.files("jepa_jax.study.report").joinpath("style.css").read_text()
+    """The page as an HTML document."""
+    style = importlib.resources.files("jepa_jax.pages").joinpath("style.css").read_text()
     body = "\n".join(_block(block) for block in blocks)
     return f"""<!doctype html>
 <html lang="en">
@@ -78,9 +80,12 @@ def _table(table: Table) -> str:
     )
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: Figure | Photo) -> str:
     caption = f"<figcaption>{_escape(figure.caption)}</figcaption>" if figure.caption else ""
-    return f"<figure>{figure.svg}{caption}</figure>"
+    if isinstance(figure, Figure):
+        return f"<figure>{figure.svg}{caption}</figure>"
+    content = base64.b64encode(figure.png).decode("ascii")
+    return f'<figure><img src="data:image/png;base64,{content}" alt="{_escape(figure.alt)}">{caption}</figure>'
 
 
 def _cell(content: Cell) -> str:

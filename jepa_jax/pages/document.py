@@ -1,4 +1,4 @@
-"""The parts of a report, without a format: `html_page` and `markdown_page` render them."""
+"""The parts of a page, without a format: `html_page` and a study's `markdown_page` render them."""
 
 import dataclasses
 from typing import Literal, NamedTuple
@@ -74,10 +74,19 @@ class Figure:
 
 
 @dataclasses.dataclass(frozen=True)
-class Figures:
-    """Plots side by side, as many as fit, and what they have in common."""
+class Photo:
+    """An image; `alt` describes it in words."""
 
-    figures: tuple[Figure, ...]
+    png: bytes
+    alt: str
+    caption: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """Plots and images side by side, as many as fit, and what they have in common."""
+
+    figures: tuple[Figure | Photo, ...]
     caption: Text = ()
 
 
