@@ -278,9 +278,12 @@ class LogConfig:
 
     every: int = 10
     features_every: int = 100
+    pictures_every: int = 0  # steps between pictures of features and masks in TensorBoard; 0: none
+    wandb: str = ""  # project on Weights & Biases that metrics and pictures are also logged to
 
     def __post_init__(self) -> None:
         at_least(self, 1, "every", "features_every")
+        at_least(self, 0, "pictures_every")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

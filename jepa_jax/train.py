@@ -23,6 +23,7 @@ from jepa_jax.distributed import exit_codes
 from jepa_jax.distributed.cluster import find_cluster
 from jepa_jax.files.paths import require_local
 from jepa_jax.settings import ConfigError, parse
+from jepa_jax.training.tracking.wandb_writer import require_installed
 
 CONFIG = config_flag.define(Config, "The name of a config (quickstart, mixed, …) or a file; after a colon its recipe.")
 WORKDIR = flags.DEFINE_string(
@@ -110,6 +111,7 @@ def read_flags(arguments: list[str]) -> Request:
         raise ConfigError("config.recipe cannot be set by a flag; choose the recipe with --config=FILE:RECIPE.")
     require_local(config.probe, "config.probe")
     probe = _find_probe(config.probe)
+    require_installed(config.log.wandb)
     if SCHEDULES.value and RESUME.value != "extend":
         raise ConfigError(f"--schedules={SCHEDULES.value} needs --resume=extend.")
     schedules: Schedules = "stretch" if SCHEDULES.value == "stretch" else "hold"

@@ -17,4 +17,5 @@ def get_config() -> ml_collections.ConfigDict:
     config = config_files.load_named("eval/sprites")
     config.controls = ("reversed", "shuffled", "one frame", "frame means", "difference energy")
     config.representation = False
+    config.picture = True
     return config

@@ -43,5 +43,4 @@ def get_config(size: str = "") -> ml_collections.ConfigDict:
     )
     config.velocity = True
     config.representation = True
-    config.picture = True
     return config

@@ -17,6 +17,7 @@ from jepa_jax.data.faults import DecodeError
 from jepa_jax.data.listing import file_types, names
 from jepa_jax.data.skipped_files import TooManySkippedError
 from jepa_jax.data.sources import UNLABELLED
+from jepa_jax.pictures import clip_sheets
 from jepa_jax.settings import ConfigError, parse, to_dict
 from jepa_jax.show.request import Request
 
@@ -67,7 +68,7 @@ def read(request: Request, trained: Config) -> Clips:
     if _is_media_file(source):
         return _one_file(source.path, trained.clip)
     opened = open_set(request, trained)
-    wanted = request.items or spread(opened.size, request.clips)
+    wanted = request.items or clip_sheets.spread(opened.size, request.clips)
     parts = list(stream(opened, wanted, trained.seed))
     if not parts:
         skipped = "".join(f"\n  {skip}" for skip in opened.skipped)
@@ -108,11 +109,6 @@ def _source(request: Request, trained: Config) -> SourceConfig:
     if source is None:
         raise ConfigError("the run has no source of clips; name one with --source.")
     return parse(SourceConfig, {**to_dict(source), "split": request.split or source.split}, "--source, --split")
-
-
-def spread(size: int, count: int) -> tuple[int, ...]:
-    """Returns up to `count` numbers below `size`, evenly spread."""
-    return tuple(np.linspace(0, size - 1, min(count, size)).astype(int).tolist())
 
 
 def stream(opened: EvaluationSet, wanted: Sequence[int], seed: int) -> Iterator[Clips]:

@@ -26,9 +26,10 @@ from jepa_jax.files.write_errors import while_writing
 from jepa_jax.run_dir import data_identity, run_lock
 from jepa_jax.run_dir.workdir import load_config, open_workdir, versions
 from jepa_jax.settings import ConfigError, to_dict
-from jepa_jax.training import audit, extension, step
+from jepa_jax.training import extension, step
 from jepa_jax.training.monitor import Monitor, Pending, Profile
 from jepa_jax.training.setup import TrainSetup, TrainState, build_setup, init_state, resolve_attention
+from jepa_jax.training.tracking.observers import Observers
 
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
 
@@ -244,11 +245,7 @@ def _run(
         monitor.throughput,
     )
     try:
-        audit_step = jax.jit(
-            sharding.on_mesh(mesh, functools.partial(audit.audit, job.setup)),
-            out_shardings=sharding.replicated(mesh),
-        )
-        return _iterate(monitor, train_step, audit_step, state, batches, stop, profile)
+        return _iterate(monitor, train_step, Observers(job.setup, mesh), state, batches, stop, profile)
     finally:
         batches.close()
         monitor.close()
@@ -257,7 +254,7 @@ def _run(
 def _iterate(
     monitor: Monitor,
     train_step: TrainStep,
-    audit_step: Callable[[TrainState, Any], dict[str, jax.Array]],
+    observers: Observers,
     state: TrainState,
     batches: data.DevicePrefetch[dict[str, jax.Array]],
     stop: StopRequest,
@@ -274,13 +271,14 @@ def _iterate(
             jax.profiler.start_trace(str(monitor.folder / "profile"))
         with jax.transfer_guard("disallow"):
             # Before the step, which donates the state.
-            audits = audit_step(state, batch) if config.audit.every and done % config.audit.every == 0 else {}
+            audits = observers.audit(done, state, batch)
+            pictures = observers.pictures(done, state, batch)
             state, metrics = train_step(state, batch)
         metrics |= audits
         done += 1
         monitor.read_pending()
         images = config.data.images == "frames" and "video" in batch and batch["video"].shape[1] == 1
-        monitor.pending = Pending(done, metrics, batch["source"], batch["item"], "images/" if images else "")
+        monitor.pending = Pending(done, metrics, batch["source"], batch["item"], "images/" if images else "", pictures)
         last = stop.after(done) or done == config.steps
         if profile is not None and profile.first <= done and (last or done == profile.first + profile.steps - 1):
             jax.block_until_ready(metrics)

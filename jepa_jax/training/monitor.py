@@ -22,10 +22,12 @@ from jepa_jax.files.write_errors import WriteError, while_writing
 from jepa_jax.progress import Progress
 from jepa_jax.run_dir import run_lock
 from jepa_jax.run_dir.local_mirror import LocalMirror
-from jepa_jax.settings import ConfigError
+from jepa_jax.settings import ConfigError, to_dict
 from jepa_jax.training import audit, collapse
 from jepa_jax.training.metrics import MetricsWriter, metrics_file
 from jepa_jax.training.setup import TrainState
+from jepa_jax.training.tracking import step_pictures
+from jepa_jax.training.tracking.wandb_writer import WandbWriter
 
 
 class NonFiniteLossError(RuntimeError):
@@ -77,6 +79,7 @@ class Pending:
     source: jax.Array
     item: jax.Array
     prefix: str  # of the metric names; "images/" for steps on single frames
+    pictures: dict[str, Any] | None = None  # from `step_pictures.picture_inputs`
 
 
 class Monitor:
@@ -108,7 +111,10 @@ class Monitor:
         own = metrics_file(jax.process_index())
         self._mirror = LocalMirror(folder, *([own, "skipped.jsonl"] if main else [own]))
         self.folder = self._mirror.folder
-        self._writer = MetricsWriter(self._mirror.folder, step, jax.process_index())
+        wandb = None
+        if main and config.log.wandb:
+            wandb = WandbWriter(config.log.wandb, str(folder), self._mirror.folder, to_dict(config))
+        self._writer = MetricsWriter(self._mirror.folder, step, jax.process_index(), wandb)
         self.ledger = data.new_ledger(config.data, opened, self._mirror.folder / "skipped.jsonl" if main else None)
         self.throughput = data.Throughput(config.data.workers, os.cpu_count() or 1)
         self._progress = Progress(config.steps, "step", done=step, clips_each=config.batch_size, shown=main)
@@ -153,6 +159,11 @@ class Monitor:
             speed = {"clips_per_second": self._progress.clips_per_second}
             with self._writing(f"the metrics of step {now}"):
                 self._writer.write(now, named | speed | self.throughput.metrics())
+
+        if pending.pictures is not None and processes.is_main():
+            drawn = step_pictures.draw(self.config.masks, step_pictures.read(pending.pictures), now)
+            with self._writing(f"the pictures of step {now}"):
+                self._writer.write_images(now, {pending.prefix + name: image for name, image in drawn.items()})
 
     def save(self, step: int, state: TrainState) -> None:
         """Publishes the metrics so far and starts saving the state.

@@ -8,6 +8,7 @@ from PIL import Image
 from jepa_jax.config import SourceConfig
 from jepa_jax.evaluation import frozen_encoder
 from jepa_jax.evaluation.eval_config import EvalConfig
+from jepa_jax.pictures import clip_sheets
 from jepa_jax.settings import ConfigError
 from jepa_jax.show import clips, kinds, tokens
 from jepa_jax.show.kinds import features
@@ -40,20 +41,20 @@ def test_rows_are_named_and_those_of_initial_parameters_are_untrained_ones(reque
 
 def test_clips_of_a_row_have_one_basis():
     values = np.random.default_rng(0).normal(size=(2, 1, 2, 2, 4))
-    painted = features.paint({"a": values}, (8, 8), smooth=False)["a"]
-    np.testing.assert_array_equal(features.paint({"a": values[::-1]}, (8, 8), smooth=False)["a"], painted[::-1])
+    painted = clip_sheets.paint({"a": values}, (8, 8), smooth=False)["a"]
+    np.testing.assert_array_equal(clip_sheets.paint({"a": values[::-1]}, (8, 8), smooth=False)["a"], painted[::-1])
     assert painted.shape == (2, 1, 8, 8, 3)
 
 
 def test_foreground_blackens_the_rest():
     values = np.random.default_rng(0).normal(size=(1, 1, 6, 6, 4)) * 0.05
     values[:, :, 2:4, 2:4] += 3
-    painted = features.paint({"a": values}, (12, 12), smooth=False, foreground=True)["a"][0, 0]
+    painted = clip_sheets.paint({"a": values}, (12, 12), smooth=False, foreground=True)["a"][0, 0]
     black = (painted == 0).all(-1)
     assert not black[4:8, 4:8].any()
     assert black.sum() == 12 * 12 - 16
-    with pytest.raises(ConfigError, match="--foreground: all tokens are alike"):
-        features.paint({"a": np.ones((1, 1, 2, 2, 4))}, (4, 4), foreground=True)
+    with pytest.raises(ValueError, match="all tokens are alike"):
+        clip_sheets.paint({"a": np.ones((1, 1, 2, 2, 4))}, (4, 4), foreground=True)
 
 
 def test_clips_are_those_of_the_run_by_default(request_of, training_run):

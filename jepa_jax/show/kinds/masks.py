@@ -2,24 +2,20 @@
 
 import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 
 from jepa_jax import data
 from jepa_jax.config import Config
-from jepa_jax.pictures import film, overlay, sheet, upsample
+from jepa_jax.pictures import clip_sheets, film, overlay
 from jepa_jax.show import clips, training_data
 from jepa_jax.show.request import Request
 from jepa_jax.training import step as training_step
 from jepa_jax.training.setup import TrainState, build_setup, init_state
-
-COLUMNS = 8  # at most: time steps of a clip
-
-Parts = tuple[Bool[np.ndarray, "B T H W"], Bool[np.ndarray, "B T H W"]]
 
 
 def draw(request: Request) -> Sequence[pathlib.Path]:
@@ -37,11 +33,13 @@ def draw(request: Request) -> Sequence[pathlib.Path]:
     drawn = draw_masks(config, video, request.step)
     found = {name: (context[:shown], target[:shown]) for name, (context, target) in drawn.items()}
     file = request.out / "masks.png"
-    film.write_png(file, picture(video[:shown], titles[:shown], found, request.step))
+    film.write_png(file, clip_sheets.masks(video[:shown], titles[:shown], found, f"Masks of step {request.step}"))
     return [file]
 
 
-def draw_masks(config: Config, video_BxFxYxXx3: UInt8[np.ndarray, "B F Y X 3"], step: int) -> dict[str, Parts]:
+def draw_masks(
+    config: Config, video_BxFxYxXx3: UInt8[np.ndarray, "B F Y X 3"], step: int
+) -> dict[str, clip_sheets.Parts]:
     """Returns the context and the target of each mask as the training step of number `step` draws them.
 
     The draw depends on the number of clips, and motion-guided masks on the clips.
@@ -59,27 +57,3 @@ def draw_masks(config: Config, video_BxFxYxXx3: UInt8[np.ndarray, "B F Y X 3"], 
         )
         found[name] = context, target
     return found
-
-
-def picture(
-    video_BxFxYxXx3: UInt8[np.ndarray, "B F Y X 3"], titles: Sequence[str], found: Mapping[str, Parts], step: int
-) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Returns one sheet: for each clip its frames, and below them a row for each mask."""
-    time = next(iter(found.values()))[0].shape[1]
-    frames = video_BxFxYxXx3.shape[1]
-    columns = [number * frames // time for number in clips.spread(time, COLUMNS)]
-    rows = []
-    for index, title in enumerate(titles):
-        video = upsample.frames(video_BxFxYxXx3[index], upsample.factor(*video_BxFxYxXx3.shape[2:4]))
-        rows.append(sheet.Row("clip", [video[frame] for frame in columns], heading=title))
-        for name, (context, target) in found.items():
-            painted = overlay.masked(video, context[index], target[index])
-            rows.append(sheet.Row(name, [painted[frame] for frame in columns]))
-    counts = [
-        f"{name}: {context[0].sum()} of {context[0].size} tokens are context, {target[0].sum()} target."
-        for name, (context, target) in found.items()
-    ]
-    footer = "\n".join(["Unchanged: context. Orange: target, to be predicted. Black: not used.", *counts])
-    return sheet.sheet(
-        rows, title=f"Masks of step {step}", columns=[f"frame {frame}" for frame in columns], footer=footer
-    )

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from jepa_jax.evaluation import frozen_encoder
-from jepa_jax.pictures import film, sheet, upsample
+from jepa_jax.pictures import clip_sheets, film, sheet, upsample
 from jepa_jax.settings import ConfigError
 from jepa_jax.show import clips, tokens
 from jepa_jax.show.request import Request
@@ -31,7 +31,7 @@ def draw(request: Request) -> Sequence[pathlib.Path]:
     """
     frozen = frozen_encoder.load(request.require_checkpoint("neighbours"))
     opened = clips.open_set(request, frozen.config)
-    wanted = sorted({*clips.spread(opened.size, request.gallery), *request.items})
+    wanted = sorted({*clip_sheets.spread(opened.size, request.gallery), *request.items})
     means, images, names, items = [], [], [], []
     for part in clips.stream(opened, wanted, frozen.config.seed):
         encoded = tokens.output(frozen, tokens.encode(frozen, part.video_BxFxYxXx3, clips.BATCH))
@@ -42,7 +42,7 @@ def draw(request: Request) -> Sequence[pathlib.Path]:
     if len(items) < 2:
         raise ConfigError(f"--source has {len(items)} clips that can be decoded; neighbours needs at least 2.")
     queries = [items.index(item) for item in request.items if item in items]
-    queries = queries or list(clips.spread(len(items), request.clips))
+    queries = queries or list(clip_sheets.spread(len(items), request.clips))
     features_IxE = np.concatenate(means)
     file = request.out / "neighbours.png"
     nearest_QxK, cosine_QxK = nearest(features_IxE, np.array(queries), request.neighbours)
@@ -68,7 +68,7 @@ def nearest(
 def thumbnail(video_FxYxXx3: UInt8[np.ndarray, "F Y X 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
     """Returns the first, the middle and the last frame side by side."""
     enlarged = upsample.frames(video_FxYxXx3, upsample.factor(*video_FxYxXx3.shape[1:3]))
-    return sheet.side_by_side([enlarged[frame] for frame in clips.spread(len(enlarged), FRAMES)], gap=1)
+    return sheet.side_by_side([enlarged[frame] for frame in clip_sheets.spread(len(enlarged), FRAMES)], gap=1)
 
 
 def picture(

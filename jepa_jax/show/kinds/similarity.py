@@ -7,12 +7,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jepa_jax.evaluation import frozen_encoder
-from jepa_jax.pictures import colour_map, film, overlay, sheet, upsample
+from jepa_jax.pictures import clip_sheets, colour_map, film, overlay, sheet, upsample
 from jepa_jax.settings import ConfigError
 from jepa_jax.show import clips, tokens
 from jepa_jax.show.request import Request
-
-COLUMNS = 8  # at most: time steps of a clip
 
 Place = tuple[int, int, int]  # time step, row, column
 
@@ -67,7 +65,7 @@ def picture(
     """Returns one sheet: for each clip its frames, with the most similar token of each outlined, and the cosines."""
     grid = cosine_BxTxHxW.shape[1:]
     times = upsample.factor(*chosen.rgb.shape[2:4])
-    steps = sorted({*clips.spread(grid[0], COLUMNS), place[0]})
+    steps = sorted({*clip_sheets.spread(grid[0], clip_sheets.COLUMNS), place[0]})
     frames_a_step = chosen.rgb.shape[1] // grid[0]
     rows = []
     for index, title in enumerate(chosen.titles):

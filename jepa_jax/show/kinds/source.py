@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jepa_jax import data
-from jepa_jax.pictures import film, sheet, upsample
-from jepa_jax.show import clips, training_data
+from jepa_jax.pictures import clip_sheets, film, sheet, upsample
+from jepa_jax.show import training_data
 from jepa_jax.show.request import Request
 
 COLUMNS = 8  # at most: frames of a clip
@@ -25,7 +25,7 @@ def draw(request: Request) -> Sequence[pathlib.Path]:
         range(request.clips), _clips(training_data.batches(config, request.step, opened, ledger)), strict=False
     ):
         enlarged = upsample.frames(video, upsample.factor(*video.shape[1:3]))
-        columns = clips.spread(len(video), COLUMNS)
+        columns = clip_sheets.spread(len(video), COLUMNS)
         notes = [f"frame {frame}" for frame in columns]
         rows.append(sheet.Row(str(number), [enlarged[frame] for frame in columns], notes=notes, heading=title))
     skips = ledger.skips

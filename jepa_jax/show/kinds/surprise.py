@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jepa_jax.pictures import colour_map, film, pca, sheet, upsample
+from jepa_jax.pictures import clip_sheets, colour_map, film, pca, sheet, upsample
 from jepa_jax.show import clips, plots, predictor
 from jepa_jax.show.request import Request
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = 8  # at most: time steps of a clip
 UNIT = "error, standard deviations"
 
 
@@ -47,7 +46,7 @@ def picture(chosen: clips.Clips, found: predictor.Predictions) -> UInt8[np.ndarr
     """Returns one sheet: for each clip its frames, the target's features, the predicted ones and the error."""
     height, width = (side * upsample.factor(*chosen.rgb.shape[2:4]) for side in chosen.rgb.shape[2:4])
     time, frames = found.error_BxTxHxW.shape[1], chosen.rgb.shape[1]
-    steps = clips.spread(time, COLUMNS)
+    steps = clip_sheets.spread(time, clip_sheets.COLUMNS)
     columns = [step * frames // time for step in steps]
     basis = pca.fit(found.target_BxTxHxWxE)
     low, high = (float(value) for value in np.nanpercentile(found.error_BxTxHxW, (1, 99)))
