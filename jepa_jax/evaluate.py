@@ -1,7 +1,8 @@
 """Evaluates a frozen encoder: `python -m jepa_jax.evaluate --config FILE --checkpoint WORKDIR [--out results.json]`.
 
-`--checkpoint` is WORKDIR (its newest checkpoint), WORKDIR:STEP, or an untrained encoder: random:WORKDIR (the run's
-initial parameters), random:CONFIG, or `random` (config.random_model).
+`--checkpoint` is a training run: WORKDIR (its newest checkpoint) or WORKDIR:STEP. Or released weights: a .pt or
+.safetensors file, a folder with config.json and model.safetensors, or a name such as facebook/vjepa2-vitl-fpc64-256. Or
+an untrained encoder: random:WORKDIR (the run's initial parameters), random:CONFIG, or `random` (config.random_model).
 
 `--watch` follows the run in WORKDIR: it evaluates each checkpoint as it is saved and exits after the run's last one.
 `--watch --last_only` evaluates only that one.
@@ -29,7 +30,9 @@ from jepa_jax.settings import ConfigError, parse
 CONFIG = config_flag.define(
     EvalConfig, "Name of a config (eval/sprites, …) or a file, with its argument after a colon."
 )
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "WORKDIR[:STEP], random:WORKDIR, random:CONFIG or random.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "WORKDIR[:STEP], weights (a file, folder or name), random:WORKDIR, random:CONFIG or random."
+)
 CACHE = flags.DEFINE_string("cache", None, "Folder for features. Default: the folder `features` beside --out.")
 COMPARE = flags.DEFINE_bool("compare", False, "Compare the results files named after the flags; evaluate nothing.")
 WATCH = flags.DEFINE_bool("watch", False, "Follow the run in WORKDIR: evaluate each checkpoint as it is saved.")
@@ -74,6 +77,7 @@ def run(config: EvalConfig, checkpoint: str) -> int:
         from jepa_jax.evaluation import job
         from jepa_jax.evaluation.probes.splits import LabelError
         from jepa_jax.evaluation.results import table
+        from jepa_jax.weights import WeightsError
 
     try:
         use_compilation_cache()
@@ -88,6 +92,7 @@ def run(config: EvalConfig, checkpoint: str) -> int:
         ConfigError,
         CheckpointError,
         LabelError,
+        WeightsError,
         OwnershipError,
         TooManySkippedError,
         FloatingPointError,

@@ -15,14 +15,14 @@ PACKAGE = ROOT / "jepa_jax"
 LAYERS = (
     {"settings", "progress"},
     {"files"},
-    {"config", "config_files"},
+    {"config", "config_files", "preprocessing"},
     {"models", "masks", "objectives", "data"},
     {"recipes", "distributed", "weights"},
     {"run_dir"},
     {"checkpoints"},
     {"training"},
     {"evaluation", "cost_model", "parity"},
-    {"cli"},
+    {"inference", "cli"},
     {"train", "evaluate", "prepare", "compile", "features", "study"},
 )
 ENTRY_POINTS = LAYERS[-1]

@@ -13,6 +13,7 @@ from jepa_jax import config
 from jepa_jax.data import augment, faults, sampling, skipped_files, sources
 from jepa_jax.data.workers import pool as processes
 from jepa_jax.data.workers import worker_process
+from jepa_jax.preprocessing import TRAINED_HERE, Preprocessing
 from jepa_jax.settings import ConfigError, to_dict
 
 FILE_TASK = "class"  # the only task of sources with files: the class folder or CSV label
@@ -47,6 +48,7 @@ class EvaluationSet:
         classes: Mapping[str, Sequence[str]] | None = None,
         labelled: bool = True,
         keep_bytes: int = 0,
+        preprocessing: Preprocessing = TRAINED_HERE,
     ):
         """Reads file names only; decodes nothing.
 
@@ -61,6 +63,7 @@ class EvaluationSet:
             classes: class names of the probes' training set, so that labels agree with it; default the source's own.
             labelled: whether every clip must have a class; otherwise clips without one are `sources.UNLABELLED`.
             keep_bytes: the first pass over all clips keeps them in memory if they take at most this, for later passes.
+            preprocessing: of the encoder: how files are resized. Frames of rendered sets have the size of the clip.
 
         Raises:
             ConfigError: as `sources.open_source`; or a clip has no class or one that is not in `classes`; or `views` is
@@ -73,7 +76,7 @@ class EvaluationSet:
         self.source = sources.open_source(settings, name, setting)
         self.clip = clip
         self.clip_shape = clip.shape
-        self._seed, self._keep_bytes = seed, keep_bytes
+        self._seed, self._keep_bytes, self._preprocessing = seed, keep_bytes, preprocessing
         self._kept: dict[int, list[dict[str, Any]]] = {}  # batches of a whole pass, by batch size
         self.size = self.source.size
         self.views = self._views.clips * self._views.crops
@@ -121,7 +124,10 @@ class EvaluationSet:
         Files are identified by relative path, size and modification time, so a replaced file changes the identity and a
         moved folder does not.
         """
+        resize = self._preprocessing.resize
+        resized = {} if resize == TRAINED_HERE.resize else {"resize": resize}  # older caches have no such field
         return self.source.cache_key(self._seed, self._labels) | {
+            **resized,
             "rows": self.rows,
             "classes": {task: list(names) for task, names in self.classes.items()},
             "clip": to_dict(self.clip),
@@ -173,7 +179,7 @@ class EvaluationSet:
         import grain  # slow to import, and rendered clips do not need it
 
         positions = grain.MapDataset.range(_padded(len(wanted), batch_size))
-        example = _Example(self.source, self.clip, self._views, wanted)
+        example = _Example(self.source, self.clip, self._views, wanted, self._preprocessing)
         dataset = positions.map(example).batch(batch_size, batch_fn=_stack)
         batches = processes.BatchPrefetcher(dataset, workers, batch_size * example.clip_bytes)
         try:
@@ -234,6 +240,7 @@ class _Example:
     clip: config.ClipConfig
     views: config.ViewsConfig
     rows: np.ndarray
+    preprocessing: Preprocessing
 
     def __call__(self, position: int) -> dict[str, Any]:
         row = int(self.rows[min(position, len(self.rows) - 1)])
@@ -249,7 +256,8 @@ class _Example:
 
     def _read(self, item: int, view: int) -> np.ndarray:
         if self.source.is_image:
-            return augment.centre_view_of_image(self.source.read_image(item), *self.clip.shape[1:3])[None]
+            image = self.source.read_image(item)
+            return augment.centre_view_of_image(image, *self.clip.shape[1:3], self.preprocessing)[None]
         window, crop = divmod(view, self.views.crops)
 
         def select_frames(count: int, fps: float) -> np.ndarray:
@@ -259,7 +267,8 @@ class _Example:
             return sampling.nth_window(count, self.clip.frames, self.views.frame_step, window, self.views.clips)
 
         frames = self.source.read_clip(item, select_frames)
-        return augment.centre_view(frames, self.clip.height, self.clip.width, crop, self.views.crops)
+        size = self.clip.height, self.clip.width
+        return augment.centre_view(frames, *size, crop, self.views.crops, self.preprocessing)
 
     @property
     def clip_bytes(self) -> int:

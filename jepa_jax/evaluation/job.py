@@ -49,7 +49,7 @@ def evaluate(
 
     Args:
         config: the clips and the probes.
-        reference: WORKDIR, WORKDIR:STEP, `random`, random:WORKDIR or random:CONFIG.py[:RECIPE].
+        reference: a training run, weights or an untrained encoder, as `frozen_encoder.load` takes it.
         out: results.json; predictions.csv is written to the same folder. Existing files are replaced.
         cache: folder for features. Default: `features` beside `out`; a temporary folder without `out` or if that is on
             an object store.
@@ -57,6 +57,7 @@ def evaluate(
     Raises:
         ConfigError: settings, a folder or a checkpoint reference that cannot be used.
         CheckpointError: no checkpoint, none of that step, or a damaged one.
+        WeightsError: weights that cannot be read or downloaded.
         OwnershipError: another job writes to `out`.
         LabelError: a single class, or a test class without training clips.
         TooManySkippedError: too many clips that cannot be decoded.
@@ -112,7 +113,7 @@ def cache_folder(out: epath.Path | None, cache: str | os.PathLike[str] | None) -
 def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, cache: pathlib.Path) -> Evaluation:
     """Probes an encoder; `cache` is the folder of features. Raises the errors of `evaluate`."""
     started = time.monotonic()
-    opened = labelled_clips.open_clips(config, encoder.config)
+    opened = labelled_clips.open_clips(config, encoder.config, preprocessing=encoder.preprocessing)
     extracted = extract(config, opened, encoder, cache)
     results, predictions = probe_runs.run_probes(
         config,
@@ -128,12 +129,7 @@ def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, 
         "results": [dataclasses.asdict(result) for result in results],
         "velocity": [dataclasses.asdict(result) for result in extracted.velocity],
         "representation": extracted.measures,
-        "checkpoint": {
-            "source": encoder.source,
-            "step": encoder.step,
-            "weights": encoder.weights,
-            "parameters_sha256": encoder.fingerprint,
-        },
+        "checkpoint": encoder.record,
         "clip": to_dict(opened.clip),
         "dtype": extracted.dtype,
         "skipped": {name: [skip.path for skip in skips] for name, skips in skipped.items()},
@@ -141,7 +137,7 @@ def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, 
         "seconds": round(time.monotonic() - started, 2),
         "device": jax.devices()[0].device_kind,
         "settings": to_dict(config),
-        "training_settings": to_dict(encoder.config),
+        "training_settings": encoder.known_settings,
         "versions": workdir.versions(),
     }
     return Evaluation(results, extracted.velocity, content, predictions)
@@ -178,10 +174,15 @@ def extract(
     encoder = frozen_encoder.resolve_attention(encoder, clip, dtype)
     encoders = {TRAINED: extractor.of_encoder(encoder, dtype)}
     if config.beside_untrained and encoder.weights != "random":
-        encoders[UNTRAINED] = extractor.of_encoder(frozen_encoder.untrained(encoder.config), dtype)
+        untrained = dataclasses.replace(frozen_encoder.untrained(encoder.config), preprocessing=encoder.preprocessing)
+        encoders[UNTRAINED] = extractor.of_encoder(untrained, dtype)
     others = probe_runs.control_encoders(config, encoders[TRAINED])
     halves, views = {}, {}
     if config.representation:
+        if encoder.weights == frozen_encoder.RELEASED:
+            raise ConfigError(
+                f"config.representation needs the masks of a training run, which {encoder.source} does not have."
+            )
         halves = representation.channel_halves(trained)
         views = {f"{n} views": representation.masked_views(e, encoder.config, clip, dtype) for n, e in encoders.items()}
     backwards = {}
