@@ -103,6 +103,11 @@ class EvaluationSet:
         """A location-independent name for each item: its path relative to the source, or the sprite's parameters."""
         return self.source.item_names(self._seed)
 
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The label of each item by task, int32; of files only. No clip is decoded."""
+        return {FILE_TASK: self._labels}
+
     def shared_with(self, other: "EvaluationSet") -> list[str]:
         """The items that both sets contain: paths, or names of rendered clips."""
         own, others = (clips.source.addresses(clips._seed) for clips in (self, other))

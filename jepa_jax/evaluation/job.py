@@ -173,7 +173,7 @@ def extract(
     dtype = trained.dtype if config.dtype == "trained" else config.dtype
     encoder = frozen_encoder.resolve_attention(encoder, clip, dtype)
     encoders = {TRAINED: extractor.of_encoder(encoder, dtype)}
-    if config.beside_untrained and encoder.weights != "random":
+    if config.beside_untrained and config.trained_kinds and encoder.weights != "random":
         untrained = dataclasses.replace(frozen_encoder.untrained(encoder.config), preprocessing=encoder.preprocessing)
         encoders[UNTRAINED] = extractor.of_encoder(untrained, dtype)
     others = probe_runs.control_encoders(config, encoders[TRAINED])
@@ -195,14 +195,14 @@ def extract(
     store = Cache(cache, config.feature_dtype, config.memory_limit, config.keep_features)
     options = {"batch_size": config.batch_size, "workers": config.workers}
     # One call for each set, so that every clip is decoded once.
-    train = feature_set.extract(
-        encoders | {name: encode for name, encode in others.items() if name != controls.REVERSED},
-        opened.train,
-        kinds | dict.fromkeys(encoders, (*probed, "mean_levels") if halves else probed),
-        store,
-        name="train",
-        **options,
-    )
+    trained_on = config.trained_kinds + (velocity.KIND,) * config.velocity
+    of_train = encoders | {name: encode for name, encode in others.items() if name != controls.REVERSED}
+    if trained_on:
+        train_kinds = dict.fromkeys(of_train, trained_on)
+        train_kinds |= dict.fromkeys(encoders, (*trained_on, "mean_levels") if halves else trained_on)
+        train = feature_set.extract(of_train, opened.train, train_kinds, store, name="train", **options)
+    else:  # released probes need only the names of the classes
+        train = dict.fromkeys(of_train, feature_set.only_labels(opened.train))
     test = feature_set.extract(
         encoders | others | views | {reversed_names[name]: encode for name, encode in backwards.items()},
         opened.test,

@@ -15,7 +15,7 @@ from jepa_jax.data import sources
 from jepa_jax.data.evaluation_clips import EvaluationSet
 from jepa_jax.evaluation import probe_runs
 from jepa_jax.evaluation.eval_config import EvalConfig, ProbeConfig
-from jepa_jax.evaluation.probes import splits
+from jepa_jax.evaluation.probes import released, splits
 from jepa_jax.preprocessing import TRAINED_HERE, Preprocessing
 from jepa_jax.settings import ConfigError
 
@@ -59,6 +59,9 @@ def open_clips(
         check_velocity(config, clip)
     train, test = open_sets(config, clip, keep_bytes, preprocessing)
     pairs = probe_runs.pair_probes(config, train.classes)
+    for task, name in pairs:
+        if config.probes[name].released:
+            released.class_numbers(name, config.probes[name], train.classes[task])
     return LabelledClips(clip, train, test, pairs, splits.training_groups(config, train.names))
 
 
@@ -79,7 +82,9 @@ def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:
             raise ConfigError(
                 f"config.probes.{name}.tokens is {probe.tokens!r}; the encoder has levels 1 to {encoder.levels}."
             )
-        if probe.attends and _width(probe, encoder) % probe.heads:
+        if probe.released:
+            released.require_width(name, probe, _width(probe, encoder))
+        elif probe.attends and _width(probe, encoder) % probe.heads:
             raise ConfigError(
                 f"config.probes.{name}.heads is {probe.heads}, which does not divide the width of its tokens, "
                 f"{_width(probe, encoder)}."
