@@ -6,7 +6,7 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -65,9 +65,19 @@ def evaluate(
         OSError: too little space for features, or results that cannot be written.
     """
     file = None if out is None else reachable(out)
+
+    def run() -> Evaluation:
+        with cache_folder(file, cache) as folder:
+            return evaluate_encoder(config, frozen_encoder.load(reference, config.random_model), folder)
+
+    return written(file, run)
+
+
+def written(file: epath.Path | None, run: Callable[[], Evaluation]) -> Evaluation:
+    """Runs an evaluation and writes its files, if there is a results file to write."""
     own = contextlib.nullcontext() if file is None else own_out(file, "results.json")
-    with own as lock, cache_folder(file, cache) as folder:
-        evaluation = evaluate_encoder(config, frozen_encoder.load(reference, config.random_model), folder)
+    with own as lock:
+        evaluation = run()
         if file is not None and lock is not None:
             lock.check()
             clip_predictions.write(clip_predictions.path_beside(file), evaluation.predictions)

@@ -82,13 +82,21 @@ def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:
             raise ConfigError(
                 f"config.probes.{name}.tokens is {probe.tokens!r}; the encoder has levels 1 to {encoder.levels}."
             )
-        if probe.released:
-            released.require_width(name, probe, _width(probe, encoder))
-        elif probe.attends and _width(probe, encoder) % probe.heads:
-            raise ConfigError(
-                f"config.probes.{name}.heads is {probe.heads}, which does not divide the width of its tokens, "
-                f"{_width(probe, encoder)}."
-            )
+        check_probe(name, probe, _width(probe, encoder))
+
+
+def check_probe(name: str, probe: ProbeConfig, width: int) -> None:
+    """Checks that a probe can read features of this width.
+
+    Raises:
+        ConfigError: heads that do not divide it, or a released probe of another width.
+    """
+    if probe.released:
+        released.require_width(name, probe, width)
+    elif probe.attends and width % probe.heads:
+        raise ConfigError(
+            f"config.probes.{name}.heads is {probe.heads}, which does not divide the width of its tokens, {width}."
+        )
 
 
 def check_velocity(config: EvalConfig, clip: ClipConfig) -> None:
