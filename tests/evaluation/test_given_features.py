@@ -13,7 +13,7 @@ from jepa_jax.config import ClipConfig, SourceConfig, ViewsConfig
 from jepa_jax.evaluation import frozen_encoder, given_features, job
 from jepa_jax.evaluation.eval_config import EvalConfig, ProbeConfig
 from jepa_jax.evaluation.features import export
-from jepa_jax.evaluation.results import compare, results_file
+from jepa_jax.evaluation.results import clip_predictions, compare, results_file
 from jepa_jax.settings import ConfigError
 
 SCHEMA = pathlib.Path(results_file.__file__).with_name("schema.json")
@@ -65,7 +65,7 @@ def test_an_export_gives_the_results_of_its_encoder(evaluation, pictures, traini
     assert other["clip"] == {"frames": 2, "size": 16}
     shown = compare.compare([tmp_path / "of_encoder.json", tmp_path / "given.json"])
     assert "class  knn    trained" in shown
-    assert (tmp_path / "predictions.csv").exists()
+    assert clip_predictions.path_beside(tmp_path / "given.json").exists()
 
 
 @pytest.mark.parametrize(
