@@ -28,6 +28,7 @@ class EvaluationSet:
     Attributes:
         classes: class names of each task; labels are indices into them.
         source: where the clips come from.
+        item_labels: of each item of a source of files, int32.
         size: number of items, including undecodable ones.
         views: number of rows per item, one per temporal and spatial crop; they are consecutive.
         rows: number of rows that `batches` yields, without padding of the last batch: size × views.
@@ -84,11 +85,11 @@ class EvaluationSet:
         self._ledger = skipped_files.SkipLedger(None, {name: self.size}, max_skip_fraction)
         if kind.rendered:
             self.classes = {task: tuple(names) for task, names in kind.task_classes().items()}
-            self._labels = np.zeros(0, np.int32)
+            self.item_labels = np.zeros(0, np.int32)
         else:
             names = list(self.source.classes if classes is None else classes[FILE_TASK])
             self.classes = {FILE_TASK: tuple(names)}
-            self._labels = _labels(self.source, names, setting) if labelled else self.source.labels
+            self.item_labels = _labels(self.source, names, setting) if labelled else self.source.labels
 
     def note_skipped(self, skips: Sequence[skipped_files.Skip]) -> None:
         """Records undecodable clips found by an earlier pass, when cached features make this pass skip them.
@@ -102,11 +103,6 @@ class EvaluationSet:
     def names(self) -> tuple[str, ...]:
         """A location-independent name for each item: its path relative to the source, or the sprite's parameters."""
         return self.source.item_names(self._seed)
-
-    @property
-    def labels(self) -> dict[str, np.ndarray]:
-        """The label of each item by task, int32; of files only. No clip is decoded."""
-        return {FILE_TASK: self._labels}
 
     def shared_with(self, other: "EvaluationSet") -> list[str]:
         """The items that both sets contain: paths, or names of rendered clips."""
@@ -131,7 +127,7 @@ class EvaluationSet:
         """
         resize = self._preprocessing.resize
         resized = {} if resize == TRAINED_HERE.resize else {"resize": resize}  # older caches have no such field
-        return self.source.cache_key(self._seed, self._labels) | {
+        return self.source.cache_key(self._seed, self.item_labels) | {
             **resized,
             "rows": self.rows,
             "classes": {task: list(names) for task, names in self.classes.items()},
@@ -192,7 +188,7 @@ class EvaluationSet:
                 self._ledger.add(batch["skips"])
                 yield {
                     "video": batch["video"],  # a still clip is transferred as one frame
-                    "labels": {FILE_TASK: self._labels[batch["item"]]},
+                    "labels": {FILE_TASK: self.item_labels[batch["item"]]},
                     "row": batch["row"],
                     "item": batch["item"],
                     "valid": batch["valid"],
