@@ -8,6 +8,7 @@ import pathlib
 import jsonschema
 import numpy as np
 import pytest
+from etils import epath
 
 from jepa_jax.config import ClipConfig, SourceConfig, ViewsConfig
 from jepa_jax.evaluation import frozen_encoder, given_features, job
@@ -65,7 +66,7 @@ def test_an_export_gives_the_results_of_its_encoder(evaluation, pictures, traini
     assert other["clip"] == {"frames": 2, "size": 16}
     shown = compare.compare([tmp_path / "of_encoder.json", tmp_path / "given.json"])
     assert "class  knn    trained" in shown
-    assert clip_predictions.path_beside(tmp_path / "given.json").exists()
+    assert clip_predictions.path_beside(epath.Path(tmp_path / "given.json")).exists()
 
 
 @pytest.mark.parametrize(
