@@ -51,6 +51,7 @@ BENCHMARKS = (
     Benchmark("data", 5, videos=True),
     Benchmark("records", 3, videos=True, flags=("--rounds=6",)),
     Benchmark("evaluate", 3),
+    Benchmark("api", 2),
     Benchmark("probes", 3),
     Benchmark("accelerator", 5, accelerator=True),
 )

@@ -1,7 +1,11 @@
 """Evaluates a frozen encoder: `python -m jepa_jax.evaluate --config FILE --checkpoint WORKDIR [--out results.json]`.
 
-`--checkpoint` is WORKDIR (its newest checkpoint), WORKDIR:STEP, or an untrained encoder: random:WORKDIR (the run's
-initial parameters), random:CONFIG, or `random` (config.random_model).
+`--checkpoint` is a training run: WORKDIR (its newest checkpoint) or WORKDIR:STEP. Or released weights: a .pt or
+.safetensors file, a folder with config.json and model.safetensors, or a name such as facebook/vjepa2-vitl-fpc64-256. Or
+an untrained encoder: random:WORKDIR (the run's initial parameters), random:CONFIG, or `random` (config.random_model).
+
+`--features DIR` instead of `--checkpoint` probes features that any program wrote: DIR has mean.npy, all.npy, … and
+clips.csv, as `python -m jepa_jax.features` writes them, or DIR/train and DIR/test have.
 
 `--watch` follows the run in WORKDIR: it evaluates each checkpoint as it is saved and exits after the run's last one.
 `--watch --last_only` evaluates only that one.
@@ -30,7 +34,12 @@ from jepa_jax.settings import ConfigError, parse
 CONFIG = config_flag.define(
     EvalConfig, "Name of a config (eval/sprites, …) or a file, with its argument after a colon."
 )
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "WORKDIR[:STEP], random:WORKDIR, random:CONFIG or random.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "WORKDIR[:STEP], weights (a file, folder or name), random:WORKDIR, random:CONFIG or random."
+)
+FEATURES = flags.DEFINE_string(
+    "features", None, "Folder of features (.npy and clips.csv) to probe, without an encoder."
+)
 CACHE = flags.DEFINE_string("cache", None, "Folder for features. Default: the folder `features` beside --out.")
 COMPARE = flags.DEFINE_bool("compare", False, "Compare the results files named after the flags; evaluate nothing.")
 WATCH = flags.DEFINE_bool("watch", False, "Follow the run in WORKDIR: evaluate each checkpoint as it is saved.")
@@ -55,6 +64,11 @@ def main(arguments: list[str]) -> int:
     try:
         config = parse(EvalConfig, CONFIG.value)
         checkpoint = CHECKPOINT.value or ""
+        if (CHECKPOINT.value is None) == (FEATURES.value is None):
+            state = "is missing" if FEATURES.value is None else "and --features are given; use one of them"
+            raise ConfigError(f"--checkpoint {state}: {flags.FLAGS['checkpoint'].help}")
+        if FEATURES.value is not None and (WATCH.value or CACHE.value):
+            raise ConfigError("--features has no checkpoint and nothing to cache; leave --watch and --cache out.")
         if LAST_ONLY.value and not WATCH.value:
             raise ConfigError("--last_only needs --watch. Without it, --checkpoint=WORKDIR is the newest checkpoint.")
         if WATCH.value and (split_step(checkpoint)[1] is not None or checkpoint.partition(":")[0] in ("", "random")):
@@ -72,17 +86,22 @@ def run(config: EvalConfig, checkpoint: str) -> int:
     with command_line.importing():
         from jepa_jax.checkpoints.reader import CheckpointError
         from jepa_jax.data import TooManySkippedError
-        from jepa_jax.evaluation import job
+        from jepa_jax.evaluation import given_features, job
         from jepa_jax.evaluation.probes.splits import LabelError
         from jepa_jax.evaluation.results import table
+        from jepa_jax.weights import WeightsError
 
     try:
         use_compilation_cache()
         command_line.reuse_memory()
         if WATCH.value:
             return _watch(config, checkpoint)
-        evaluation = job.evaluate(config, checkpoint, OUT.value, CACHE.value)
-        picture = _draw(config, checkpoint, OUT.value) if config.picture and OUT.value else None
+        picture = None
+        if FEATURES.value is not None:
+            evaluation = given_features.evaluate(config, FEATURES.value, OUT.value)
+        else:
+            evaluation = job.evaluate(config, checkpoint, OUT.value, CACHE.value)
+            picture = _draw(config, checkpoint, OUT.value) if config.picture and OUT.value else None
     except KeyboardInterrupt as request:
         print("Stopped; no results were written.", file=sys.stderr)
         return exit_codes.exit_code(request)
@@ -90,6 +109,7 @@ def run(config: EvalConfig, checkpoint: str) -> int:
         ConfigError,
         CheckpointError,
         LabelError,
+        WeightsError,
         OwnershipError,
         TooManySkippedError,
         FloatingPointError,
@@ -145,4 +165,4 @@ def _compare(paths: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(main, "config", "checkpoint", unless=COMPARE)
+    command_line.run(main, "config", unless=COMPARE)

@@ -21,7 +21,9 @@ from jepa_jax.cli import command_line
 from jepa_jax.config import ClipConfig, SourceConfig, ViewsConfig
 from jepa_jax.settings import ConfigError, parse
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "WORKDIR[:STEP], random:WORKDIR or random:CONFIG.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "WORKDIR[:STEP], weights (a file, folder or name), random:WORKDIR or random:CONFIG."
+)
 SOURCE = flags.DEFINE_string("source", None, "A folder of files, a CSV file of paths, or a prepared dataset.")
 OUT = flags.DEFINE_string("out", None, "Folder for the features; created if it does not exist.")
 KIND = flags.DEFINE_enum("kind", "videos", ["videos", "images", "webdataset"], "Type of the source's files.")

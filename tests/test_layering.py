@@ -15,14 +15,14 @@ PACKAGE = ROOT / "jepa_jax"
 LAYERS = (
     {"settings", "progress", "pages", "pictures"},
     {"files"},
-    {"config", "config_files"},
+    {"config", "config_files", "preprocessing"},
     {"models", "masks", "objectives", "data"},
     {"recipes", "distributed", "weights"},
     {"run_dir"},
     {"checkpoints"},
     {"training"},
     {"evaluation", "cost_model", "parity"},
-    {"cli"},
+    {"inference", "cli"},
     {"show"},
     {"train", "evaluate", "prepare", "compile", "features", "study"},
 )

@@ -39,11 +39,13 @@ class EncoderCheckpoint:
         config: of the training run.
         params: nested dict; the EMA's parameters, or the online encoder's if EMA is off.
         step: of training.
+        predictor_params: nested dict, if asked for.
     """
 
     config: Config
     params: Any
     step: int
+    predictor_params: Any = None
 
 
 def saved_steps(workdir: epath.PathLike) -> list[int]:
@@ -53,10 +55,15 @@ def saved_steps(workdir: epath.PathLike) -> list[int]:
     return sorted(int(path.name) for path in paths if is_finished(path))
 
 
-def read_encoder(workdir: epath.PathLike, step: int | None = None) -> EncoderCheckpoint:
+def read_encoder(workdir: epath.PathLike, step: int | None = None, *, predictor: bool = False) -> EncoderCheckpoint:
     """Loads only the encoder of a training run, from its newest good checkpoint or from `step`.
 
     The arrays are loaded to this process's first device, whatever devices the run was trained on.
+
+    Args:
+        workdir: of the run.
+        step: of the checkpoint.
+        predictor: also load the predictor.
 
     Raises:
         jepa_jax.config.ConfigError: the folder does not exist, or has no readable config.json.
@@ -74,18 +81,9 @@ def read_encoder(workdir: epath.PathLike, step: int | None = None) -> EncoderChe
             f"No usable checkpoint in {folder}. Damaged:{list_damaged(damaged)}\nIt has {_steps(steps)}."
         )
     warn_damaged(damaged)
-    group = "target_params" if config.target == "ema" else "params/encoder"
-    wanted = {
-        name: jax.ShapeDtypeStruct(leaf["shape"], jnp.dtype(leaf["dtype"]))
-        for name, leaf in _read_leaves(folder / str(chosen)).items()
-        if name.startswith(f"{group}/")
-    }
-    if not wanted:
-        raise CheckpointError(f"{folder / str(chosen)} does not contain {group}.")
-    params = load_arrays(folder / str(chosen), wanted)
-    for key in group.split("/"):
-        params = params[key]
-    return EncoderCheckpoint(config, params, chosen)
+    path, group = folder / str(chosen), "target_params" if config.target == "ema" else "params/encoder"
+    params = _load_group(path, group)
+    return EncoderCheckpoint(config, params, chosen, _load_group(path, "params/predictor") if predictor else None)
 
 
 def checkpoint_folder(workdir: epath.PathLike) -> epath.Path:
@@ -145,6 +143,21 @@ def list_damaged(damaged: Mapping[int, str]) -> str:
 
 def _steps(steps: list[int]) -> str:
     return ", ".join(map(str, steps))
+
+
+def _load_group(path: epath.Path, group: str) -> Any:
+    """Loads the arrays below `group`, such as params/encoder, as nested dicts."""
+    wanted = {
+        name: jax.ShapeDtypeStruct(leaf["shape"], jnp.dtype(leaf["dtype"]))
+        for name, leaf in _read_leaves(path).items()
+        if name.startswith(f"{group}/")
+    }
+    if not wanted:
+        raise CheckpointError(f"{path} does not contain {group}.")
+    params = load_arrays(path, wanted)
+    for key in group.split("/"):
+        params = params[key]
+    return params
 
 
 def load_arrays(path: epath.Path, wanted: Mapping[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from jepa_jax import config
 from jepa_jax.data.decode import crops
+from jepa_jax.preprocessing import TRAINED_HERE, Preprocessing
 
 CROP_TRIES = 10
 
@@ -69,18 +70,25 @@ class RandomView(crops.CropTransform):
 
 
 def centre_view(
-    frames_FxYxXxC: UInt8[np.ndarray, "F Y X 3"], height: int, width: int, crop: int = 0, crops: int = 1
+    frames_FxYxXxC: UInt8[np.ndarray, "F Y X 3"],
+    height: int,
+    width: int,
+    crop: int = 0,
+    crops: int = 1,
+    preprocessing: Preprocessing = TRAINED_HERE,
 ) -> Float32[np.ndarray, "F {height} {width} 3"]:
     """Resizes frames to cover `height`×`width` and takes a centre crop.
 
     Values are 0…255, not rounded and not normalised. Bilinear with half-pixel centres, no antialiasing, in float: the
     evaluation view of arXiv:2605.17165. With several `crops`, returns crop number `crop` (from 0) of those evenly
-    spaced along the long side.
+    spaced along the long side. A single crop may be of larger frames, by `preprocessing`, as in V-JEPA 2.
     """
     _, tall, wide, _ = frames_FxYxXxC.shape
+    single = preprocessing if crops == 1 else TRAINED_HERE
+    covering = _covering(tall, wide, single.resized(height), single.resized(width))
     rows, columns = (
-        _taps(before, new, size, (new - size) * crop // (crops - 1) if crops > 1 else (new - size) // 2)
-        for before, new, size in zip((tall, wide), _covering(tall, wide, height, width), (height, width), strict=True)
+        _taps(before, new, size, (new - size) * crop // (crops - 1) if crops > 1 else _centre(new, size, single))
+        for before, new, size in zip((tall, wide), covering, (height, width), strict=True)
     )
     clip_FxYxXxC = np.empty((len(frames_FxYxXxC), height, width, 3), np.float32)
     for frame_YxXxC, out_YxXxC in zip(frames_FxYxXxC, clip_FxYxXxC, strict=True):
@@ -113,14 +121,22 @@ def _blend(low: np.ndarray, high: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def centre_view_of_image(
-    image_YxXxC: UInt8[np.ndarray, "Y X 3"], height: int, width: int
+    image_YxXxC: UInt8[np.ndarray, "Y X 3"], height: int, width: int, preprocessing: Preprocessing = TRAINED_HERE
 ) -> UInt8[np.ndarray, "{height} {width} 3"]:
-    """Resizes an image to cover `height`×`width` (bicubic, antialiased, by Pillow) and takes the centre crop."""
+    """Resizes an image to cover `height`×`width` (bicubic, antialiased, by Pillow) and takes the centre crop.
+
+    `preprocessing` is as in `centre_view`.
+    """
     old_height, old_width, _ = image_YxXxC.shape
-    tall, wide = _covering(old_height, old_width, height, width)
-    top, left = (tall - height) // 2, (wide - width) // 2
+    tall, wide = _covering(old_height, old_width, preprocessing.resized(height), preprocessing.resized(width))
+    top, left = _centre(tall, height, preprocessing), _centre(wide, width, preprocessing)
     resized = Image.fromarray(image_YxXxC).resize((wide, tall), Image.Resampling.BICUBIC)
     return np.asarray(resized)[top : top + height, left : left + width]
+
+
+def _centre(new: int, size: int, preprocessing: Preprocessing) -> int:
+    """Start of a crop of `size` pixels; a half is rounded down, or to even where frames are larger, as in V-JEPA 2."""
+    return (new - size) // 2 if preprocessing.resize == TRAINED_HERE.resize else round((new - size) / 2)
 
 
 def _covering(old_height: int, old_width: int, height: int, width: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from jepa_jax import config
 from jepa_jax.data import augment, faults, sampling, skipped_files, sources
 from jepa_jax.data.workers import pool as processes
 from jepa_jax.data.workers import worker_process
+from jepa_jax.preprocessing import TRAINED_HERE, Preprocessing
 from jepa_jax.settings import ConfigError, to_dict
 
 FILE_TASK = "class"  # the only task of sources with files: the class folder or CSV label
@@ -27,6 +28,7 @@ class EvaluationSet:
     Attributes:
         classes: class names of each task; labels are indices into them.
         source: where the clips come from.
+        item_labels: of each item of a source of files, int32.
         size: number of items, including undecodable ones.
         views: number of rows per item, one per temporal and spatial crop; they are consecutive.
         rows: number of rows that `batches` yields, without padding of the last batch: size × views.
@@ -47,6 +49,7 @@ class EvaluationSet:
         classes: Mapping[str, Sequence[str]] | None = None,
         labelled: bool = True,
         keep_bytes: int = 0,
+        preprocessing: Preprocessing = TRAINED_HERE,
     ):
         """Reads file names only; decodes nothing.
 
@@ -61,6 +64,7 @@ class EvaluationSet:
             classes: class names of the probes' training set, so that labels agree with it; default the source's own.
             labelled: whether every clip must have a class; otherwise clips without one are `sources.UNLABELLED`.
             keep_bytes: the first pass over all clips keeps them in memory if they take at most this, for later passes.
+            preprocessing: of the encoder: how files are resized. Frames of rendered sets have the size of the clip.
 
         Raises:
             ConfigError: as `sources.open_source`; or a clip has no class or one that is not in `classes`; or `views` is
@@ -73,7 +77,7 @@ class EvaluationSet:
         self.source = sources.open_source(settings, name, setting)
         self.clip = clip
         self.clip_shape = clip.shape
-        self._seed, self._keep_bytes = seed, keep_bytes
+        self._seed, self._keep_bytes, self._preprocessing = seed, keep_bytes, preprocessing
         self._kept: dict[int, list[dict[str, Any]]] = {}  # batches of a whole pass, by batch size
         self.size = self.source.size
         self.views = self._views.clips * self._views.crops
@@ -81,11 +85,11 @@ class EvaluationSet:
         self._ledger = skipped_files.SkipLedger(None, {name: self.size}, max_skip_fraction)
         if kind.rendered:
             self.classes = {task: tuple(names) for task, names in kind.task_classes().items()}
-            self._labels = np.zeros(0, np.int32)
+            self.item_labels = np.zeros(0, np.int32)
         else:
             names = list(self.source.classes if classes is None else classes[FILE_TASK])
             self.classes = {FILE_TASK: tuple(names)}
-            self._labels = _labels(self.source, names, setting) if labelled else self.source.labels
+            self.item_labels = _labels(self.source, names, setting) if labelled else self.source.labels
 
     def note_skipped(self, skips: Sequence[skipped_files.Skip]) -> None:
         """Records undecodable clips found by an earlier pass, when cached features make this pass skip them.
@@ -121,7 +125,10 @@ class EvaluationSet:
         Files are identified by relative path, size and modification time, so a replaced file changes the identity and a
         moved folder does not.
         """
-        return self.source.cache_key(self._seed, self._labels) | {
+        resize = self._preprocessing.resize
+        resized = {} if resize == TRAINED_HERE.resize else {"resize": resize}  # older caches have no such field
+        return self.source.cache_key(self._seed, self.item_labels) | {
+            **resized,
             "rows": self.rows,
             "classes": {task: list(names) for task, names in self.classes.items()},
             "clip": to_dict(self.clip),
@@ -173,7 +180,7 @@ class EvaluationSet:
         import grain  # slow to import, and rendered clips do not need it
 
         positions = grain.MapDataset.range(_padded(len(wanted), batch_size))
-        example = _Example(self.source, self.clip, self._views, wanted)
+        example = _Example(self.source, self.clip, self._views, wanted, self._preprocessing)
         dataset = positions.map(example).batch(batch_size, batch_fn=_stack)
         batches = processes.BatchPrefetcher(dataset, workers, batch_size * example.clip_bytes)
         try:
@@ -181,7 +188,7 @@ class EvaluationSet:
                 self._ledger.add(batch["skips"])
                 yield {
                     "video": batch["video"],  # a still clip is transferred as one frame
-                    "labels": {FILE_TASK: self._labels[batch["item"]]},
+                    "labels": {FILE_TASK: self.item_labels[batch["item"]]},
                     "row": batch["row"],
                     "item": batch["item"],
                     "valid": batch["valid"],
@@ -234,6 +241,7 @@ class _Example:
     clip: config.ClipConfig
     views: config.ViewsConfig
     rows: np.ndarray
+    preprocessing: Preprocessing
 
     def __call__(self, position: int) -> dict[str, Any]:
         row = int(self.rows[min(position, len(self.rows) - 1)])
@@ -249,7 +257,8 @@ class _Example:
 
     def _read(self, item: int, view: int) -> np.ndarray:
         if self.source.is_image:
-            return augment.centre_view_of_image(self.source.read_image(item), *self.clip.shape[1:3])[None]
+            image = self.source.read_image(item)
+            return augment.centre_view_of_image(image, *self.clip.shape[1:3], self.preprocessing)[None]
         window, crop = divmod(view, self.views.crops)
 
         def select_frames(count: int, fps: float) -> np.ndarray:
@@ -259,7 +268,8 @@ class _Example:
             return sampling.nth_window(count, self.clip.frames, self.views.frame_step, window, self.views.clips)
 
         frames = self.source.read_clip(item, select_frames)
-        return augment.centre_view(frames, self.clip.height, self.clip.width, crop, self.views.crops)
+        size = self.clip.height, self.clip.width
+        return augment.centre_view(frames, *size, crop, self.views.crops, self.preprocessing)
 
     @property
     def clip_bytes(self) -> int:

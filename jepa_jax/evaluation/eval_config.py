@@ -36,7 +36,13 @@ class ProbeConfig:
     """
 
     # linear: trained by AdamW for a fixed number of epochs. logistic: regularized, trained until it converges.
-    kind: Literal["linear", "logistic", "attentive", "attentive_blocks", "ridge", "knn"] = "linear"
+    # released: not trained; set by `released`.
+    kind: Literal["linear", "logistic", "attentive", "attentive_blocks", "ridge", "knn", "released"] = "linear"
+    # A released probe: V-JEPA 2's evals/*.pt, or weights of transformers with a classifier (a folder or name).
+    released: str = ""
+    # released only: the probe's classes in its order. A file with a name on each line or JSON; "order": as the classes
+    # of the clips are; empty: the names in the probe's file, or numbers as the names of the clips' classes.
+    labels: str = ""
     # mean: the average of a clip's tokens. Attentive kinds only: frames, the average of each time step; all, every
     # token. These are of the last level. "all level 2" is of another level; "all levels" concatenates the channels of
     # all levels, "all stacked levels" their tokens. "level 2" is short for "all level 2" in attentive kinds and for
@@ -63,6 +69,13 @@ class ProbeConfig:
     neighbours: tuple[int, ...] = (20,)  # knn only
 
     def __post_init__(self):
+        if self.released and self.kind != "released":
+            object.__setattr__(self, "kind", "released")
+            object.__setattr__(self, "tokens", "all")
+        if (self.kind == "released") != bool(self.released):
+            raise ValueError("kind is 'released', but released is empty; name the probe's file.")
+        if self.labels and not self.released:
+            raise ValueError(f"labels is {self.labels!r}, but released is empty; only released probes have labels.")
         if _SHORT.fullmatch(self.tokens):
             object.__setattr__(self, "tokens", f"{'all' if self.attends else 'mean'} {self.tokens}")
         if not TOKENS.fullmatch(self.tokens):
@@ -109,7 +122,7 @@ class ProbeConfig:
     @property
     def attends(self) -> bool:
         """Whether the probe attends to single tokens."""
-        return self.kind in ("attentive", "attentive_blocks")
+        return self.kind in ("attentive", "attentive_blocks", "released")
 
     def settings(self) -> tuple[Setting, ...]:
         """Every combination to try; the first wins a tie."""
@@ -198,6 +211,12 @@ class EvalConfig:
     def kinds_of_features(self) -> tuple[str, ...]:
         """All kinds of features that the probes read."""
         return tuple(dict.fromkeys(probe.features for probe in self.probes.values()))
+
+    @property
+    def trained_kinds(self) -> tuple[str, ...]:
+        """The kinds of features that probes are trained on; released probes are not trained."""
+        trained = (probe for probe in self.probes.values() if not probe.released)
+        return tuple(dict.fromkeys(probe.features for probe in trained))
 
     def split_sources(self) -> tuple[SourceConfig, SourceConfig]:
         """Returns the training and the test source; `holdout` becomes their include and exclude patterns.

@@ -6,7 +6,7 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -49,7 +49,7 @@ def evaluate(
 
     Args:
         config: the clips and the probes.
-        reference: WORKDIR, WORKDIR:STEP, `random`, random:WORKDIR or random:CONFIG.py[:RECIPE].
+        reference: a training run, weights or an untrained encoder, as `frozen_encoder.load` takes it.
         out: results.json; predictions.csv is written to the same folder. Existing files are replaced.
         cache: folder for features. Default: `features` beside `out`; a temporary folder without `out` or if that is on
             an object store.
@@ -57,6 +57,7 @@ def evaluate(
     Raises:
         ConfigError: settings, a folder or a checkpoint reference that cannot be used.
         CheckpointError: no checkpoint, none of that step, or a damaged one.
+        WeightsError: weights that cannot be read or downloaded.
         OwnershipError: another job writes to `out`.
         LabelError: a single class, or a test class without training clips.
         TooManySkippedError: too many clips that cannot be decoded.
@@ -64,9 +65,19 @@ def evaluate(
         OSError: too little space for features, or results that cannot be written.
     """
     file = None if out is None else reachable(out)
+
+    def run() -> Evaluation:
+        with cache_folder(file, cache) as folder:
+            return evaluate_encoder(config, frozen_encoder.load(reference, config.random_model), folder)
+
+    return written(file, run)
+
+
+def written(file: epath.Path | None, run: Callable[[], Evaluation]) -> Evaluation:
+    """Runs an evaluation and writes its files, if there is a results file to write."""
     own = contextlib.nullcontext() if file is None else own_out(file, "results.json")
-    with own as lock, cache_folder(file, cache) as folder:
-        evaluation = evaluate_encoder(config, frozen_encoder.load(reference, config.random_model), folder)
+    with own as lock:
+        evaluation = run()
         if file is not None and lock is not None:
             lock.check()
             clip_predictions.write(clip_predictions.path_beside(file), evaluation.predictions)
@@ -112,7 +123,7 @@ def cache_folder(out: epath.Path | None, cache: str | os.PathLike[str] | None) -
 def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, cache: pathlib.Path) -> Evaluation:
     """Probes an encoder; `cache` is the folder of features. Raises the errors of `evaluate`."""
     started = time.monotonic()
-    opened = labelled_clips.open_clips(config, encoder.config)
+    opened = labelled_clips.open_clips(config, encoder.config, preprocessing=encoder.preprocessing)
     extracted = extract(config, opened, encoder, cache)
     results, predictions = probe_runs.run_probes(
         config,
@@ -128,12 +139,7 @@ def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, 
         "results": [dataclasses.asdict(result) for result in results],
         "velocity": [dataclasses.asdict(result) for result in extracted.velocity],
         "representation": extracted.measures,
-        "checkpoint": {
-            "source": encoder.source,
-            "step": encoder.step,
-            "weights": encoder.weights,
-            "parameters_sha256": encoder.fingerprint,
-        },
+        "checkpoint": encoder.record,
         "clip": to_dict(opened.clip),
         "dtype": extracted.dtype,
         "skipped": {name: [skip.path for skip in skips] for name, skips in skipped.items()},
@@ -141,7 +147,7 @@ def evaluate_encoder(config: EvalConfig, encoder: frozen_encoder.FrozenEncoder, 
         "seconds": round(time.monotonic() - started, 2),
         "device": jax.devices()[0].device_kind,
         "settings": to_dict(config),
-        "training_settings": to_dict(encoder.config),
+        "training_settings": encoder.known_settings,
         "versions": workdir.versions(),
     }
     return Evaluation(results, extracted.velocity, content, predictions)
@@ -177,11 +183,16 @@ def extract(
     dtype = trained.dtype if config.dtype == "trained" else config.dtype
     encoder = frozen_encoder.resolve_attention(encoder, clip, dtype)
     encoders = {TRAINED: extractor.of_encoder(encoder, dtype)}
-    if config.beside_untrained and encoder.weights != "random":
-        encoders[UNTRAINED] = extractor.of_encoder(frozen_encoder.untrained(encoder.config), dtype)
+    if config.beside_untrained and config.trained_kinds and encoder.weights != "random":
+        untrained = dataclasses.replace(frozen_encoder.untrained(encoder.config), preprocessing=encoder.preprocessing)
+        encoders[UNTRAINED] = extractor.of_encoder(untrained, dtype)
     others = probe_runs.control_encoders(config, encoders[TRAINED])
     halves, views = {}, {}
     if config.representation:
+        if encoder.weights == frozen_encoder.RELEASED:
+            raise ConfigError(
+                f"config.representation needs the masks of a training run, which {encoder.source} does not have."
+            )
         halves = representation.channel_halves(trained)
         views = {f"{n} views": representation.masked_views(e, encoder.config, clip, dtype) for n, e in encoders.items()}
     backwards = {}
@@ -194,14 +205,14 @@ def extract(
     store = Cache(cache, config.feature_dtype, config.memory_limit, config.keep_features)
     options = {"batch_size": config.batch_size, "workers": config.workers}
     # One call for each set, so that every clip is decoded once.
-    train = feature_set.extract(
-        encoders | {name: encode for name, encode in others.items() if name != controls.REVERSED},
-        opened.train,
-        kinds | dict.fromkeys(encoders, (*probed, "mean_levels") if halves else probed),
-        store,
-        name="train",
-        **options,
-    )
+    trained_on = config.trained_kinds + (velocity.KIND,) * config.velocity
+    of_train = encoders | {name: encode for name, encode in others.items() if name != controls.REVERSED}
+    if trained_on:
+        train_kinds = dict.fromkeys(of_train, trained_on)
+        train_kinds |= dict.fromkeys(encoders, (*trained_on, "mean_levels") if halves else trained_on)
+        train = feature_set.extract(of_train, opened.train, train_kinds, store, name="train", **options)
+    else:  # released probes need only the names of the classes
+        train = dict.fromkeys(of_train, feature_set.only_labels(opened.train))
     test = feature_set.extract(
         encoders | others | views | {reversed_names[name]: encode for name, encode in backwards.items()},
         opened.test,

@@ -15,7 +15,8 @@ from jepa_jax.data import sources
 from jepa_jax.data.evaluation_clips import EvaluationSet
 from jepa_jax.evaluation import probe_runs
 from jepa_jax.evaluation.eval_config import EvalConfig, ProbeConfig
-from jepa_jax.evaluation.probes import splits
+from jepa_jax.evaluation.probes import released, splits
+from jepa_jax.preprocessing import TRAINED_HERE, Preprocessing
 from jepa_jax.settings import ConfigError
 
 
@@ -38,13 +39,16 @@ class LabelledClips:
     groups: np.ndarray | None
 
 
-def open_clips(config: EvalConfig, trained: Config, keep_bytes: int = 0) -> LabelledClips:
+def open_clips(
+    config: EvalConfig, trained: Config, keep_bytes: int = 0, preprocessing: Preprocessing = TRAINED_HERE
+) -> LabelledClips:
     """Opens the clips of an evaluation; reads only their names.
 
     Args:
         config: the clips and the probes.
         trained: of the training run whose encoder is evaluated.
         keep_bytes: each set's clips are kept in memory after the first pass if they take at most this.
+        preprocessing: of the encoder.
 
     Raises:
         ConfigError: settings that cannot be used, for this encoder or at all.
@@ -53,8 +57,11 @@ def open_clips(config: EvalConfig, trained: Config, keep_bytes: int = 0) -> Labe
     check_fit(config, trained, clip)
     if config.velocity:
         check_velocity(config, clip)
-    train, test = open_sets(config, clip, keep_bytes)
+    train, test = open_sets(config, clip, keep_bytes, preprocessing)
     pairs = probe_runs.pair_probes(config, train.classes)
+    for task, name in pairs:
+        if config.probes[name].released:
+            released.class_numbers(name, config.probes[name], train.classes[task])
     return LabelledClips(clip, train, test, pairs, splits.training_groups(config, train.names))
 
 
@@ -75,11 +82,21 @@ def check_fit(config: EvalConfig, trained: Config, clip: ClipConfig) -> None:
             raise ConfigError(
                 f"config.probes.{name}.tokens is {probe.tokens!r}; the encoder has levels 1 to {encoder.levels}."
             )
-        if probe.attends and _width(probe, encoder) % probe.heads:
-            raise ConfigError(
-                f"config.probes.{name}.heads is {probe.heads}, which does not divide the width of its tokens, "
-                f"{_width(probe, encoder)}."
-            )
+        check_probe(name, probe, _width(probe, encoder))
+
+
+def check_probe(name: str, probe: ProbeConfig, width: int) -> None:
+    """Checks that a probe can read features of this width.
+
+    Raises:
+        ConfigError: heads that do not divide it, or a released probe of another width.
+    """
+    if probe.released:
+        released.require_width(name, probe, width)
+    elif probe.attends and width % probe.heads:
+        raise ConfigError(
+            f"config.probes.{name}.heads is {probe.heads}, which does not divide the width of its tokens, {width}."
+        )
 
 
 def check_velocity(config: EvalConfig, clip: ClipConfig) -> None:
@@ -117,8 +134,10 @@ def _name_setting(config: EvalConfig, part: Literal["train", "test"], of_holdout
         raise sources.NothingLeftError("config.holdout", error.key, config.holdout, error.paths) from error
 
 
-def open_sets(config: EvalConfig, clip: ClipConfig, keep_bytes: int = 0) -> tuple[EvaluationSet, EvaluationSet]:
-    """Opens the training and test clips; reads only their names. `keep_bytes` is that of `EvaluationSet`.
+def open_sets(
+    config: EvalConfig, clip: ClipConfig, keep_bytes: int = 0, preprocessing: Preprocessing = TRAINED_HERE
+) -> tuple[EvaluationSet, EvaluationSet]:
+    """Opens the training and test clips; reads only their names. The last two arguments are those of `EvaluationSet`.
 
     Raises:
         ConfigError: sources that cannot be used, or clips that are in both.
@@ -127,7 +146,7 @@ def open_sets(config: EvalConfig, clip: ClipConfig, keep_bytes: int = 0) -> tupl
     # Training videos have one view; the views of a test video are averaged.
     single = dataclasses.replace(config.views, clips=1, crops=1)
     options = {"clip": clip, "seed": config.seed, "max_skip_fraction": config.max_skip_fraction}
-    options["keep_bytes"] = keep_bytes
+    options |= {"keep_bytes": keep_bytes, "preprocessing": preprocessing}
     with _name_setting(config, "train", ("exclude",)):
         train = EvaluationSet(train_source, name="train", setting="config.train", views=single, **options)
     part = "train" if config.holdout else "test"

@@ -9,10 +9,10 @@ import numpy as np
 
 from jepa_jax.data import sources
 from jepa_jax.evaluation import controls, representation
-from jepa_jax.evaluation.eval_config import EvalConfig
+from jepa_jax.evaluation.eval_config import EvalConfig, ProbeConfig
 from jepa_jax.evaluation.features.extractor import FeatureExtractor
 from jepa_jax.evaluation.features.feature_set import Features
-from jepa_jax.evaluation.probes import fitting, splits
+from jepa_jax.evaluation.probes import fitting, released, splits
 from jepa_jax.evaluation.results import probe_result
 from jepa_jax.evaluation.results.clip_predictions import ClipPredictions
 from jepa_jax.evaluation.results.probe_result import ProbeResult
@@ -151,8 +151,8 @@ def run_probes(
     results, predictions = [], []
     for task, probe in pairs:
         for probe_input in probe_inputs:
-            if config.probes[probe].features not in probe_input.train.tokens:
-                continue  # controls of pixels have fewer kinds of features
+            if not _reads(config.probes[probe], probe_input):
+                continue
             parts = [hold_out(probe_input, items, views) for items in folds] or [probe_input]
             runs = [
                 _run_probe(config, task, probe, part, tasks[task], item_names, views, groups, width, key)
@@ -163,6 +163,52 @@ def run_probes(
                 results.append(probe_result.pool(fold_results) if folds else fold_results[0])
                 predictions += [of_fold for _, of_fold in of_test_set]
     return results, predictions
+
+
+def _reads(probe: ProbeConfig, probe_input: ProbeInput) -> bool:
+    """Whether a probe can be run: controls of pixels have few kinds of features; released probes fit one encoder."""
+    if probe.released:
+        return next(iter(probe_input.tests)) == TRAINED
+    return probe.features in probe_input.train.tokens
+
+
+def _predict(
+    config: EvalConfig,
+    name: str,
+    probe_input: ProbeInput,
+    train_labels: np.ndarray,
+    classes: Sequence[str],
+    items: Mapping[str, np.ndarray],
+    groups: np.ndarray | None,
+    width: int,
+    key: jax.Array,
+    title: str,
+) -> fitting.Predictions:
+    """Trains a probe, or reads a released one, and predicts the test sets."""
+    probe = config.probes[name]
+    if probe.released:
+        numbers_C = released.class_numbers(name, probe, classes)
+        found = {
+            row: released.predict(probe, test.tokens[probe.features], test.items, config.views, numbers_C)
+            for row, test in probe_input.tests.items()
+        }
+        return fitting.Predictions(
+            {row: each.predicted_1xI for row, each in found.items()},
+            {row: each.probability_1xI for row, each in found.items()},
+            chosen={},
+        )
+    return fitting.run(
+        probe,
+        probe_input.train.tokens[probe.features],
+        train_labels,
+        {row: test.tokens[probe.features] for row, test in probe_input.tests.items()},
+        len(classes),
+        key,
+        width=width,
+        items=items,
+        groups=None if groups is None else groups[probe_input.train.items],
+        name=title,
+    )
 
 
 def _run_probe(
@@ -178,7 +224,6 @@ def _run_probe(
     key: jax.Array,
 ) -> list[tuple[ProbeResult, ClipPredictions]]:
     """Trains one probe on one input; returns a result and predictions for each test set."""
-    probe = config.probes[name]
     items = {row: test.items // views for row, test in probe_input.tests.items()}
     first = {row: np.unique(item_R, return_index=True)[1] for row, item_R in items.items()}
     seen = {
@@ -187,18 +232,8 @@ def _run_probe(
     }
     train_labels, _, classes = next(iter(seen.values()))
     started = time.monotonic()
-    predictions = fitting.run(
-        probe,
-        probe_input.train.tokens[probe.features],
-        train_labels,
-        {row: test.tokens[probe.features] for row, test in probe_input.tests.items()},
-        len(classes),
-        key,
-        width=width,
-        items=items,
-        groups=None if groups is None else groups[probe_input.train.items],
-        name=" ".join([task, name, next(iter(probe_input.tests))]),
-    )
+    title = " ".join([task, name, next(iter(probe_input.tests))])
+    predictions = _predict(config, name, probe_input, train_labels, classes, items, groups, width, key, title)
     pairs = []
     for row in probe_input.tests:
         test_labels = seen[row][1]

@@ -20,7 +20,7 @@ from jepa_jax.evaluation.results import results_file, table
 from jepa_jax.files import jsonl
 from jepa_jax.files.paths import reachable
 from jepa_jax.run_dir import workdir
-from jepa_jax.settings import ConfigError, difference, to_dict
+from jepa_jax.settings import ConfigError, difference, parse, to_dict
 
 POLL = 5.0  # seconds between checks of the run's folder
 QUIET = 600.0  # seconds without a change in the run's folder, after which a message is printed
@@ -183,10 +183,11 @@ def _read(out: epath.Path, config: EvalConfig) -> dict[int, Record]:
     for number, line in enumerate(jsonl.whole_lines(out), start=1):
         try:
             record = json.loads(line)
-            step, settings = record["checkpoint"]["step"], record["settings"]
+            # Settings that were added since have their defaults.
+            step, settings = record["checkpoint"]["step"], to_dict(parse(EvalConfig, record["settings"], "settings"))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{out}:{number} is not a result of an evaluation; name another --out.") from error
-        if changes := difference(settings, wanted):
+        if changes := difference(json.loads(json.dumps(settings)), wanted):
             raise ConfigError(
                 f"{out}:{number} was evaluated with other settings (there → here):\n  "
                 + "\n  ".join(changes[:5])

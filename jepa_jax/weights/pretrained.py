@@ -10,14 +10,16 @@ from typing import Any
 from jepa_jax.config import ClipConfig, EncoderConfig, PredictorConfig
 from jepa_jax.models import probe_heads
 from jepa_jax.models.sizes import parse_size
+from jepa_jax.preprocessing import VJEPA2, Preprocessing
 from jepa_jax.settings import ConfigError, parse
 from jepa_jax.weights import architecture, assemble, formats, safetensors_file
 from jepa_jax.weights.assemble import Params
-from jepa_jax.weights.formats import Format, attentive_probe, transformers_config
+from jepa_jax.weights.formats import Format, attentive_probe, preprocessor_config, transformers_config
 from jepa_jax.weights.tensors import Tensor, WeightsError
 from jepa_jax.weights.unpickle import TorchFile
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+OWN = "jepa_jax"  # settings in config.json that neither format has
 VJEPA2_1_TYPE = "vjepa2_1"  # model_type in the config.json of files that this package writes
 ENCODERS = ("ema_encoder", "target_encoder", "encoder")  # of a PyTorch file, the one to use first
 FRAMES = 64  # of released encoders' last phase of training
@@ -63,6 +65,8 @@ class Pretrained:
         clip: shape of the clips of its pretraining, where the file or its name says it.
         ignored: parts of the file that are not used, with the reason.
         filled: parameters that the format does not have, with their value and the reason.
+        preprocessing: of the clips in the encoder's own evaluation.
+        dtype: of its computation there: float32, or what `save` recorded.
     """
 
     source: str
@@ -75,6 +79,8 @@ class Pretrained:
     clip: ClipConfig | None
     ignored: Mapping[str, str]
     filled: Mapping[str, str]
+    preprocessing: Preprocessing = VJEPA2
+    dtype: str = "float32"
 
 
 def read(path: str | os.PathLike[str], *, heads: int = 0, predictor_heads: int = 0) -> Pretrained:
@@ -103,9 +109,9 @@ def read(path: str | os.PathLike[str], *, heads: int = 0, predictor_heads: int =
     if not config.exists():
         raise WeightsError(f"{file} has no {CONFIG} beside it, which has the number of heads.")
     content, tensors = _read_json(config), safetensors_file.read(file)
-    if content.get("model_type") == VJEPA2_1_TYPE:
-        return _read_own(file, content, tensors)
-    return _read_transformers(file, content, tensors)
+    is_own = content.get("model_type") == VJEPA2_1_TYPE
+    found = (_read_own if is_own else _read_transformers)(file, content, tensors)
+    return dataclasses.replace(found, preprocessing=_read_preprocessing(file), dtype=_dtype(content, config))
 
 
 def read_probe(path: str | os.PathLike[str], *, heads: int = 16, number: int = 0) -> Probe:
@@ -245,6 +251,21 @@ def _pretrained(
         ignored=found.ignored,
         filled=found.filled,
     )
+
+
+def _read_preprocessing(file: pathlib.Path) -> Preprocessing:
+    for name in preprocessor_config.NAMES:
+        if (path := file.with_name(name)).exists():
+            return preprocessor_config.read(_read_json(path), str(path))
+    return VJEPA2
+
+
+def _dtype(content: Mapping[str, Any], path: pathlib.Path) -> str:
+    own = content.get(OWN, {})
+    dtype = own.get("dtype", "float32") if isinstance(own, dict) else own
+    if dtype not in ("float32", "bfloat16"):
+        raise WeightsError(f"{path}: {OWN}.dtype is {dtype!r}; expected 'float32' or 'bfloat16'.")
+    return dtype
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:

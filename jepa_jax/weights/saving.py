@@ -12,16 +12,13 @@ import safetensors.numpy
 from jepa_jax import models
 from jepa_jax.config import ClipConfig, EncoderConfig, PredictorConfig
 from jepa_jax.files import paths
-from jepa_jax.models.pixels import IMAGENET_MEAN, IMAGENET_STD
 from jepa_jax.models.sizes import parse_size
+from jepa_jax.preprocessing import VJEPA2, Preprocessing
 from jepa_jax.settings import to_dict
 from jepa_jax.weights import assemble, formats
-from jepa_jax.weights.formats import transformers_config, vjepa2_1
-from jepa_jax.weights.pretrained import CONFIG, VJEPA2_1_TYPE, WEIGHTS
+from jepa_jax.weights.formats import preprocessor_config, transformers_config, vjepa2_1
+from jepa_jax.weights.pretrained import CONFIG, OWN, VJEPA2_1_TYPE, WEIGHTS
 from jepa_jax.weights.tensors import WeightsError
-
-PREPROCESSOR = "preprocessor_config.json"
-BILINEAR = 2  # Pillow's number
 
 
 def save(
@@ -32,6 +29,9 @@ def save(
     predictor_params: Mapping[str, Any] | None,
     clip: ClipConfig,
     format: Literal["transformers", "vjepa2.1"] = "transformers",
+    *,
+    preprocessing: Preprocessing = VJEPA2,
+    dtype: str = "float32",
 ) -> dict[str, str]:
     """Writes model.safetensors, config.json and preprocessor_config.json.
 
@@ -48,6 +48,8 @@ def save(
         clip: shape of the clips of training.
         format: transformers, for VJEPA2Model.from_pretrained, which has one level and tiled rotary positions. Or
             vjepa2.1: the names of V-JEPA 2.1's PyTorch modules, for any number of levels and interleaved positions.
+        preprocessing: of the clips in the encoder's own evaluation.
+        dtype: of the encoder's computation, for `read`; the parameters are float32.
 
     Returns:
         The parameters that the format does not have, with the reason.
@@ -78,12 +80,15 @@ def save(
             "predictor": None if predictor is None else to_dict(predictor),
             "clip": to_dict(clip),
         }
+    if dtype != "float32":
+        content[OWN] = {"dtype": dtype}
     tensors = {}
     for name, module in modules.items():
         tensors |= assemble.tensors(module, params[name])
     target.mkdir(parents=True, exist_ok=True)
     paths.write_text(target / CONFIG, json.dumps(content, indent=2) + "\n")
-    paths.write_text(target / PREPROCESSOR, json.dumps(_preprocessor(clip), indent=2) + "\n")
+    described = preprocessor_config.write(preprocessing, clip)
+    paths.write_text(target / preprocessor_config.NAMES[0], json.dumps(described, indent=2) + "\n")
     temporary = target / f"{WEIGHTS}.tmp"
     safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
     os.replace(temporary, target / WEIGHTS)
@@ -126,20 +131,3 @@ def _without_modality(params: Mapping[str, Any]) -> dict[str, Any]:
         embedding = params["patch_embedding"]
         found["patch_embedding"] = dict(embedding, bias=np.asarray(embedding["bias"]) + modality[0, 0])
     return found
-
-
-def _preprocessor(clip: ClipConfig) -> dict[str, Any]:
-    """Returns V-JEPA 2's evaluation: short side ⌊crop · 256/224⌋, centre crop, ImageNet's mean and std."""
-    return {
-        "video_processor_type": "VJEPA2VideoProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": clip.height * 256 // 224},
-        "resample": BILINEAR,
-        "do_center_crop": True,
-        "crop_size": {"height": clip.height, "width": clip.width},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [round(float(mean), 6) for mean in IMAGENET_MEAN],
-        "image_std": [round(float(std), 6) for std in IMAGENET_STD],
-    }

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jepa_jax
 from jepa_jax import models, weights
 from jepa_jax.config import ClipConfig, EncoderConfig, PredictorConfig
 from jepa_jax.models import encoder as encoder_module
+from jepa_jax.preprocessing import VJEPA2
 from jepa_jax.weights import assemble, formats, tensors
 from jepa_jax.weights.unpickle import TorchFile
 
@@ -166,6 +168,31 @@ def test_what_is_saved_here_loads_there_and_agrees(tmp_path, frames, side):
     hidden, predicted = run_ours(found, video, context, target)
     assert_close(hidden, expected.last_hidden_state.numpy())
     assert_close(predicted, expected.predictor_output.last_hidden_state.numpy())
+
+
+def test_what_the_python_api_saves_agrees_on_the_features_of_a_clip(tmp_path):
+    encoder = EncoderConfig(size="48x3x2x209", patch=PATCH, levels=1, rotary="tiled")
+    predictor = PredictorConfig(size="24x2x2", mask_tokens=4)
+    of_encoder, _, of_predictor = random_params(encoder, predictor)
+    ours = jepa_jax.VideoEncoder(
+        params=of_encoder,
+        settings=encoder,
+        clip=ClipConfig(frames=4, size=32),
+        preprocessing=VJEPA2,
+        predictor_params=of_predictor,
+        predictor_settings=predictor,
+    )
+    jepa_jax.save(ours, tmp_path / "saved")
+    clip = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    model = transformers.VJEPA2Model.from_pretrained(tmp_path / "saved", attn_implementation="eager").eval()
+    settings = json.loads((tmp_path / "saved" / "preprocessor_config.json").read_text())
+    assert settings["size"] == {"shortest_edge": 36}
+    mean, std = (np.array(settings[name], np.float32) for name in ("image_mean", "image_std"))
+    video = ((clip * settings["rescale_factor"] - mean) / std).astype(np.float32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(video.transpose(0, 3, 1, 2)[None].copy()), skip_predictor=True)
+    for found in (ours, jepa_jax.load(tmp_path / "saved")):
+        assert_close(found(clip).tokens.reshape(1, -1, 48), expected.last_hidden_state.numpy())
 
 
 def random_params(encoder, predictor):

@@ -10,6 +10,7 @@ a seek would skip.
 
 import collections
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -43,29 +44,31 @@ Index = packet_index.PacketIndex | frame_table.FrameTable
 
 
 class IndexCache:
-    """Least recently used cache of video indices, keyed by a file's name, size and modification time."""
+    """Least recently used cache of video indices, keyed by a file's name, size and modification time. Thread-safe."""
 
     def __init__(self, limit: int = _CACHE_BYTES):
         """Holds at most `limit` bytes."""
-        self._limit, self._used = limit, 0
+        self._limit, self._used, self._lock = limit, 0, threading.Lock()
         self._indices: collections.OrderedDict[tuple[str, int, int], Index] = collections.OrderedDict()
 
     def get(self, file: File) -> Index | None:
         """Returns the index of a file if it is cached and the file has not changed, else None."""
         key = byte_range.version(file)
-        if key in self._indices:
-            self._indices.move_to_end(key)
-        return self._indices.get(key)
+        with self._lock:
+            if key in self._indices:
+                self._indices.move_to_end(key)
+            return self._indices.get(key)
 
     def put(self, file: File, index: Index) -> None:
         """Adds or replaces the index of a file."""
         key = byte_range.version(file)
-        if key in self._indices:
-            self._used -= self._size(key, self._indices.pop(key))
-        self._indices[key] = index
-        self._used += self._size(key, index)
-        while self._used > self._limit:
-            self._used -= self._size(*self._indices.popitem(last=False))
+        with self._lock:
+            if key in self._indices:
+                self._used -= self._size(key, self._indices.pop(key))
+            self._indices[key] = index
+            self._used += self._size(key, index)
+            while self._used > self._limit:
+                self._used -= self._size(*self._indices.popitem(last=False))
 
     @staticmethod
     def _size(key: tuple[str, int, int], index: Index) -> int:

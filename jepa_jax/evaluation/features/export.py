@@ -71,7 +71,14 @@ def write(
     """
     out = pathlib.Path(out)
     clips = EvaluationSet(
-        source, clip=clip, views=views, name="source", setting="--source", max_skip_fraction=1.0, labelled=False
+        source,
+        clip=clip,
+        views=views,
+        name="source",
+        setting="--source",
+        max_skip_fraction=1.0,
+        labelled=False,
+        preprocessing=encoder.preprocessing,
     )
     encode = extractor.of_encoder(frozen_encoder.resolve_attention(encoder, clip, dtype), dtype)
     kinds = _kinds(tokens, levels, encode.row_shapes(clips.clip_shape))

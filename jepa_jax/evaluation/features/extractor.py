@@ -15,6 +15,7 @@ from jepa_jax import models
 from jepa_jax.evaluation.features.storage import StorageDtype, encode_rows
 from jepa_jax.evaluation.frozen_encoder import FrozenEncoder
 from jepa_jax.models import pixels
+from jepa_jax.preprocessing import TRAINED_HERE, Preprocessing
 from jepa_jax.settings import to_dict
 
 Video = Num[Array, "B F Y X 3"]
@@ -98,10 +99,11 @@ class _Tokens:
     """
 
     encoder: models.Encoder
+    preprocessing: Preprocessing
 
     def __call__(self, params: Any, video: Video, row: Row) -> Mapping[str, Array]:
         del row
-        clips = pixels.normalise(video)
+        clips = pixels.normalise(video, self.preprocessing.mean, self.preprocessing.std)
         z_BxNxD = cast(Array, self.encoder.apply({"params": params}, clips, all_levels=True)).astype(jnp.float32)
         z_BxTxHWxD = z_BxNxD.reshape(z_BxNxD.shape[0], self.encoder.grid(clips)[0], -1, z_BxNxD.shape[-1])
         features = {}
@@ -125,10 +127,12 @@ def of_encoder(frozen: FrozenEncoder, dtype: str) -> FeatureExtractor:
     if not settings["level_ends"]:  # caches written before this setting existed stay valid
         del settings["level_ends"]
     identity = {"params": frozen.fingerprint, "encoder": settings, "dtype": dtype}
+    normalization = frozen.preprocessing.mean, frozen.preprocessing.std
+    if normalization != (TRAINED_HERE.mean, TRAINED_HERE.std):  # as above
+        identity["normalization"] = normalization
     origin = f"{frozen.source}:{frozen.step} ({frozen.weights})" if frozen.source else ""
-    return FeatureExtractor(
-        _Tokens(models.build_encoder(frozen.config.encoder, dtype)), frozen.params, identity, origin
-    )
+    apply = _Tokens(models.build_encoder(frozen.config.encoder, dtype), frozen.preprocessing)
+    return FeatureExtractor(apply, frozen.params, identity, origin)
 
 
 class Device:
@@ -160,12 +164,11 @@ class Device:
         It is asynchronous. For each kind it returns the arrays of `storage.encode_rows` and `finite`, bool [B]: whether
         all values of a row are finite.
         """
-        params = jax.device_put(encode.params, NamedSharding(self._mesh, PartitionSpec()))
-        split = NamedSharding(self._mesh, PartitionSpec("data"))
+        params = self.replicate(encode.params)
         storage_dtypes = tuple(sorted(storage_dtypes))  # one compiled program for every order
 
         def run(batch: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
-            video, row = (jax.device_put(batch[name], split) for name in ("video", "row"))
+            video, row = (self.split(batch[name]) for name in ("video", "row"))
             # The matmul precision that a probe sets must not change the features it reads.
             with jax.default_matmul_precision(None), jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh):
                 for transform in encode.transforms:
@@ -173,6 +176,14 @@ class Device:
                 return _encode(encode.apply, storage_dtypes, params, video, row)
 
         return run
+
+    def replicate(self, params: Any) -> Any:
+        """Returns the arrays of a pytree on every device; those that are there already are not copied."""
+        return jax.device_put(params, NamedSharding(self._mesh, PartitionSpec()))
+
+    def split(self, array: np.ndarray) -> Array:
+        """Returns an array [B, …] with an equal number of rows on each device."""
+        return jax.device_put(array, NamedSharding(self._mesh, PartitionSpec("data")))
 
 
 @functools.partial(jax.jit, static_argnames="transform")

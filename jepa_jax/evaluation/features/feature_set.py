@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jepa_jax.data.evaluation_clips import EvaluationSet
+from jepa_jax.data.evaluation_clips import FILE_TASK, EvaluationSet
 from jepa_jax.data.skipped_files import Skip
 from jepa_jax.evaluation.features import cache as caching
 from jepa_jax.evaluation.features import extractor
@@ -44,6 +44,11 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.items)
+
+
+def only_labels(clips: EvaluationSet) -> Features:
+    """Returns the labels of a set of files without features; decodes nothing."""
+    return Features({}, {FILE_TASK: clips.item_labels}, np.arange(clips.size, dtype=np.int32), 0.0)
 
 
 def extract(

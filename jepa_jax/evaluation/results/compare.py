@@ -11,6 +11,7 @@ from jepa_jax.evaluation.results.intervals import Difference
 from jepa_jax.evaluation.results.probe_result import ProbeResult, unpack
 from jepa_jax.evaluation.results.results_file import ResultsError
 
+ADDED = {"released": "", "labels": ""}  # settings of probes that older files do not have
 Row = tuple[str, str, str]  # task, probe, features
 
 INSIGNIFICANT, UNPAIRED, OTHER = "~", "u", "s"
@@ -68,7 +69,8 @@ def compare(paths: Sequence[str | pathlib.Path]) -> str:
             if row not in other:
                 cells.append("–")
                 continue
-            cell = _cell(first, other[row], settings[0].get(row[1]) == settings[number].get(row[1]))
+            same = ADDED | settings[0].get(row[1], {}) == ADDED | settings[number].get(row[1], {})
+            cell = _cell(first, other[row], same)
             marks |= set(cell.marks)
             count += 1
             cells.append(_shown(cell))
