@@ -13,7 +13,7 @@ import fnmatch
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from jepa_jax.config import Config
+from jepa_jax.config import RunConfig
 from jepa_jax.settings import difference
 
 Kind = Literal["free", "rounding", "data", "extendable", "fixed"]
@@ -58,7 +58,7 @@ def kind(setting: str) -> Kind:
     return "fixed"
 
 
-def between(recorded: Config, config: Config) -> dict[Kind, list[str]]:
+def between(recorded: RunConfig, config: RunConfig) -> dict[Kind, list[str]]:
     """Lines `config.key: recorded → new` for the settings that differ, by kind."""
     lines: dict[Kind, list[str]] = {}
     for line in difference(recorded, config):

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 
 from jepa_jax import data
 from jepa_jax.checkpoints.manager import Checkpointer
-from jepa_jax.config import Config
+from jepa_jax.config import RunConfig
 from jepa_jax.distributed import processes
 from jepa_jax.files.write_errors import WriteError, while_writing
 from jepa_jax.progress import Progress
@@ -92,7 +92,7 @@ class Monitor:
 
     def __init__(
         self,
-        config: Config,
+        config: RunConfig,
         folder: epath.Path,
         lock: run_lock.RunLock,
         checkpointer: Checkpointer,
@@ -125,7 +125,7 @@ class Monitor:
         if self.pending is None:
             return
         pending, self.pending = self.pending, None
-        features = pending.metrics.pop("features")
+        features = pending.metrics.pop("features", {})  # fine-tuning has none
         scalars = {name: float(value) for name, value in jax.device_get(pending.metrics).items()}
         if not all(map(math.isfinite, scalars.values())):
             self._stop_non_finite(pending, [name for name, value in scalars.items() if not math.isfinite(value)])
