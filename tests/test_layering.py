@@ -22,8 +22,9 @@ LAYERS = (
     {"checkpoints"},
     {"training"},
     {"evaluation", "cost_model", "parity"},
+    {"finetuning"},
     {"cli"},
-    {"train", "evaluate", "prepare", "compile", "features", "study"},
+    {"train", "evaluate", "prepare", "compile", "features", "finetune", "study"},
 )
 ENTRY_POINTS = LAYERS[-1]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

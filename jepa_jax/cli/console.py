@@ -5,6 +5,7 @@ import sys
 
 COMMANDS = {
     "train": "train a Video-JEPA",
+    "finetune": "train an encoder and a classifier on labelled clips",
     "evaluate": "probe a frozen encoder",
     "features": "write features of videos or images",
     "study": "train and probe many recipes with many seeds, and report what is clear",

@@ -29,9 +29,12 @@ KINDS: dict[str, Kind] = {
     "config.log.*": "free",
     "config.audit.*": "free",
     "config.probe": "free",  # runs after training
+    "config.test.*": "free",  # of fine-tuning: scored after training
+    "config.views.*": "free",
     "config.mesh.*": "rounding",  # order of sums; restoring a checkpoint logs the change
     "config.encoder.scan": "rounding",  # unrolled blocks use the same stacked parameters
     "config.encoder.remat": "rounding",  # recomputes the same activations
+    "config.remat": "rounding",  # of fine-tuning
     "config.encoder.attention": "rounding",  # order of sums
     "config.data.render_in_step": "rounding",  # the same sprites, rendered on the accelerator or on the CPU
     "config.data.sources.*.path": "data",
