@@ -8,7 +8,8 @@ Command:   python -m jepa_jax.finetune --config configs/finetune/ut_interaction.
            python -m jepa_jax.evaluate --config configs/eval/ut_interaction.py --checkpoint WEIGHTS \
                --config.train.path=UT --config.fold_by= --config.holdout="seq(02|04|06|08|10|12|14|16|18|20)_" \
                --config.groups="seq([0-9]+)" --out frozen.json
-Data:      the ten odd sequences, 60 clips, train the classifier, and the ten even ones test it.
+Data:      the ten odd sequences, 60 clips, train the classifier, and the ten even ones test it. A clip has 8 frames, 12
+           apart in training and spread over the whole video in the test; most have 80 to 150 frames.
 Hardware:  two CPU cores.
 Expected:  docs/finetuning.md.
 """
@@ -29,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optim.warmup_steps = 20
     config.holdout = "seq(02|04|06|08|10|12|14|16|18|20)_"
     config.data.path = path = ml_collections.FieldReference("")
-    config.data.sources.videos = to_config_dict(SourceConfig(kind="videos", frame_step=4))
+    config.data.sources.videos = to_config_dict(SourceConfig(kind="videos", frame_step=12))
     config.data.sources.videos.path = path
     config.checkpoint.every = 100
     return config
