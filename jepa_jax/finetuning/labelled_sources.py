@@ -96,11 +96,10 @@ def _rendered_labels(render: sources.Render, seed: int, items: int, task: str) -
 @contextlib.contextmanager
 def _name_settings(config: FinetuneConfig, source: str) -> Iterator[None]:
     """Errors of an evaluation about its training source name the source of the fine-tuning run."""
-    try:
-        yield
-    except ConfigError as error:
-        message = str(error).replace("config.train", f"config.data.sources.{source}")
-        path = config.data.sources[source].path
-        if path == config.data.path and f"config.data.sources.{source}.path" in message:
-            message = f"{message} The path comes from --config.data.path."
-        raise ConfigError(message) from error
+    settings = config.data.sources[source]
+    name = f"config.data.sources.{source}"
+    with sources.explain_path(f"{name}.path", settings.path, config.data.root, config.data.path):
+        try:
+            yield
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("config.train", name)) from error

@@ -37,22 +37,25 @@ SCHEMA = REPOSITORY / "jepa_jax" / "evaluation" / "results" / "schema.json"
 PRETRAINED = parse(Config, tiny_run.SETTINGS | {"encoder": {"size": "16x3x1", "patch": 8, "levels": 2}})
 
 
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    """A training run with a checkpoint of step 4, whose encoder is random. Nothing is compiled."""
-    folder, rng = tmp_path_factory.mktemp("pretrained") / "run", np.random.default_rng(1)
-    workdir.open_workdir(folder, PRETRAINED)
+def write_run(folder, config):
+    """Makes a training run with a checkpoint of step 4, whose encoder is random. Nothing is compiled."""
+    rng = np.random.default_rng(1)
 
     def draw(path, leaf):
         scale = path[-1].key == "scale" if hasattr(path[-1], "key") else False
         values = np.ones(leaf.shape) if scale else 0.02 * rng.normal(size=leaf.shape)
         return jax.device_put(values.astype(leaf.dtype))
 
-    shapes = jax.eval_shape(lambda: init_state(build_setup(PRETRAINED), 1))
-    state = jax.tree_util.tree_map_with_path(draw, shapes)
+    workdir.open_workdir(folder, config)
+    shapes = jax.eval_shape(lambda: init_state(build_setup(config), 1))
     with manager.Checkpointer(folder, keep=1) as checkpointer:
-        checkpointer.save(4, state)
+        checkpointer.save(4, jax.tree_util.tree_map_with_path(draw, shapes))
     return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("pretrained") / "run", PRETRAINED)
 
 
 @pytest.fixture(scope="module")
@@ -217,26 +220,28 @@ def test_attentive_head_in_parts_of_the_batch_agrees_with_the_whole_batch(settin
 
 
 @pytest.mark.slow
-def test_fine_tuning_learns_appearance_beyond_the_frozen_linear_probe(pretrained, tmp_path):
+def test_fine_tuning_learns_appearance_beyond_the_frozen_linear_probe(tmp_path):
     """Of a random encoder on sprites; the 95 % interval of the paired difference is above 0."""
-    sprites = SourceConfig(kind="sprites", clips=1024)
-    test = SourceConfig(kind="sprites", split="test", clips=256)
+    encoder = dataclasses.replace(PRETRAINED.encoder, size="64x3x2")
+    pretrained = write_run(tmp_path / "pretrained", dataclasses.replace(PRETRAINED, encoder=encoder))
+    sprites = SourceConfig(kind="sprites", clips=2048)
+    test = SourceConfig(kind="sprites", split="test", clips=512)
     settings = {
         "init": str(pretrained),
-        "steps": 400,
+        "steps": 500,
         "batch_size": 32,
         "dtype": "float32",
         "clip": {"frames": 4, "size": 32},
-        "optim": {"start_lr": 0.0, "peak_lr": 4e-3, "final_lr": 0.0, "warmup_steps": 40, "weight_decay": 0.05},
+        "optim": {"start_lr": 0.0, "peak_lr": 2e-3, "final_lr": 0.0, "warmup_steps": 40, "weight_decay": 0.01},
         "task": "appearance",
         "layer_decay": 0.9,
-        "checkpoint": {"every": 400},
+        "label_smoothing": 0.0,
+        "checkpoint": {"every": 500},
     }
-    config = dataclasses.replace(parse(FinetuneConfig, settings), data=data_of(sprites), test=test, label_smoothing=0.0)
+    config = dataclasses.replace(parse(FinetuneConfig, settings), data=data_of(sprites), test=test)
     finetune_job.finetune(config, tmp_path / "run")
-    frozen = EvalConfig(
-        train=sprites, test=test, frames=4, size=32, probes={"linear": logistic_probe(3)}, beside_untrained=False
-    )
+    probes = {"linear": logistic_probe(3)}
+    frozen = EvalConfig(train=sprites, test=test, frames=4, size=32, probes=probes, beside_untrained=False)
     evaluation_job.evaluate(frozen, str(pretrained), tmp_path / "frozen.json")
     text = compare.compare([tmp_path / "frozen.json", tmp_path / "run" / "results.json"])
     (row,) = [line for line in text.splitlines() if line.startswith("appearance")]
@@ -259,6 +264,10 @@ def test_settings_that_cannot_be_used_raise(settings, pictures, tmp_path):
         (
             {"test": {"kind": "images", "path": str(pictures / "train")}},
             r"config\.data\.sources\.images and config\.test",
+        ),
+        (
+            {"data": {"sources": {"a": {"kind": "images", "path": "/nowhere"}}}},
+            r"config\.data\.sources\.a\.path: /nowhere does not exist [^T]*$",
         ),
         ({"data": {"sources": {}}}, r"config\.data\.sources: 0 sources have a weight above 0"),
     ):
