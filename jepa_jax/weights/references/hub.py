@@ -19,8 +19,8 @@ def download(name: str) -> pathlib.Path:
     """
     here = f"There is no folder {name} here, so it is read as a name on the Hugging Face hub"
     try:
-        import huggingface_hub
-        from huggingface_hub import errors
+        import huggingface_hub  # pyright: ignore[reportMissingImports]
+        from huggingface_hub import errors  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise WeightsError(f"{here}, which needs huggingface_hub: pip install 'jepa_jax[hub]'.") from error
     try:
