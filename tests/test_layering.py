@@ -22,7 +22,6 @@ LAYERS = (
     {"checkpoints"},
     {"training"},
     {"evaluation", "cost_model", "parity"},
-    {"finetuning"},
     {"cli"},
     {"train", "evaluate", "prepare", "compile", "features", "finetune", "study"},
 )

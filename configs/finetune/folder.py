@@ -16,7 +16,7 @@ Expected:  depends on the videos; docs/finetuning.md has measurements on UT-Inte
 import ml_collections
 
 from jepa_jax.config import SourceConfig, defaults
-from jepa_jax.finetuning.finetune_config import FinetuneConfig
+from jepa_jax.finetune.finetune_config import FinetuneConfig
 from jepa_jax.settings import to_config_dict
 
 

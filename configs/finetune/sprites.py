@@ -11,7 +11,7 @@ Expected:  docs/finetuning.md.
 import ml_collections
 
 from jepa_jax.config import SourceConfig, defaults
-from jepa_jax.finetuning.finetune_config import FinetuneConfig
+from jepa_jax.finetune.finetune_config import FinetuneConfig
 from jepa_jax.settings import to_config_dict
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from jepa_jax import config
 from jepa_jax.evaluation import eval_config
-from jepa_jax.finetuning import finetune_config
+from jepa_jax.finetune import finetune_config
 from jepa_jax.study import study_config
 
 INTRODUCTION = """# Settings

@@ -19,14 +19,14 @@ import tiny_run
 from PIL import Image
 from waiting import wait_until
 
-from jepa_jax import data
+from jepa_jax import config_files, data
 from jepa_jax.checkpoints import initial_weights, manager, reader
 from jepa_jax.config import Config, SourceConfig
 from jepa_jax.evaluation import job as evaluation_job
 from jepa_jax.evaluation.eval_config import EvalConfig, logistic_probe
 from jepa_jax.evaluation.results import compare, results_file
-from jepa_jax.finetuning import classification, finetune_job, labelled_sources
-from jepa_jax.finetuning.finetune_config import FinetuneConfig
+from jepa_jax.finetune import classification, finetune_job, labelled_sources
+from jepa_jax.finetune.finetune_config import FinetuneConfig
 from jepa_jax.run_dir import workdir
 from jepa_jax.settings import ConfigError, parse
 from jepa_jax.training import loop
@@ -178,8 +178,8 @@ RUN = """
 import os, sys, json
 from absl import flags
 flags.FLAGS.mark_as_parsed()
-from jepa_jax.finetuning import finetune_job
-from jepa_jax.finetuning.finetune_config import FinetuneConfig
+from jepa_jax.finetune import finetune_job
+from jepa_jax.finetune.finetune_config import FinetuneConfig
 from jepa_jax.settings import parse
 finetune_job.finetune(parse(FinetuneConfig, json.loads(sys.argv[1])), sys.argv[2])
 """
@@ -299,6 +299,13 @@ def sprites():
         data=data_of(SourceConfig(kind="sprites", clips=8)),
         test=SourceConfig(kind="sprites", split="test", clips=8),
     )
+
+
+@pytest.mark.parametrize("name", [name for name in config_files.names() if name.startswith("finetune/")])
+def test_config_files_have_one_source_and_test_clips(name):
+    config = parse(FinetuneConfig, config_files.load(config_files.find(name)))
+    assert config.source in ("videos", "sprites")
+    assert config.holdout or config.test.kind == "sprites" or name == "finetune/folder"
 
 
 def test_sprites_without_a_task_raise(sprites):

@@ -8,7 +8,7 @@ import pytest
 
 from jepa_jax import models
 from jepa_jax.config import EncoderConfig, OptimConfig
-from jepa_jax.finetuning import layer_decay
+from jepa_jax.finetune import layer_decay
 from jepa_jax.training import optimizer
 
 ENCODER = models.build_encoder(EncoderConfig(size="16x5x1", patch=8, levels=2))

@@ -12,7 +12,7 @@ import tiny_run
 
 from jepa_jax import objectives
 from jepa_jax.config import Attention, Config, Remat
-from jepa_jax.finetuning.finetune_config import FinetuneConfig
+from jepa_jax.finetune.finetune_config import FinetuneConfig
 from jepa_jax.run_dir import changes, workdir
 from jepa_jax.settings import parse, to_dict
 from jepa_jax.training.setup import build_setup, init_state

@@ -16,10 +16,10 @@ from jepa_jax.checkpoints.initial_weights import InitialWeights
 from jepa_jax.config import ClipConfig, EncoderConfig
 from jepa_jax.distributed import processes
 from jepa_jax.files.paths import locate
-from jepa_jax.finetuning import classification, labelled_sources, scoring
-from jepa_jax.finetuning.classification import Classifier
-from jepa_jax.finetuning.finetune_config import FinetuneConfig
-from jepa_jax.finetuning.labelled_sources import LabelledSources
+from jepa_jax.finetune import classification, labelled_sources, scoring
+from jepa_jax.finetune.classification import Classifier
+from jepa_jax.finetune.finetune_config import FinetuneConfig
+from jepa_jax.finetune.labelled_sources import LabelledSources
 from jepa_jax.models import attention
 from jepa_jax.settings import ConfigError, error_prefix
 from jepa_jax.training import extension, loop, step

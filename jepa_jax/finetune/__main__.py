@@ -19,7 +19,7 @@ from ml_collections import config_flags
 # Importing JAX takes seconds: it and the modules that use it are imported after the flags are checked.
 from jepa_jax.cli import command_line, config_flag, run_flags
 from jepa_jax.config import Schedules
-from jepa_jax.finetuning.finetune_config import FinetuneConfig
+from jepa_jax.finetune.finetune_config import FinetuneConfig
 from jepa_jax.settings import parse
 
 CONFIG = config_flag.define(FinetuneConfig, "The name of a config (finetune/folder, …) or a file.")
@@ -69,7 +69,7 @@ def run(arguments: list[str], request: Request | None = None) -> int:
     """
     with command_line.importing():
         from jepa_jax.distributed import processes
-        from jepa_jax.finetuning import finetune_job
+        from jepa_jax.finetune import finetune_job
         from jepa_jax.training import loop
         from jepa_jax.training.monitor import Profile
 

@@ -15,8 +15,8 @@ from jepa_jax.data.evaluation_clips import EvaluationSet
 from jepa_jax.distributed import processes, sharding
 from jepa_jax.evaluation.probe_runs import TRAINED
 from jepa_jax.evaluation.results import clip_predictions, probe_result, results_file, table
-from jepa_jax.finetuning.classification import Classifier
-from jepa_jax.finetuning.labelled_sources import LabelledSources
+from jepa_jax.finetune.classification import Classifier
+from jepa_jax.finetune.labelled_sources import LabelledSources
 from jepa_jax.models import pixels
 from jepa_jax.progress import Progress
 from jepa_jax.run_dir import workdir

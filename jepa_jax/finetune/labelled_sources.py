@@ -14,7 +14,7 @@ from jepa_jax.data import sources
 from jepa_jax.data.evaluation_clips import EvaluationSet
 from jepa_jax.evaluation import labelled_clips
 from jepa_jax.evaluation.eval_config import EvalConfig
-from jepa_jax.finetuning.finetune_config import FinetuneConfig
+from jepa_jax.finetune.finetune_config import FinetuneConfig
 from jepa_jax.settings import ConfigError, nearest
 
 

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int, Int32
 
 from jepa_jax import models
 from jepa_jax.data import sources
-from jepa_jax.finetuning import layer_decay
-from jepa_jax.finetuning.finetune_config import FinetuneConfig, HeadConfig
+from jepa_jax.finetune import layer_decay
+from jepa_jax.finetune.finetune_config import FinetuneConfig, HeadConfig
 from jepa_jax.models import batch_sharding, pixels, probe_heads
 from jepa_jax.training import optimizer, schedules, step
 from jepa_jax.training.setup import TrainState
