@@ -5,6 +5,7 @@ import setuptools
 CONFIGS = {
     "jepa_jax.configs": "configs",
     "jepa_jax.configs.eval": "configs/eval",
+    "jepa_jax.configs.finetune": "configs/finetune",
     "jepa_jax.configs.study": "configs/study",
 }
 

@@ -297,40 +297,56 @@ class AuditConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    """A training run."""
+class RunConfig:
+    """What pretraining and fine-tuning share: length, data, optimizer, devices, checkpoints."""
 
-    recipe: str = "baseline"
     seed: int = 239
     steps: int = 30_000
     schedule_steps: int = 0  # schedules are planned for this many steps, then keep their final values; 0: for `steps`
     batch_size: int = 32  # global
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of activations; parameters are float32
     clip: ClipConfig = ClipConfig()
-    encoder: EncoderConfig = EncoderConfig()
-    predictor: PredictorConfig = PredictorConfig()
-    # Built-in kinds, or your own classes: masks.NAME.kind = my_package.my_module:MyClass.
-    masks: Annotated[Mapping[str, Any], MASKS] = dataclasses.field(default_factory=_baseline_masks)
-    # By name. Names that are not built-in need a class: objectives.NAME.class = my_package.my_module:MyClass.
-    objectives: Annotated[Mapping[str, Any], OBJECTIVES] = dataclasses.field(default_factory=_baseline_objectives)
+    # Weights to start from: WORKDIR or WORKDIR:STEP of a training run, a file or folder of released weights, or a name
+    # on the Hugging Face hub. Empty: random. Read when the run starts, never when it is resumed.
+    init: str = ""
     optim: OptimConfig = OptimConfig()
-    # The target encoder. ema: the moving average of the encoder. online: the encoder itself, with gradient. frozen: the
-    # encoder of another run, never updated.
-    target: Literal["ema", "online", "frozen"] = "ema"
-    target_checkpoint: str = ""  # for frozen: WORKDIR or WORKDIR:STEP of a training run
-    ema: EmaConfig = EmaConfig()
     data: DataConfig = DataConfig()
     mesh: MeshConfig = MeshConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
-    audit: AuditConfig = AuditConfig()
-    probe: str = ""  # an evaluation config to run as a separate job after training
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "batch_size")
         at_least(self, 0, "schedule_steps")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed is {self.seed}; expected at least 0 and less than 2^31")
+        if self.batch_size % self.optim.accumulate:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, not a multiple of optim.accumulate, {self.optim.accumulate}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """A training run."""
+
+    recipe: str = "baseline"
+    encoder: EncoderConfig = EncoderConfig()
+    predictor: PredictorConfig = PredictorConfig()
+    # Built-in kinds, or your own classes: masks.NAME.kind = my_package.my_module:MyClass.
+    masks: Annotated[Mapping[str, Any], MASKS] = dataclasses.field(default_factory=_baseline_masks)
+    # By name. Names that are not built-in need a class: objectives.NAME.class = my_package.my_module:MyClass.
+    objectives: Annotated[Mapping[str, Any], OBJECTIVES] = dataclasses.field(default_factory=_baseline_objectives)
+    # The target encoder. ema: the moving average of the encoder. online: the encoder itself, with gradient. frozen: the
+    # encoder of another run, never updated.
+    target: Literal["ema", "online", "frozen"] = "ema"
+    target_checkpoint: str = ""  # for frozen: WORKDIR or WORKDIR:STEP of a training run
+    ema: EmaConfig = EmaConfig()
+    audit: AuditConfig = AuditConfig()
+    probe: str = ""  # an evaluation config to run as a separate job after training
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.target == "ema" and not self.ema.enabled:
             object.__setattr__(self, "target", "online")
         object.__setattr__(self, "ema", dataclasses.replace(self.ema, enabled=self.target == "ema"))
@@ -338,10 +354,6 @@ class Config:
             raise ValueError(
                 f"target is {self.target!r} and target_checkpoint is {self.target_checkpoint!r}; target 'frozen' needs "
                 "a checkpoint (WORKDIR or WORKDIR:STEP), and the other targets take none"
-            )
-        if self.batch_size % self.optim.accumulate:
-            raise ValueError(
-                f"batch_size is {self.batch_size}, not a multiple of optim.accumulate, {self.optim.accumulate}"
             )
         for name in ("masks", "objectives"):
             if not getattr(self, name):

@@ -7,51 +7,23 @@ same command again to resume. Exit codes: 0 after success, 143 after SIGTERM, 13
 import dataclasses
 import os
 import pathlib
-import signal
 import sys
-import typing
 
-from absl import app, flags, logging
+from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
 # Importing JAX takes seconds: it and the modules that use it are imported after the flags are checked.
 from jepa_jax import config_files
-from jepa_jax.cli import command_line, config_flag
+from jepa_jax.cli import command_line, config_flag, run_flags
 from jepa_jax.config import Config, Schedules
-from jepa_jax.distributed import exit_codes
-from jepa_jax.distributed.cluster import find_cluster
 from jepa_jax.files.paths import require_local
 from jepa_jax.settings import ConfigError, parse
 from jepa_jax.training.tracking.wandb_writer import require_installed
 
 CONFIG = config_flag.define(Config, "The name of a config (quickstart, mixed, …) or a file; after a colon its recipe.")
-WORKDIR = flags.DEFINE_string(
-    "workdir",
-    None,
-    "Folder for checkpoints and metrics. If it contains a run, that run is resumed. Default: runs/CONFIG-RECIPE-SEED.",
-)
-RESUME = flags.DEFINE_enum(
-    "resume",
-    "auto",
-    ["auto", "extend", "overwrite"],
-    "extend: continue the run in --workdir with another --config.steps or other schedules. overwrite: move it aside "
-    "and start again.",
-)
-SCHEDULES = flags.DEFINE_enum(
-    "schedules",
-    None,
-    list(typing.get_args(Schedules)),
-    "With --resume=extend. hold (the default): schedules end as planned, then keep their final values. stretch: they "
-    "are planned for the new length, as if the run had been that long from the start.",
-)
-PROFILE = flags.DEFINE_string(
-    "profile", None, "STEP:STEPS. Traces STEPS steps, starting with step STEP, to WORKDIR/profile, for TensorBoard."
-)
-COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if it cannot be detected.")
-PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes of the run, if it cannot be detected.")
-use_compilation_cache = command_line.define_compilation_cache()
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Index of this process from 0, if it cannot be detected.")
+FLAGS = run_flags.define("runs/CONFIG-RECIPE-SEED")
+WORKDIR, RESUME, SCHEDULES, PROFILE = FLAGS.workdir, FLAGS.resume, FLAGS.schedules, FLAGS.profile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,29 +45,7 @@ class Request:
 
 def main(arguments: list[str]) -> int:
     """Trains one run, or this process's part of it, from flags. Returns the exit code."""
-    logging.set_verbosity(logging.WARNING)  # hides the INFO messages of orbax and jax
-    request = None
-    try:
-        cluster = find_cluster(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value)
-        if cluster is None:
-            exit_codes.exit_on_sigterm()  # until training starts, when SIGTERM becomes a request to save and stop
-            with command_line.importing():  # of JAX, by the modules of masks and objectives
-                request = read_flags(arguments)
-            print(request, flush=True)
-    except ConfigError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    from jepa_jax.distributed import processes
-
-    try:
-        if cluster is not None:
-            processes.join(cluster)  # JAX's preemption service then catches SIGTERM
-        use_compilation_cache()
-        command_line.reuse_memory()
-    except ConfigError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    return processes.run_together(lambda: run(arguments, request))
+    return run_flags.launch(FLAGS, arguments, read_flags, run)
 
 
 def read_flags(arguments: list[str]) -> Request:
@@ -104,22 +54,19 @@ def read_flags(arguments: list[str]) -> Request:
     Raises:
         ConfigError: the config is invalid, or flags contradict each other.
     """
-    if len(arguments) > 1:
-        raise app.UsageError(f"Unexpected argument {arguments[1]!r}; settings are given as --config.key=value.")
+    run_flags.require_no_arguments(arguments)
     config = parse(Config, CONFIG.value)
     if config_flag.given("recipe"):
         raise ConfigError("config.recipe cannot be set by a flag; choose the recipe with --config=FILE:RECIPE.")
     require_local(config.probe, "config.probe")
     probe = _find_probe(config.probe)
     require_installed(config.log.wandb)
-    if SCHEDULES.value and RESUME.value != "extend":
-        raise ConfigError(f"--schedules={SCHEDULES.value} needs --resume=extend.")
-    schedules: Schedules = "stretch" if SCHEDULES.value == "stretch" else "hold"
+    extend = run_flags.extension(RESUME.value, SCHEDULES.value)
     return Request(
         config,
         WORKDIR.value or default_workdir(config),
         overwrite=RESUME.value == "overwrite",
-        extend=schedules if RESUME.value == "extend" else None,
+        extend=extend,
         probe=probe,
     )
 
@@ -130,42 +77,28 @@ def run(arguments: list[str], request: Request | None = None) -> int:
     `request` is what the flags say; they are parsed if it is None.
     """
     with command_line.importing():
-        from jepa_jax.checkpoints.manager import hide_orbax_tracebacks
-        from jepa_jax.checkpoints.reader import CheckpointError
-        from jepa_jax.data import TooManySkippedError
         from jepa_jax.distributed import processes
-        from jepa_jax.files.ownership import OwnershipError
-        from jepa_jax.files.write_errors import WriteError
-        from jepa_jax.run_dir.run_lock import WorkdirLostError
         from jepa_jax.training import loop
-        from jepa_jax.training.monitor import NonFiniteLossError, Profile
+        from jepa_jax.training.monitor import Profile
 
-    logging.get_absl_logger().addFilter(hide_orbax_tracebacks)
-    try:
+    def job() -> loop.Outcome:
+        nonlocal request
         if request is None:
             request = read_flags(arguments)
             processes.say(str(request))
-        outcome = loop.train(
+        return loop.train(
             request.config,
             request.workdir,
             overwrite=request.overwrite,
             extend=request.extend,
             profile=None if PROFILE.value is None else Profile.parse(PROFILE.value),
         )
-    except (
-        ConfigError,
-        CheckpointError,
-        NonFiniteLossError,
-        OwnershipError,
-        TooManySkippedError,
-        WorkdirLostError,
-        WriteError,
-        OSError,
-    ) as error:
-        print(f"Error: {error}", file=sys.stderr)
+
+    outcome = run_flags.attempt(job)
+    if outcome is None or request is None:
         return 1
     if outcome.stopped_by is not None and (outcome.step < request.config.steps or request.probe is not None):
-        return exit_codes.CODES[signal.Signals[outcome.stopped_by]]
+        return run_flags.exit_code(outcome.stopped_by)
     if request.probe is not None:
         evaluate_run(request.probe, request.workdir)
     return 0

@@ -24,7 +24,7 @@ LAYERS = (
     {"evaluation", "cost_model", "parity"},
     {"inference", "cli"},
     {"show"},
-    {"train", "evaluate", "prepare", "compile", "features", "study"},
+    {"train", "evaluate", "prepare", "compile", "features", "finetune", "study"},
 )
 ENTRY_POINTS = LAYERS[-1] | {"show"}
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -11,6 +11,7 @@ from typing import Any
 
 from jepa_jax import config
 from jepa_jax.evaluation import eval_config
+from jepa_jax.finetune import finetune_config
 from jepa_jax.study import study_config
 
 INTRODUCTION = """# Settings
@@ -20,6 +21,7 @@ changes what it needs. `--config NAME:help` lists the recipes of a config.
 """
 JOBS = {
     "Training": (config.Config, "`python -m jepa_jax.train`"),
+    "Fine-tuning": (finetune_config.FinetuneConfig, "`python -m jepa_jax.finetune`"),
     "Evaluation": (eval_config.EvalConfig, "`python -m jepa_jax.evaluate`"),
     "Studies": (study_config.StudyConfig, "`python -m jepa_jax.study`"),
 }

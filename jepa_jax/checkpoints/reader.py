@@ -70,7 +70,24 @@ def read_encoder(workdir: epath.PathLike, step: int | None = None, *, predictor:
         CheckpointError: the run has no checkpoint, or none of that step.
         CheckpointDamaged: the requested checkpoint is damaged, or all are.
     """
-    config, steps, folder = load_config(workdir), saved_steps(workdir), checkpoint_folder(workdir)
+    config, (chosen, path) = load_config(workdir), choose(workdir, step)
+    params = load_group(path, encoder_group(config))
+    return EncoderCheckpoint(config, params, chosen, load_group(path, "params/predictor") if predictor else None)
+
+
+def encoder_group(config: Config) -> str:
+    """Where the state of a training run has the encoder that is evaluated."""
+    return "target_params" if config.target == "ema" else "params/encoder"
+
+
+def choose(workdir: epath.PathLike, step: int | None = None) -> tuple[int, epath.Path]:
+    """Returns the newest good checkpoint of a run, or that of `step`: its step and folder.
+
+    Raises:
+        CheckpointError: the run has no checkpoint, or none of that step.
+        CheckpointDamaged: the requested checkpoint is damaged, or all are.
+    """
+    steps, folder = saved_steps(workdir), checkpoint_folder(workdir)
     if not steps:
         raise CheckpointError(f"{workdir} has no checkpoint yet.")
     if step is not None and step not in steps:
@@ -81,9 +98,27 @@ def read_encoder(workdir: epath.PathLike, step: int | None = None, *, predictor:
             f"No usable checkpoint in {folder}. Damaged:{list_damaged(damaged)}\nIt has {_steps(steps)}."
         )
     warn_damaged(damaged)
-    path, group = folder / str(chosen), "target_params" if config.target == "ema" else "params/encoder"
-    params = _load_group(path, group)
-    return EncoderCheckpoint(config, params, chosen, _load_group(path, "params/predictor") if predictor else None)
+    return chosen, folder / str(chosen)
+
+
+def has_group(path: epath.Path, group: str) -> bool:
+    """Whether a checkpoint has arrays below `group`."""
+    return any(name.startswith(f"{group}/") for name in _read_leaves(path))
+
+
+def load_group(path: epath.Path, group: str) -> Any:
+    """Loads the arrays of a checkpoint below `group`, such as params/encoder, as nested dicts."""
+    wanted = {
+        name: jax.ShapeDtypeStruct(leaf["shape"], jnp.dtype(leaf["dtype"]))
+        for name, leaf in _read_leaves(path).items()
+        if name.startswith(f"{group}/")
+    }
+    if not wanted:
+        raise CheckpointError(f"{path} does not contain {group}.")
+    params = load_arrays(path, wanted)
+    for key in group.split("/"):
+        params = params[key]
+    return params
 
 
 def checkpoint_folder(workdir: epath.PathLike) -> epath.Path:
@@ -143,21 +178,6 @@ def list_damaged(damaged: Mapping[int, str]) -> str:
 
 def _steps(steps: list[int]) -> str:
     return ", ".join(map(str, steps))
-
-
-def _load_group(path: epath.Path, group: str) -> Any:
-    """Loads the arrays below `group`, such as params/encoder, as nested dicts."""
-    wanted = {
-        name: jax.ShapeDtypeStruct(leaf["shape"], jnp.dtype(leaf["dtype"]))
-        for name, leaf in _read_leaves(path).items()
-        if name.startswith(f"{group}/")
-    }
-    if not wanted:
-        raise CheckpointError(f"{path} does not contain {group}.")
-    params = load_arrays(path, wanted)
-    for key in group.split("/"):
-        params = params[key]
-    return params
 
 
 def load_arrays(path: epath.Path, wanted: Mapping[str, Any]) -> Any:

@@ -5,6 +5,7 @@ import sys
 
 COMMANDS = {
     "train": "train a Video-JEPA",
+    "finetune": "train an encoder and a classifier on labelled clips",
     "evaluate": "probe a frozen encoder",
     "show": "draw features, masks, predictions, runs and results",
     "features": "write features of videos or images",

@@ -39,7 +39,7 @@ class TrainBatches(Iterator[Batch]):
 
     def __init__(
         self,
-        settings: config.Config,
+        settings: config.RunConfig,
         *,
         start_step: int = 0,
         rows: Sequence[int] | None = None,
@@ -123,7 +123,7 @@ class TrainBatches(Iterator[Batch]):
         return rendered
 
 
-def batch_shapes(settings: config.Config) -> dict[str, "jax.ShapeDtypeStruct"]:
+def batch_shapes(settings: config.RunConfig) -> dict[str, "jax.ShapeDtypeStruct"]:
     """Shape and dtype of each array of the global batch that `TrainBatches` returns; opens no source."""
     import jax
 
@@ -145,7 +145,7 @@ def new_ledger(
 
 
 def _local_rows(
-    settings: config.Config, opened: Sequence[sources.Source | None], rows: Sequence[int], start_step: int
+    settings: config.RunConfig, opened: Sequence[sources.Source | None], rows: Sequence[int], start_step: int
 ) -> sampling.LocalRows:
     """The samples of this process; with `images="frames"`, image steps have an order of their own."""
     sizes = [source.size if source else 0 for source in opened]

@@ -13,7 +13,7 @@ import fnmatch
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from jepa_jax.config import Config
+from jepa_jax.config import RunConfig
 from jepa_jax.settings import difference
 
 Kind = Literal["free", "rounding", "data", "extendable", "fixed"]
@@ -29,9 +29,12 @@ KINDS: dict[str, Kind] = {
     "config.log.*": "free",
     "config.audit.*": "free",
     "config.probe": "free",  # runs after training
+    "config.test.*": "free",  # of fine-tuning: scored after training
+    "config.views.*": "free",
     "config.mesh.*": "rounding",  # order of sums; restoring a checkpoint logs the change
     "config.encoder.scan": "rounding",  # unrolled blocks use the same stacked parameters
     "config.encoder.remat": "rounding",  # recomputes the same activations
+    "config.remat": "rounding",  # of fine-tuning
     "config.encoder.attention": "rounding",  # order of sums
     "config.data.render_in_step": "rounding",  # the same sprites, rendered on the accelerator or on the CPU
     "config.data.sources.*.path": "data",
@@ -58,7 +61,7 @@ def kind(setting: str) -> Kind:
     return "fixed"
 
 
-def between(recorded: Config, config: Config) -> dict[Kind, list[str]]:
+def between(recorded: RunConfig, config: RunConfig) -> dict[Kind, list[str]]:
     """Lines `config.key: recorded → new` for the settings that differ, by kind."""
     lines: dict[Kind, list[str]] = {}
     for line in difference(recorded, config):

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from absl import logging
 from etils import epath
 
-from jepa_jax.config import Config
+from jepa_jax.config import RunConfig
 from jepa_jax.data import sources
 from jepa_jax.data.sources.fingerprints import Fingerprint
 from jepa_jax.distributed import processes
@@ -62,7 +62,7 @@ def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
     return phrases or ["the same items in another order or number"]
 
 
-def require_same(folder: epath.Path, config: Config, identities: Identities, *, extend: bool = False) -> list[str]:
+def require_same(folder: epath.Path, config: RunConfig, identities: Identities, *, extend: bool = False) -> list[str]:
     """Checks that the run in a folder resumes on the same data. Call in process 0 only.
 
     Args:
@@ -77,8 +77,9 @@ def require_same(folder: epath.Path, config: Config, identities: Identities, *, 
     Raises:
         ConfigError: the data of a source changed; the message lists the differences.
     """
-    recorded = workdir.load_config(folder).data.sources
-    old = _load(folder) if (folder / DATA).exists() else _identify_recorded(workdir.load_config(folder), config)
+    settings = workdir.load_config(folder, type(config))
+    recorded = settings.data.sources
+    old = _load(folder) if (folder / DATA).exists() else _identify_recorded(settings, config)
     lines = []
     for name in identities.keys() & old.keys():
         before, now = recorded[name].path, config.data.sources[name].path
@@ -120,7 +121,7 @@ def _load(folder: epath.Path) -> dict[str, Fingerprint]:
         ) from error
 
 
-def _identify_recorded(recorded: Config, config: Config) -> dict[str, Fingerprint]:
+def _identify_recorded(recorded: RunConfig, config: RunConfig) -> dict[str, Fingerprint]:
     """Fingerprints for a run without data.json: of each source whose settings changed, opened with its old settings.
 
     A source whose old path no longer exists is accepted with a warning.

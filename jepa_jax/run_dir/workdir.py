@@ -7,22 +7,31 @@ import os
 import pathlib
 import platform
 import subprocess
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import logging
 from etils import epath
 
-from jepa_jax.config import Config
+from jepa_jax.config import Config, RunConfig
 from jepa_jax.data import sources
 from jepa_jax.files.paths import is_remote, locate, reachable, write_text
 from jepa_jax.run_dir import changes
 from jepa_jax.settings import ConfigError, parse, to_dict
 
 CONFIG, VERSIONS, LOCK = "config.json", "versions.json", "lock.json"
+FINE_TUNING = "head"  # a setting that only fine-tuning has
 PACKAGES = ("jepa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
+AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 
-def open_workdir(path: epath.PathLike, config: Config, *, overwrite: bool = False, extend: bool = False) -> epath.Path:
+
+class WrongKindError(ConfigError):
+    """The folder is of a pretraining run instead of a fine-tuning run, or the reverse."""
+
+
+def open_workdir(
+    path: epath.PathLike, config: RunConfig, *, overwrite: bool = False, extend: bool = False
+) -> epath.Path:
     """Creates the folder of a run, or reopens it to resume the same run. Call in process 0 only.
 
     Args:
@@ -73,7 +82,7 @@ def is_run(path: epath.PathLike) -> bool:
     return bool(others)
 
 
-def save_config(workdir: epath.PathLike, config: Config) -> None:
+def save_config(workdir: epath.PathLike, config: RunConfig) -> None:
     """Writes config.json, which makes the folder a run's folder."""
     write_json(locate(workdir) / CONFIG, to_dict(config))
 
@@ -83,7 +92,7 @@ def write_json(file: epath.Path, content: Any) -> None:
     write_text(file, json.dumps(content, indent=2) + "\n")
 
 
-def recorded_config(workdir: epath.PathLike) -> Config | None:
+def recorded_config(workdir: epath.PathLike, schema: type[AnyConfig] = Config) -> AnyConfig | None:
     """The settings of the run in `workdir`; None if it contains no run.
 
     Raises:
@@ -92,12 +101,12 @@ def recorded_config(workdir: epath.PathLike) -> Config | None:
     if not (locate(workdir) / CONFIG).exists():
         return None
     try:
-        return load_config(workdir)
+        return load_config(workdir, schema)
     except ConfigError as error:
         raise ConfigError(f"{error}\nUse another --workdir, or --resume=overwrite to move that run aside.") from error
 
 
-def load_config(workdir: epath.PathLike) -> Config:
+def load_config(workdir: epath.PathLike, schema: type[AnyConfig] = Config) -> AnyConfig:
     """The settings of the run in `workdir`.
 
     Raises:
@@ -111,9 +120,12 @@ def load_config(workdir: epath.PathLike) -> Config:
         content = json.loads(file.read_text())
         if not isinstance(content, dict):
             raise ConfigError("it contains no settings.")
-        return parse(Config, content)
+        _require_kind(workdir, content, schema)
+        return parse(schema, content)
     except FileNotFoundError:
         raise ConfigError(f"{workdir} is not the folder of a training run: it has no {CONFIG}.") from None
+    except WrongKindError:
+        raise
     except ValueError as error:  # not JSON, not UTF-8, or a ConfigError
         raise ConfigError(f"{file} is not a configuration this version can read: {error}") from error
 
@@ -146,8 +158,16 @@ def cut_back(metrics: pathlib.Path, step: int) -> None:
     write_text(metrics, "".join(kept))
 
 
-def _require_same(path: epath.Path, config: Config, extend: bool) -> None:
-    recorded = recorded_config(path)
+def _require_kind(workdir: epath.Path, content: dict[str, Any], schema: type[RunConfig]) -> None:
+    found, wanted = (
+        "fine-tuning" if kind else "pretraining" for kind in (FINE_TUNING in content, schema is not Config)
+    )
+    if found != wanted:
+        raise WrongKindError(f"{workdir} is the folder of a {found} run; expected one of {wanted}.")
+
+
+def _require_same(path: epath.Path, config: RunConfig, extend: bool) -> None:
+    recorded = recorded_config(path, type(config))
     assert recorded is not None
     differences = changes.between(recorded, config)
     if refusal := changes.refusal(differences, extend):

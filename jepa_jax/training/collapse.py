@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from jepa_jax.config import Config
+from jepa_jax.config import Config, RunConfig
 
 LEAST_STD = 0.02
 LEAST_RANK = 1.5
@@ -33,7 +33,7 @@ def measure(features: dict[str, Float[np.ndarray, "S D"]]) -> dict[str, float]:
     return measures
 
 
-def alarm(measures: dict[str, float], config: Config | None = None) -> str | None:
+def alarm(measures: dict[str, float], config: RunConfig | None = None) -> str | None:
     """A warning with advice for this config if the measures indicate a collapse; None otherwise."""
     signs = [
         f"{name} is {value:.3g} (below {limit})"
@@ -41,7 +41,8 @@ def alarm(measures: dict[str, float], config: Config | None = None) -> str | Non
         for name, value in measures.items()
         if name.startswith(kind) and value < limit
     ]
-    return f"The features may have collapsed: {'; '.join(signs)}. {_advice(config or Config())}" if signs else None
+    advice = _advice(config if isinstance(config, Config) else Config())
+    return f"The features may have collapsed: {'; '.join(signs)}. {advice}" if signs else None
 
 
 def _advice(config: Config) -> str:

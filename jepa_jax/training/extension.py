@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from absl import logging
 from etils import epath
 
-from jepa_jax.config import Config, Schedules
+from jepa_jax.config import Config, RunConfig, Schedules
 from jepa_jax.run_dir import changes, workdir
 from jepa_jax.settings import ConfigError
 from jepa_jax.training import schedules
@@ -37,8 +37,8 @@ class Extension:
     """
 
     step: int
-    old: Config
-    new: Config
+    old: RunConfig
+    new: RunConfig
     data: tuple[str, ...] = ()
 
     @property
@@ -47,7 +47,7 @@ class Extension:
         return [*changes.between(self.old, self.new).get("extendable", []), *self.data]
 
 
-def schedule_steps(config: Config, path: epath.PathLike, extend: Schedules | None) -> int:
+def schedule_steps(config: RunConfig, path: epath.PathLike, extend: Schedules | None) -> int:
     """The value of `schedule_steps` to resume the run in a folder with.
 
     Args:
@@ -59,7 +59,7 @@ def schedule_steps(config: Config, path: epath.PathLike, extend: Schedules | Non
     Raises:
         ConfigError: the folder has no run to extend, or its settings cannot be read.
     """
-    recorded = workdir.recorded_config(path)
+    recorded = workdir.recorded_config(path, type(config))
     if recorded is None and extend is not None:
         raise ConfigError(f"There is no run in {path} to extend. Check --workdir, or remove --resume=extend.")
     if config.schedule_steps or recorded is None:
@@ -122,7 +122,7 @@ def describe(extension: Extension, folder: epath.Path) -> str:
     )
 
 
-def values(config: Config, step: int) -> dict[str, float]:
+def values(config: RunConfig, step: int) -> dict[str, float]:
     """The values of a run's schedules, EMA decay included, at a step (1-based)."""
     steps = schedules.length(config)
     held = schedules.hold(steps, step)
@@ -130,6 +130,8 @@ def values(config: Config, step: int) -> dict[str, float]:
         "learning_rate": float(schedules.learning_rate(config.optim, steps, held)),
         "weight_decay": float(schedules.weight_decay(config.optim, steps, held)),
     }
+    if not isinstance(config, Config):
+        return found
     progress = jnp.minimum(jnp.float32(step - 1) / steps, 1.0)
     for name, objective in config.objectives.items():
         found[f"{name} weight"] = float(objective.weight(progress))

@@ -8,30 +8,26 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 
 from jepa_jax import data
-from jepa_jax.checkpoints import frozen_target
+from jepa_jax.checkpoints import initial_weights
 from jepa_jax.checkpoints.manager import Checkpointer
-from jepa_jax.checkpoints.reader import EncoderCheckpoint
-from jepa_jax.config import Config
+from jepa_jax.checkpoints.reader import saved_steps
+from jepa_jax.config import RunConfig
 from jepa_jax.distributed import processes, sharding
 from jepa_jax.distributed.interrupt import StopRequest, stop_on_signal
 from jepa_jax.files.write_errors import while_writing
 from jepa_jax.run_dir import data_identity, run_lock
-from jepa_jax.run_dir.workdir import load_config, open_workdir, versions
-from jepa_jax.settings import ConfigError, to_dict
-from jepa_jax.training import extension, step
+from jepa_jax.run_dir.workdir import load_config, open_workdir
+from jepa_jax.settings import to_dict
+from jepa_jax.training import extension
+from jepa_jax.training.jobs import base, jepa
 from jepa_jax.training.monitor import Monitor, Pending, Profile
-from jepa_jax.training.setup import TrainSetup, TrainState, build_setup, init_state, resolve_attention
-from jepa_jax.training.tracking.observers import Observers
-
-TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]
+from jepa_jax.training.setup import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,39 +38,13 @@ class Outcome:
     stopped_by: str | None = None  # name of the signal that stopped it; None if it finished
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """Everything that a run needs before its folder is opened.
-
-    Attributes:
-        config: of the run.
-        mesh: all devices of all processes.
-        sources: in the order of the config; None for a source of weight 0.
-        identities: what each source contains, by its name.
-        target: the frozen target encoder, if there is one.
-        setup: modules, masks and optimizer.
-        init: makes the initial state from a seed.
-        abstract: shapes, dtypes and shardings of the state.
-        shardings: of the state.
-    """
-
-    config: Config
-    mesh: jax.sharding.Mesh
-    sources: Sequence[data.Source | None]
-    identities: data_identity.Identities
-    target: EncoderCheckpoint | None
-    setup: TrainSetup
-    init: Callable[[int], TrainState]
-    abstract: TrainState
-    shardings: TrainState
-
-
 def train(
-    config: Config,
+    config: RunConfig,
     workdir: epath.PathLike,
     overwrite: bool = False,
     extend: extension.Schedules | None = None,
     profile: Profile | None = None,
+    build: base.Build = jepa.build,
 ) -> Outcome:
     """Trains until `config.steps`, or until a signal. Collective.
 
@@ -84,6 +54,7 @@ def train(
         overwrite: moves that run aside and starts again.
         extend: accepts more steps and other schedules for that run (see `extension`).
         profile: the steps to trace, to WORKDIR/profile.
+        build: makes the job from the config: pretraining, or fine-tuning.
 
     Raises:
         ConfigError: invalid settings (before anything is written), another run's folder, or processes that were not
@@ -99,14 +70,15 @@ def train(
     if not overwrite:
         planned = processes.from_main(lambda: extension.schedule_steps(config, workdir, extend))
         config = dataclasses.replace(config, schedule_steps=planned)
-    job = _build(config, given)
+    is_new = overwrite or not processes.from_main(lambda: saved_steps(workdir))
+    job = build(config, given, is_new, workdir)
     # From here on, files are written.
     with contextlib.ExitStack() as stack:
         extending = extend is not None
         with while_writing("the settings of the run", workdir, lambda: "Nothing was trained."):
             lock = stack.enter_context(run_lock.held(workdir))
             folder = processes.from_main(lambda: open_workdir(workdir, config, overwrite=overwrite, extend=extending))
-        recorded = processes.from_main(lambda: load_config(folder))
+        recorded = processes.from_main(lambda: load_config(folder, type(config)))
         changed_data = _check_inputs(job, folder, extending)
         saving = config.checkpoint
         checkpointer = stack.enter_context(Checkpointer(folder, keep=saving.keep, always=saving.at, lock=lock))
@@ -122,12 +94,14 @@ def train(
             return Outcome(start)
         if profile is not None:
             profile.require_within(start, config.steps)
-        if start > 0:
+        if restored is not None:
             processes.say(f"Resuming {folder} at step {start}.")
         processes.say(f"Training on {data.describe(job.sources)}.")
         train_step = _start_compiling(job)
-        state = _init(job) if restored is None else restored[1]
+        state = job.init() if restored is None else restored[1]
         monitor = Monitor(config, folder, lock, checkpointer, job.sources, start)
+        if job.start is not None:
+            _save_start(job.start, folder, monitor, state)
         done = _run(job, monitor, train_step, state, stop, profile)
         processes.from_main(lambda: lock.require(done))
     if stop.received is None:
@@ -138,61 +112,37 @@ def train(
     return Outcome(done, stop.received.name)
 
 
-def _build(config: Config, given: dict[str, Any]) -> _Job:
-    """Builds everything that does not need the run's folder, and checks that all processes built the same. Collective.
-
-    Args:
-        config: of the run.
-        given: the arguments that this process was started with.
-    """
-    mesh = sharding.make_mesh(config.mesh, config.batch_size)
-    ways = mesh.size * config.optim.accumulate
-    if config.batch_size % ways:
-        raise ConfigError(
-            f"config.batch_size is {config.batch_size}, which {mesh.size} devices × config.optim.accumulate "
-            f"{config.optim.accumulate} do not divide; use a multiple of {ways}."
-        )
-    sources = data.open_sources(config.data)
-    target = frozen_target.load(config)
-    setup = build_setup(config, None if target is None else target.config.encoder)
-    identities = data_identity.identify_all(sources)
-    content = {name: identity.digest for name, identity in identities.items()}
-    processes.require_same(given | {"data": data.describe(sources), "data_content": content, "versions": versions()})
-    platform = jax.default_backend()
-    setup, chosen = resolve_attention(setup, platform)
-    if platform != "cpu":
-        processes.say(f"Attention: {chosen}.")
-    init = functools.partial(init_state, setup)
-    abstract = jax.eval_shape(init, config.seed)
-    shardings = sharding.state_shardings(abstract, mesh)
-    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
-    return _Job(config, mesh, sources, identities, target, setup, init, abstract, shardings)
-
-
-def _check_inputs(job: _Job, folder: epath.Path, extending: bool) -> list[str]:
-    """Compares the frozen target and the data with those the run began with. Collective.
+def _check_inputs(job: base.Job, folder: epath.Path, extending: bool) -> list[str]:
+    """Compares the data, and other inputs of the job, with those the run began with. Collective.
 
     Returns:
         A line for each source whose data changed, which `extending` allows.
     """
-    config, target = job.config, job.target
-    if target is not None:
-        processes.from_main(lambda: frozen_target.require_same(folder, config.target_checkpoint, target))
+    config, check = job.config, job.check_folder
+    if check is not None:
+        processes.from_main(lambda: check(folder))
     return processes.from_main(lambda: data_identity.require_same(folder, config, job.identities, extend=extending))
 
 
-def _start_compiling(job: _Job) -> TrainStep:
+def _save_start(start: base.Start, folder: epath.Path, monitor: Monitor, state: TrainState) -> None:
+    """Records and saves the initial weights, so that they are never read again. Collective."""
+    processes.from_main(lambda: initial_weights.record(folder, start.weights, start.taken, start.fresh))
+    processes.say(str(start))
+    monitor.save(0, state)
+
+
+def _start_compiling(job: base.Job) -> base.TrainStep:
     """Returns the training step, which is compiled in a thread until its first call.
 
     The compiler leaves Python to other threads. The initial state is made and the input pipeline starts meanwhile.
     """
-    train_step = step.jitted(job.setup, job.shardings, job.mesh)
+    train_step = job.jit_step()
     split = sharding.batch_sharding(job.mesh)
     batch = {
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split)
         for name, x in data.batch_shapes(job.config).items()
     }
-    lowered = train_step.lower(job.abstract, batch)  # pyright: ignore[reportFunctionMemberAccess]
+    lowered = train_step.lower(job.abstract, batch)
     executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="compile")
     compiled = executor.submit(lowered.compile)
     executor.shutdown(wait=False)
@@ -204,16 +154,7 @@ def _start_compiling(job: _Job) -> TrainStep:
     return call
 
 
-def _init(job: _Job) -> TrainState:
-    """The state before the first step."""
-    state = jax.jit(job.init, out_shardings=job.shardings)(job.config.seed)
-    if job.target is not None:
-        params = jax.device_put(jax.tree.map(np.asarray, job.target.params), job.shardings.target_params)
-        state = dataclasses.replace(state, target_params=params)
-    return state
-
-
-def _record_changes(job: _Job, folder: epath.Path, change: extension.Extension) -> None:
+def _record_changes(job: base.Job, folder: epath.Path, change: extension.Extension) -> None:
     """Records and describes what changes when the run is extended, and records its data. Collective."""
     if change.lines:
         processes.say(processes.from_main(lambda: extension.begin(change, folder)))
@@ -222,9 +163,9 @@ def _record_changes(job: _Job, folder: epath.Path, change: extension.Extension) 
 
 
 def _run(
-    job: _Job,
+    job: base.Job,
     monitor: Monitor,
-    train_step: TrainStep,
+    train_step: base.TrainStep,
     state: TrainState,
     stop: StopRequest,
     profile: Profile | None,
@@ -245,16 +186,16 @@ def _run(
         monitor.throughput,
     )
     try:
-        return _iterate(monitor, train_step, Observers(job.setup, mesh), state, batches, stop, profile)
+        return _iterate(job, monitor, train_step, state, batches, stop, profile)
     finally:
         batches.close()
         monitor.close()
 
 
 def _iterate(
+    job: base.Job,
     monitor: Monitor,
-    train_step: TrainStep,
-    observers: Observers,
+    train_step: base.TrainStep,
     state: TrainState,
     batches: data.DevicePrefetch[dict[str, jax.Array]],
     stop: StopRequest,
@@ -271,8 +212,9 @@ def _iterate(
             jax.profiler.start_trace(str(monitor.folder / "profile"))
         with jax.transfer_guard("disallow"):
             # Before the step, which donates the state.
-            audits = observers.audit(done, state, batch)
-            pictures = observers.pictures(done, state, batch)
+            observers = job.observers
+            audits = {} if observers is None else observers.audit(done, state, batch)
+            pictures = None if observers is None else observers.pictures(done, state, batch)
             state, metrics = train_step(state, batch)
         metrics |= audits
         done += 1

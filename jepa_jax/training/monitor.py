@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 
 from jepa_jax import data
 from jepa_jax.checkpoints.manager import Checkpointer
-from jepa_jax.config import Config
+from jepa_jax.config import RunConfig
 from jepa_jax.distributed import processes
 from jepa_jax.files.write_errors import WriteError, while_writing
 from jepa_jax.progress import Progress
@@ -95,7 +95,7 @@ class Monitor:
 
     def __init__(
         self,
-        config: Config,
+        config: RunConfig,
         folder: epath.Path,
         lock: run_lock.RunLock,
         checkpointer: Checkpointer,
@@ -131,7 +131,7 @@ class Monitor:
         if self.pending is None:
             return
         pending, self.pending = self.pending, None
-        features = pending.metrics.pop("features")
+        features = pending.metrics.pop("features", {})  # fine-tuning has none
         scalars = {name: float(value) for name, value in jax.device_get(pending.metrics).items()}
         if not all(map(math.isfinite, scalars.values())):
             self._stop_non_finite(pending, [name for name, value in scalars.items() if not math.isfinite(value)])
@@ -161,7 +161,7 @@ class Monitor:
                 self._writer.write(now, named | speed | self.throughput.metrics())
 
         if pending.pictures is not None and processes.is_main():
-            drawn = step_pictures.draw(self.config.masks, step_pictures.read(pending.pictures), now)
+            drawn = step_pictures.draw(step_pictures.read(pending.pictures), now)
             with self._writing(f"the pictures of step {now}"):
                 self._writer.write_images(now, {pending.prefix + name: image for name, image in drawn.items()})
 

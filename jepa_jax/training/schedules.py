@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jepa_jax.config import Config, EmaConfig, OptimConfig
+from jepa_jax.config import EmaConfig, OptimConfig, RunConfig
 
 Step = Any  # 1-based: an int, or an int array of any shape
 
 
-def length(config: Config) -> int:
+def length(config: RunConfig) -> int:
     """The planned length of the run's schedules in steps."""
     return config.schedule_steps or config.steps
 

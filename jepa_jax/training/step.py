@@ -52,8 +52,13 @@ def jitted(setup: TrainSetup, shardings: TrainState, mesh: jax.sharding.Mesh) ->
         shardings: of the state.
         mesh: the devices. Metrics are replicated.
     """
+    return jit_on_mesh(functools.partial(train_step, setup), shardings, mesh)
+
+
+def jit_on_mesh(function: Callable[..., Any], shardings: TrainState, mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+    """The jitted step, a `function` of state and batch. The input state is donated; metrics are replicated."""
     return jax.jit(
-        sharding.on_mesh(mesh, functools.partial(train_step, setup)),
+        sharding.on_mesh(mesh, function),
         donate_argnums=0,
         out_shardings=(shardings, sharding.replicated(mesh)),
     )
@@ -101,28 +106,47 @@ def gradients(
 ) -> tuple[Any, dict[str, Any]]:
     """The gradient of the loss, and its metrics.
 
-    With `optim.accumulate` A > 1 both are means over A microbatches, computed one after another. A microbatch takes
-    every A-th clip, so that all devices share it evenly. Objectives that use randomness get a new key for each.
+    With `optim.accumulate` A > 1 both are means over A microbatches, computed one after another. Objectives that use
+    randomness get a new key for each.
     """
     parts = setup.config.optim.accumulate
     if parts == 1:
         return _gradients(setup, state, clips, indices, key)
 
+    def of_part(inputs: Any, key: jax.Array) -> tuple[Any, dict[str, Any]]:
+        clips, indices = inputs
+        return _gradients(setup, state, batch_sharding.shard_batch(clips), indices, key)
+
+    gradient, metrics = accumulate(parts, of_part, state.params, (clips, indices), key)
+    features = {name: _thin(x.reshape(-1, x.shape[-1])) for name, x in metrics.pop("features").items()}
+    means = {name: values.mean(0) for name, values in metrics.items()}
+    return gradient, means | {"features": features}
+
+
+def accumulate(
+    parts: int, gradients_of: Callable[[Any, Any], tuple[Any, dict[str, Any]]], params: Any, inputs: Any, key: Any
+) -> tuple[Any, dict[str, Any]]:
+    """The mean gradient over microbatches, computed one after another, and the metrics of each, stacked.
+
+    Args:
+        parts: number of microbatches. Each takes every `parts`-th clip, so that all devices share it evenly.
+        gradients_of: gradient and metrics of (inputs of a microbatch, its key).
+        params: the gradient has their structure.
+        inputs: arrays [B, …].
+        key: each microbatch gets another key; None without randomness.
+    """
+
     def split(x_Bx: jax.Array) -> jax.Array:
         return x_Bx.reshape(-1, parts, *x_Bx.shape[1:]).swapaxes(0, 1)
 
     def add(total: Any, part: Any) -> tuple[Any, Any]:
-        (clips, indices), number = part
-        gradient, metrics = _gradients(
-            setup, state, batch_sharding.shard_batch(clips), indices, jax.random.fold_in(key, number)
-        )
+        of_part, number = part
+        gradient, metrics = gradients_of(of_part, None if key is None else jax.random.fold_in(key, number))
         return jax.tree.map(jnp.add, total, gradient), metrics
 
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
-    total, metrics = jax.lax.scan(add, zeros, (jax.tree.map(split, (clips, indices)), jnp.arange(parts)))
-    features = {name: _thin(x.reshape(-1, x.shape[-1])) for name, x in metrics.pop("features").items()}
-    means = {name: values.mean(0) for name, values in metrics.items()}
-    return jax.tree.map(lambda x: x / parts, total), means | {"features": features}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    total, metrics = jax.lax.scan(add, zeros, (jax.tree.map(split, inputs), jnp.arange(parts)))
+    return jax.tree.map(lambda x: x / parts, total), metrics
 
 
 def _gradients(

@@ -12,6 +12,7 @@ import tiny_run
 
 from jepa_jax import objectives
 from jepa_jax.config import Attention, Config, Remat
+from jepa_jax.finetune.finetune_config import FinetuneConfig
 from jepa_jax.run_dir import changes, workdir
 from jepa_jax.settings import parse, to_dict
 from jepa_jax.training.setup import build_setup, init_state
@@ -27,8 +28,9 @@ def settings(tree, path="config"):
 
 
 ALL = settings(to_dict(CONFIG))
+OF_FINE_TUNING = settings(to_dict(FinetuneConfig()))
 FIXED = [
-    *("config.seed", "config.batch_size"),
+    *("config.seed", "config.batch_size", "config.init"),
     *(name for name in ALL if name.startswith(("config.clip.", "config.predictor.", "config.masks.", "config.data.a"))),
     *(f"config.encoder.{name}" for name in ("size", "patch", "tubelet", "levels", "level_ends", "rotary")),
     *(name for name in ALL if name.endswith(".exponent")),
@@ -46,7 +48,15 @@ def test_settings_that_determine_the_computation_are_fixed():
 
 @pytest.mark.parametrize("pattern", changes.KINDS)
 def test_every_pattern_matches_a_setting(pattern):
-    assert fnmatch.filter(ALL, pattern)
+    assert fnmatch.filter([*ALL, *OF_FINE_TUNING], pattern)
+
+
+def test_settings_of_fine_tuning_that_determine_the_computation_are_fixed():
+    own = {name for name in OF_FINE_TUNING if changes.kind(name) == "fixed"} - {*FIXED}
+    assert own == {
+        *("config.head.kind", "config.head.heads", "config.head.blocks", "config.task", "config.holdout"),
+        *("config.layer_decay", "config.freeze_blocks", "config.label_smoothing"),
+    }
 
 
 def test_adding_or_removing_an_objective_is_a_fixed_change():

@@ -61,12 +61,13 @@ def drawn():
 def test_pictures_show_the_clips_and_masks_of_the_step(drawn):
     setup, batch, inputs, indices = drawn
     np.testing.assert_array_equal(inputs["video"], np.asarray(batch["video"])[: step_pictures.CLIPS])
-    for shown, whole in zip(inputs["indices"], indices, strict=True):
+    for name, whole in zip(setup.config.masks, indices, strict=True):
+        shown = inputs["indices"][name]
         for part, full in zip(shown, whole, strict=True):
             np.testing.assert_array_equal(part, full[: step_pictures.CLIPS])
-    pictures = step_pictures.draw(setup.config.masks, inputs, 5)
+    pictures = step_pictures.draw(inputs, 5)
     assert list(pictures) == ["features", "masks"]
-    again = step_pictures.draw(setup.config.masks, inputs, 5)
+    again = step_pictures.draw(inputs, 5)
     for name, picture in pictures.items():
         assert picture.shape[0] > 2 * step_pictures.CLIPS * 96
         np.testing.assert_array_equal(again[name], picture)

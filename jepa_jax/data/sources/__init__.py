@@ -96,7 +96,9 @@ def explain_path(setting: str, path: str, root: str, whole: str | None = None) -
         root: the value of config.data.root, which may be a prefix of `path`.
         whole: the value of config.data.path, which may equal `path`.
     """
-    origin = "config.data.path" if path == whole else "config.data.root" if path.startswith(f"{root}/") else None
+    origin = (
+        "config.data.path" if path == whole else "config.data.root" if root and path.startswith(f"{root}/") else None
+    )
     try:
         yield
     except ConfigError as error:

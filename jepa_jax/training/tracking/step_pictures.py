@@ -26,26 +26,29 @@ def picture_inputs(setup: TrainSetup, state: TrainState, batch: step.Batch) -> d
 
     Returns:
         Of the first CLIPS clips: `video` uint8 [B, F, Y, X, 3]; `tokens` float32 [B, T, H, W, E], the output of the
-        target encoder; and `indices`, context and target positions of each mask, as the step draws them.
+        target encoder; and `indices`, context and target positions of each mask by its name, as the step draws them.
     """
     setup = step.for_batch(setup, batch)
     clips, indices, _ = step.prepare(setup, state, batch)
     params = state.params["encoder"] if setup.config.target == "online" else state.target_params
     # Of the whole batch, which may be split over devices that do not divide CLIPS.
     tokens_BxNxE: Any = setup.target_encoder.apply({"params": params}, clips)
-    video = jnp.rint(255 * (clips[:CLIPS] * pixels.IMAGENET_STD + pixels.IMAGENET_MEAN))
+    mean_C, std_C = (jnp.asarray(x, jnp.float32) for x in (pixels.IMAGENET_MEAN, pixels.IMAGENET_STD))
+    video = jnp.rint(255 * (clips[:CLIPS] * std_C + mean_C))
     return {
         "video": jnp.clip(video, 0, 255).astype(jnp.uint8),
         "tokens": tokens_BxNxE[:CLIPS].astype(jnp.float32).reshape(-1, *setup.grid, tokens_BxNxE.shape[-1]),
-        "indices": [(context[:CLIPS], target[:CLIPS]) for context, target in indices],
+        "indices": {
+            name: (context[:CLIPS], target[:CLIPS])
+            for name, (context, target) in zip(setup.config.masks, indices, strict=True)
+        },
     }
 
 
-def draw(masks: Mapping[str, Any], inputs: Mapping[str, Any], number: int) -> dict[str, UInt8[np.ndarray, "_ _ 3"]]:
+def draw(inputs: Mapping[str, Any], number: int) -> dict[str, UInt8[np.ndarray, "_ _ 3"]]:
     """Returns the pictures of a step by name.
 
     Args:
-        masks: by name, in the order of `indices`.
         inputs: from `picture_inputs`, as numpy arrays.
         number: of the step, from 1.
     """
@@ -54,7 +57,7 @@ def draw(masks: Mapping[str, Any], inputs: Mapping[str, Any], number: int) -> di
     titles = [f"clip {row}" for row in range(len(video))]
     painted = clip_sheets.paint({"target": tokens}, clip_sheets.frame_shape(video))
     found = {}
-    for name, both in zip(masks, inputs["indices"], strict=True):
+    for name, both in inputs["indices"].items():
         context, target = (np.stack([overlay.is_in(index_S, grid) for index_S in index_BxS]) for index_BxS in both)
         found[name] = context, target
     return {

@@ -1,0 +1,1 @@
+"""What the training loop runs: a job for each kind of training."""
