@@ -32,3 +32,31 @@ def pages(keep):
 def test_freed_memory_is_used_again_without_new_pages():
     """An array of 64 MiB has 16,384 pages of 4 KiB. Some kernels supply larger ones."""
     assert pages(keep=True) < pages(keep=False) / 4
+
+
+RELEASE = """
+import numpy as np
+from jepa_jax.files import allocator
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
+allocator.keep_freed_memory()
+parts = [np.ones(2**20, np.uint8) for _ in range(64)]
+last = np.ones(2**20, np.uint8)
+full = resident()
+del parts
+kept = resident()
+assert allocator.release_freed_memory()
+print(full - kept, kept - resident())
+"""
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="glibc is not the allocator")
+def test_freed_memory_is_kept_until_it_is_released():
+    ended = subprocess.run([sys.executable, "-c", RELEASE], capture_output=True, text=True, check=True, timeout=600)
+    kept, released = map(int, ended.stdout.split())
+    pages = 64 * 2**20 // 4096
+    assert kept < 0.1 * pages
+    assert released > 0.9 * pages

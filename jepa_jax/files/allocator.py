@@ -21,3 +21,13 @@ def keep_freed_memory(kept: int = LARGEST) -> bool:
     if not hasattr(libc, "mallopt"):
         return False
     return bool(libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, kept))
+
+
+def release_freed_memory() -> bool:
+    """Returns freed memory to the kernel, also if it is otherwise kept.
+
+    Returns:
+        Whether any was returned.
+    """
+    libc = ctypes.CDLL(None)
+    return hasattr(libc, "malloc_trim") and bool(libc.malloc_trim(0))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from etils import epath
 
-from jepa_jax.files import ownership
+from jepa_jax.files import allocator, ownership
 from jepa_jax.files.write_errors import WriteError
 from jepa_jax.run_dir.run_lock import WorkdirLostError
 from jepa_jax.study import results_folder
@@ -69,6 +69,8 @@ class Worker:
                     if not self._has_record(part):
                         self._do(part, lock)
                 worked = True
+                # Programs of different recipes differ in what they allocate: what is kept would grow with each.
+                allocator.release_freed_memory()
             if not worked:
                 self.sleep(POLL_S)
         if not self.plan.study.keep_checkpoints:
