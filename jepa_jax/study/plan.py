@@ -21,7 +21,7 @@ from jepa_jax.study.study_config import StudyConfig
 # Settings of an evaluation that do not affect its results.
 _NEUTRAL = re.compile(
     r"config\.evaluations\.[^.]+\."
-    r"((train|test)\.path|data\.root|batch_size|workers|max_skip_fraction|keep_features|memory_limit|random_model)"
+    r"((train|test)\.path|data\.root|batch_size|workers|max_skip_fraction|keep_features|memory_limit|random_model|picture)"
 )
 _PLANNED = ("train", "evaluations", "clip_fractions", "label_fractions")  # the others choose runs and contrasts
 
@@ -123,11 +123,11 @@ class Plan:
 
     @functools.cached_property
     def _evaluations(self) -> dict[str, Any]:
-        return _relevant({name: to_dict(getattr(self.study, name)) for name in _PLANNED[1:]})
+        return _relevant({name: _given(getattr(self.study, name)) for name in _PLANNED[1:]})
 
     def _sha_of(self, recipe: str) -> str:
         """The fingerprint of all settings that affect the record of a run of this recipe, apart from its seed."""
-        return _sha({**self._evaluations, **_relevant({"train": to_dict(self._configs[recipe])})})
+        return _sha({**self._evaluations, **_relevant({"train": _given(self._configs[recipe])})})
 
     @property
     def controls_sha256(self) -> str:
@@ -179,7 +179,9 @@ class Plan:
     def _require_same(self, results: epath.PathLike, recorded: StudyRecord, planned: StudyRecord) -> None:
         if recorded.study != planned.study:
             raise ConfigError(f"{results} has results of the study {recorded.study!r}; use another --workdir.")
-        lines = difference(recorded.settings, planned.settings)
+        # Settings that were added since have their defaults.
+        before = to_dict(parse(StudyConfig, recorded.settings, f"the settings in {epath.Path(results) / STUDY}"))
+        lines = difference(json.loads(json.dumps(before)), planned.settings)
         lines = [line for line in lines if _matters(line.partition(": ")[0])]
         for recipe, new in planned.recipes.items():
             old = recorded.recipes.get(recipe)
@@ -218,8 +220,29 @@ def _relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in _flat(settings, "config") if _matters(name)}
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def _given(value: Any) -> Any:
+    """Settings that are not the defaults of their class, so that a setting that is added later changes no fingerprint.
+
+    Values of a mapping, such as objectives by name, have the name of their class.
+    """
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {name: _given(own) for name, own in fields.items() if own != _default(type(value), name)}
     if isinstance(value, Mapping):
+        return {
+            key: {"type": type(own).__qualname__, **_given(own)} if dataclasses.is_dataclass(own) else own
+            for key, own in value.items()
+        }
+    return value
+
+
+def _default(cls: type, name: str) -> Any:
+    (field,) = (field for field in dataclasses.fields(cls) if field.name == name)
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}")
     else:

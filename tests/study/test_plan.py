@@ -93,6 +93,21 @@ def test_results_of_other_settings_raise_with_the_setting(tmp_path):
     assert (tmp_path / "study.json").read_text() == before
 
 
+def test_settings_that_were_added_since_have_their_defaults(tmp_path):
+    plan = tiny_study.plan()
+    plan.open_results(tmp_path)
+    content = json.loads((tmp_path / "study.json").read_text())
+    added = content["settings"]["train"]["optim"].pop("accumulate")
+    content["settings"]["evaluations"]["sprites"].pop("fold_by")
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    plan.open_results(tmp_path)
+    assert json.loads((tmp_path / "study.json").read_text())["settings"]["train"]["optim"]["accumulate"] == added
+    content["settings"]["train"].pop("steps")  # its default is not what this study has
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"config\.train\.steps: 30000 → 6"):
+        plan.open_results(tmp_path)
+
+
 def test_records_of_other_settings_raise_with_the_file(tmp_path):
     plan = tiny_study.plan()
     file = results_folder.run_file(tmp_path, "fwm", 239)
