@@ -181,7 +181,7 @@ class Device:
         """Returns the arrays of a pytree on every device; those that are there already are not copied."""
         return jax.device_put(params, NamedSharding(self._mesh, PartitionSpec()))
 
-    def split(self, array: np.ndarray) -> Array:
+    def split(self, array: np.ndarray | Array) -> Array:
         """Returns an array [B, …] with an equal number of rows on each device."""
         return jax.device_put(array, NamedSharding(self._mesh, PartitionSpec("data")))
 
