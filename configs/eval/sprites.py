@@ -6,7 +6,7 @@ Argument: `tiny` (8 frames of 32×32), `small` (16 of 112×112) or `full` (16 of
 configs/eval/sprites.py:small; default: the clip size of training. The flags --config.train.difficulty=standard
 --config.test.difficulty=standard select the set with a distractor and nuisances.
 
-Expected score (motion, order, appearance) of configs/quickstart.py, seed 239: 63.7 / 28.9 / 27.1 % trained,
+Expected score (motion, order, appearance) of configs/quickstart.py, seed 239: 64.6 / 30.3 / 35.3 % trained,
 41.5 / 14.6 / 11.9 % untrained, chance 12.5 / 16.7 / 12.5 %.
 Hardware: two CPU cores. They encode 5 `small` clips/s with that model (1,568 tokens per clip; 3,072 clips, each encoded
 four times with all controls). `full` clips need an accelerator.
