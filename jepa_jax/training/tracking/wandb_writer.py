@@ -40,8 +40,8 @@ class WandbWriter:
             ConfigError: the package wandb is missing, or cannot start.
         """
         require_installed(project)
-        import wandb  # slow to import
-        import wandb.errors
+        import wandb  # slow to import  # pyright: ignore[reportMissingImports]
+        import wandb.errors  # pyright: ignore[reportMissingImports]
 
         self._image = wandb.Image
         try:
