@@ -172,7 +172,7 @@ class VideoEncoder:
             target: positions to predict.
 
         Raises:
-            ValueError: there is no predictor; positions outside the grid; or as in `encoder(clips)`.
+            ValueError: the encoder has no predictor; positions are outside the grid; or as in `encoder(clips)`.
         """
         if self.predictor_params is None or self.predictor_settings is None:
             raise ValueError(

@@ -22,7 +22,7 @@ from absl import flags, logging
 # Importing JAX takes seconds: it and the modules that use it are imported after the flags are parsed.
 from jepa_jax.cli import command_line, config_flag
 from jepa_jax.config import Config, SourceConfig
-from jepa_jax.settings import ConfigError, nearest, parse
+from jepa_jax.settings import ConfigError, parse
 from jepa_jax.show import kinds
 from jepa_jax.show.request import Request
 
@@ -54,8 +54,7 @@ def main(arguments: list[str]) -> int:
         if len(arguments) < 2:
             raise ConfigError(f"WHAT is missing; expected one of {', '.join(kinds.KINDS)}.")
         what = arguments[1]
-        if what not in kinds.KINDS:
-            raise ConfigError(f"there is no picture {what!r}.{nearest(what, kinds.KINDS)}")
+        kinds.require(what)
         with command_line.importing():
             request = read_flags(arguments[2:])
     except ConfigError as error:

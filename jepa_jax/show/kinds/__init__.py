@@ -20,12 +20,21 @@ KINDS = {
 """Name of the module, which is the command's WHAT, and what it shows."""
 
 
+def require(what: str) -> None:
+    """Checks that there is such a kind of picture; imports nothing.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if what not in KINDS:
+        raise ConfigError(f"there is no picture {what!r}.{nearest(what, KINDS)}")
+
+
 def draw(what: str, request: Request) -> Sequence[pathlib.Path]:
     """Draws one kind of picture and returns the files written.
 
     Raises:
         ConfigError: no such kind, or a request that it cannot serve.
     """
-    if what not in KINDS:
-        raise ConfigError(f"there is no picture {what!r}.{nearest(what, KINDS)}")
+    require(what)
     return importlib.import_module(f"{__name__}.{what}").draw(request)
